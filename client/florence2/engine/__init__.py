@@ -1,0 +1,1 @@
+"""Messages between the server's own processes. Private to the server."""

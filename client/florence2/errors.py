@@ -1,0 +1,49 @@
+"""What can go wrong, as exceptions.
+
+Florence2Error
+├── InvalidArgumentError      the request is wrong, and will be wrong again (also a ValueError)
+├── UnavailableError          the server is full, starting or unreachable; safe to try again
+├── DeadlineExceededError     the caller's timeout passed (also a TimeoutError)
+├── RequestCancelledError     the caller cancelled the request
+└── ServerError               a fault of the server, or an answer that no florence2 server gives
+"""
+
+_SHOWN_CHARACTERS = 80
+
+
+class Florence2Error(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidArgumentError(Florence2Error, ValueError):
+    """The request is wrong. The message names the field, the value and the limit."""
+
+    @classmethod
+    def of_field(cls, field: str, value: object, requirement: str) -> "InvalidArgumentError":
+        """The error for a `field` whose `value` breaks the `requirement`.
+
+        Args:
+            field: where the value stands, e.g. `"phrase_grounding.caption"`.
+            value: what was given; long values are shortened in the message.
+            requirement: what is asked for, with the limit, e.g. `"at most 447 tokens"`.
+        """
+        shown = repr(value)
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(shown)} characters)"
+        return cls(f"{field}: got {shown}, expected {requirement}")
+
+
+class UnavailableError(Florence2Error):
+    """The server is full, starting or unreachable. Nothing was answered; trying again is safe."""
+
+
+class DeadlineExceededError(Florence2Error, TimeoutError):
+    """The caller's timeout passed before the answer was whole."""
+
+
+class RequestCancelledError(Florence2Error):
+    """The caller cancelled the request."""
+
+
+class ServerError(Florence2Error):
+    """A fault of the server, or an answer that no florence2 server gives."""
