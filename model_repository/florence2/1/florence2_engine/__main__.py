@@ -1,0 +1,101 @@
+"""`python -m florence2_engine --socket PATH --config JSON`: one engine, started by Triton's stub.
+
+Its first line on standard output is `ready`, or `error: ` and the reason why there will be no engine. Logs and progress
+go to standard error. It stops at SIGTERM, and with its parent.
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+import threading
+
+import torch
+
+from florence2_engine.checkpoint import load
+from florence2_engine.config import EngineConfig
+from florence2_engine.engine import Engine
+from florence2_engine.errors import CheckpointError
+from florence2_engine.images import ImageDecoder
+from florence2_engine.runner import Runner
+from florence2_engine.scheduler import Scheduler
+from florence2_engine.server import EngineService, serve
+from florence2_engine.tokenizer import PromptTokenizer
+
+_STOP_GRACE_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Load, serve, wait for SIGTERM, stop."""
+    arguments = _arguments()
+    _die_with_parent(arguments.parent)
+    logging.basicConfig(level=logging.INFO, format="florence2_engine %(levelname)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stub stops us in order
+    config = EngineConfig.from_json(arguments.config)
+    try:
+        engine, service = build(config)
+    except CheckpointError as error:
+        _report(f"error: {error}")
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the stub has to learn it, and its log has to stay readable
+        logging.exception("the engine cannot start")
+        _report(f"error: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        sys.exit(1)
+    engine.start()
+    server = serve(service, arguments.socket, calls=2 * config.slots)
+    _report("ready")
+    stop.wait()
+    engine.close()
+    server.stop(_STOP_GRACE_SECONDS).wait()
+
+
+def build(config: EngineConfig) -> tuple[Engine, EngineService]:
+    """An engine and its service, warmed up by a look at an empty image.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be served.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    checkpoint = load(config)
+    runner = Runner(checkpoint.model, config.slots)
+    images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
+    image_tokens = _warm_up(runner, checkpoint.image_processor.size)
+    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - image_tokens)
+    engine = Engine(runner, Scheduler(config.slots, config.prefill_batch))
+    return engine, EngineService(engine, images, tokenizer, checkpoint.generation)
+
+
+def _warm_up(runner: Runner, size: dict[str, int]) -> int:
+    """Run each device call once. Returns the number of tokens that the vision tower makes of an image."""
+    (embedding,) = runner.encode_images([torch.zeros(3, size["height"], size["width"])])
+    runner.prefill(0, [embedding], [[0]])
+    runner.decode_step([0], [0])
+    return len(embedding)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="florence2_engine", description=__doc__)
+    parser.add_argument("--socket", required=True, help="path of the unix socket to serve on")
+    parser.add_argument("--config", required=True, help="an EngineConfig as JSON")
+    parser.add_argument("--parent", type=int, required=True, help="process id of whom this engine must not outlive")
+    return parser.parse_args()
+
+
+def _die_with_parent(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before we asked
+        sys.exit(1)
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the stub reads our standard output
+
+
+if __name__ == "__main__":
+    main()

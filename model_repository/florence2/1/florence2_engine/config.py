@@ -1,0 +1,108 @@
+"""What an engine can be told, with defaults and limits. Imports no torch: Triton's stub reads it too."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+ENVIRONMENT_PREFIX = "FLORENCE2_"
+DEVICES = ("auto", "cpu", "cuda")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used. The message names the setting, the value and the limit."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """Settings of one engine process.
+
+    Attributes:
+        checkpoint: a folder, or a hub id such as `florence-community/Florence-2-base-ft`.
+        device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
+        dtype: the weights' and activations' type; `auto` is float32 on CPU and bfloat16 on CUDA.
+        slots: how many requests decode at once; memory for their keys and values is set aside for each.
+        prefill_batch: the most requests whose images and prompts are encoded between two decode steps. A smaller number
+            keeps running answers flowing, a larger one uses a GPU better.
+        max_image_bytes: the largest encoded image that is looked at, in bytes.
+        max_image_pixels: the largest image that is decoded, width x height, in pixels.
+        threads: CPU threads of one torch operation; 0 leaves the choice to torch.
+    """
+
+    checkpoint: str
+    device: str = "auto"
+    dtype: str = "auto"
+    slots: int = 16
+    prefill_batch: int = 4
+    max_image_bytes: int = 32 * 1024 * 1024
+    max_image_pixels: int = 50_000_000
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.checkpoint:
+            raise ConfigError("checkpoint: got '', expected a folder or a hub id")
+        if self.device not in DEVICES and not self.device.startswith("cuda:"):
+            raise ConfigError(f"device: got {self.device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        self._require_at_least(1, "slots", "prefill_batch", "max_image_bytes", "max_image_pixels")
+        self._require_at_least(0, "threads")
+
+    def _require_at_least(self, least: int, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+
+    @classmethod
+    def from_strings(cls, settings: Mapping[str, str]) -> "EngineConfig":
+        """A config from settings in words, as Triton's `parameters` and the environment have them.
+
+        Raises:
+            ConfigError: an unknown setting, a number that is none, or a value out of range.
+        """
+        types = {field.name: field.type for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, text in settings.items():
+            if name not in types:
+                raise ConfigError(f"{name}: no such setting; there are {', '.join(types)}")
+            values[name] = _whole_number(name, text) if types[name] is int else text
+        if "checkpoint" not in values:
+            raise ConfigError("checkpoint: missing, expected a folder or a hub id")
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """The settings as JSON, for the engine's command line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "EngineConfig":
+        """What `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+def settings_for_model(
+    parameters: Mapping[str, str], environment: Mapping[str, str], model_folder: Path
+) -> dict[str, str]:
+    """The settings of one Triton model: its `parameters`, overridden by `FLORENCE2_<SETTING>` in the environment.
+
+    A relative checkpoint of the parameters lies in the model's folder; one of the environment is the caller's path.
+    """
+    settings = dict(parameters)
+    bundled = model_folder / settings.get("checkpoint", "")
+    if "checkpoint" in settings and bundled.is_dir():
+        settings["checkpoint"] = os.fspath(bundled)
+    for field in fields(EngineConfig):
+        override = environment.get(ENVIRONMENT_PREFIX + field.name.upper())
+        if override:
+            settings[field.name] = override
+    return settings
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name}: got {text!r}, expected a whole number") from None

@@ -1,0 +1,9 @@
+"""Errors of the engine process that are not a caller's."""
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be served. The message is one line and says why."""
+
+
+class EngineClosedError(Exception):
+    """The engine stopped before it answered."""

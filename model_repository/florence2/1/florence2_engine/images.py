@@ -1,0 +1,135 @@
+"""Encoded image bytes -> the pixels the vision tower reads. Each image is decoded once while anybody needs it."""
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from florence2.errors import InvalidArgumentError
+from torch import Tensor
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/=\s]+")
+_BASE64_PROBE_BYTES = 1024
+
+
+@dataclass(eq=False)
+class Image:
+    """A decoded image, shared by all requests for the same bytes that are under way at once.
+
+    Attributes:
+        pixels: (3, height, width) float32, resized and normalised as the checkpoint's processor does.
+        size: (width, height) in pixels of the original as displayed, EXIF orientation applied.
+        embedding: (image tokens, d_model), once the vision tower has run.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    embedding: Tensor | None = None
+
+
+class ImageDecoder:
+    """Decodes images within limits; bytes asked for twice at once are decoded once.
+
+    Args:
+        processor: the checkpoint's Hugging Face image processor.
+        max_bytes: the largest encoded image, in bytes.
+        max_pixels: the largest image, width x height.
+    """
+
+    def __init__(self, processor: Any, max_bytes: int, max_pixels: int) -> None:
+        self._processor = processor
+        self._max_bytes = max_bytes
+        self._max_pixels = max_pixels
+        self._lock = threading.Lock()
+        self._decoding: dict[bytes, Future[Image]] = {}
+        self._decoded: WeakValueDictionary[bytes, Image] = WeakValueDictionary()
+
+    def decode(self, data: bytes) -> Image:
+        """The image in `data` (an image file, or its base64 text).
+
+        Raises:
+            InvalidArgumentError: not an image of a known format, damaged, or over a limit.
+        """
+        data = self._without_base64(data)
+        digest = hashlib.sha256(data).digest()
+        with self._lock:
+            if (image := self._decoded.get(digest)) is not None:
+                return image
+            if (under_way := self._decoding.get(digest)) is None:
+                mine: Future[Image] = Future()
+                self._decoding[digest] = mine
+        if under_way is not None:
+            return under_way.result()
+        return self._decode_for_all(data, digest, mine)
+
+    def _decode_for_all(self, data: bytes, digest: bytes, waited_for: Future[Image]) -> Image:
+        try:
+            image = self._decode(data)
+        except BaseException as error:
+            waited_for.set_exception(error)
+            raise
+        else:
+            with self._lock:
+                self._decoded[digest] = image
+            waited_for.set_result(image)
+            return image
+        finally:
+            with self._lock:
+                del self._decoding[digest]
+
+    def _decode(self, data: bytes) -> Image:
+        original = _open(data)
+        width, height = original.size
+        if width * height > self._max_pixels:
+            raise InvalidArgumentError.of_field(
+                "IMAGE", f"{width} x {height} pixels", f"at most {self._max_pixels} pixels"
+            )
+        displayed = _load(original)
+        pixels = self._processor(images=displayed, return_tensors="np")["pixel_values"][0]
+        return Image(torch.from_numpy(np.ascontiguousarray(pixels)), displayed.size)
+
+    def _without_base64(self, data: bytes) -> bytes:
+        self._check_bytes(data, limit=self._max_bytes * 4 // 3 + 4)  # base64 writes four characters for three bytes
+        if _BASE64_TEXT.fullmatch(data, 0, min(len(data), _BASE64_PROBE_BYTES)):
+            try:
+                data = base64.b64decode(b"".join(data.split()), validate=True)
+            except binascii.Error as error:
+                raise InvalidArgumentError.of_field("IMAGE", data[:20], f"an image or its base64 ({error})") from None
+        self._check_bytes(data, limit=self._max_bytes)
+        return data
+
+    def _check_bytes(self, data: bytes, limit: int) -> None:
+        if not data:
+            raise InvalidArgumentError.of_field("IMAGE", data, "an encoded image")
+        if len(data) > limit:
+            raise InvalidArgumentError.of_field("IMAGE", f"{len(data)} bytes", f"at most {self._max_bytes} bytes")
+
+
+def _open(data: bytes) -> PIL.Image.Image:
+    """The image with its header read, no pixel yet."""
+    try:
+        return PIL.Image.open(io.BytesIO(data), formats=FORMATS)
+    except PIL.Image.DecompressionBombError as error:
+        raise InvalidArgumentError.of_field("IMAGE", str(error), "fewer pixels") from None
+    except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        raise InvalidArgumentError.of_field("IMAGE", data[:16], f"one of {', '.join(FORMATS)} ({error})") from None
+
+
+def _load(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The first frame in RGB, turned as it is displayed."""
+    try:
+        return PIL.ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        found = f"{image.format} of {image.width} x {image.height} pixels"
+        raise InvalidArgumentError.of_field("IMAGE", found, f"a whole, undamaged image ({error})") from None

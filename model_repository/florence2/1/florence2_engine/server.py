@@ -1,0 +1,107 @@
+"""The gRPC face of the engine, on a unix socket."""
+
+import logging
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import NoReturn
+
+import grpc
+from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
+from florence2.engine.v1.engine_pb2_grpc import EngineServiceServicer, add_EngineServiceServicer_to_server
+from florence2.errors import InvalidArgumentError
+from florence2.v1 import FinishReason as FinishReasonMessage
+from florence2.v1 import ImageSize, Usage
+
+from florence2_engine.engine import Engine
+from florence2_engine.errors import EngineClosedError
+from florence2_engine.images import ImageDecoder
+from florence2_engine.options import GenerationDefaults
+from florence2_engine.request import Answer, FinishReason, Request
+from florence2_engine.tokenizer import PromptTokenizer
+
+_logger = logging.getLogger(__name__)
+
+_FINISH_REASONS = {
+    FinishReason.STOP: FinishReasonMessage.FINISH_REASON_STOP,
+    FinishReason.LENGTH: FinishReasonMessage.FINISH_REASON_LENGTH,
+}
+_MILLISECONDS = 1000
+
+
+class EngineService(EngineServiceServicer):
+    """Checks and decodes on the call's own thread, then waits for the engine."""
+
+    def __init__(
+        self, engine: Engine, images: ImageDecoder, tokenizer: PromptTokenizer, defaults: GenerationDefaults
+    ) -> None:
+        self._engine = engine
+        self._images = images
+        self._tokenizer = tokenizer
+        self._defaults = defaults
+
+    def Generate(self, request: GenerateRequest, context: grpc.ServicerContext) -> GenerateResponse:  # noqa: N802
+        """Answer one prompt about one image."""
+        work = self._request(request, context)
+        if context.add_callback(work.future.cancel):  # false: the caller has left already
+            self._engine.submit(work)
+        else:
+            work.future.cancel()
+        return self._response(work, self._wait(work, context))
+
+    def _request(self, request: GenerateRequest, context: grpc.ServicerContext) -> Request:
+        received = time.monotonic()
+        try:
+            options = self._defaults.complete(request.generation)
+            image = self._images.decode(request.image)
+            prompt_ids = self._tokenizer.encode(request.prompt, image.size)
+        except InvalidArgumentError as error:
+            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return Request(image, prompt_ids, options, received=received)
+
+    def _wait(self, work: Request, context: grpc.ServicerContext) -> Answer:
+        try:
+            return work.future.result()
+        except CancelledError:
+            _abort(context, grpc.StatusCode.CANCELLED, "the caller left")
+        except EngineClosedError as error:
+            _abort(context, grpc.StatusCode.UNAVAILABLE, str(error))
+        except Exception as error:  # noqa: BLE001 - logged with its trace by the engine; the caller gets the line
+            _abort(context, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+    def _response(self, work: Request, answer: Answer) -> GenerateResponse:
+        width, height = work.image.size
+        return GenerateResponse(
+            text=self._tokenizer.decode(answer.token_ids),
+            image_size=ImageSize(width=width, height=height),
+            finish_reason=_FINISH_REASONS[answer.finish_reason],
+            usage=Usage(
+                prompt_tokens=len(work.prompt_ids),
+                generated_tokens=len(answer.token_ids) - 1,
+                queue_milliseconds=answer.queue_seconds * _MILLISECONDS,
+                encode_milliseconds=answer.encode_seconds * _MILLISECONDS,
+                decode_milliseconds=answer.decode_seconds * _MILLISECONDS,
+                image_embedding_cached=answer.image_embedding_cached,
+            ),
+        )
+
+
+def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, message: str) -> NoReturn:
+    context.abort(status, message)
+    raise AssertionError("abort raises")  # said for the type checker: grpc has no types
+
+
+def serve(service: EngineService, socket: str, calls: int) -> grpc.Server:
+    """Start serving.
+
+    Args:
+        service: who answers.
+        socket: path of the unix socket; its folder decides who may connect.
+        calls: the most calls at once.
+    """
+    # The default limit of 4 MiB is smaller than a photograph; what is too large is the image decoder's to say.
+    unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    server = grpc.server(ThreadPoolExecutor(calls, thread_name_prefix="call"), options=unlimited)
+    add_EngineServiceServicer_to_server(service, server)
+    server.add_insecure_port(f"unix:{socket}")
+    server.start()
+    return server

@@ -1,0 +1,91 @@
+"""Prompt parts -> token ids, token ids -> text."""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from florence2.engine.v1.engine_pb2 import PromptPart
+from florence2.errors import InvalidArgumentError
+from florence2.locations import region_bins
+from tokenizers import Tokenizer
+
+
+class PromptTokenizer:
+    """The checkpoint's tokenizer, safe against callers' words.
+
+    A caller's text may contain anything, `<loc_5>`, `</s>` or `<image>` included, and must not turn into special tokens.
+    So words are encoded by a copy of the tokenizer that knows no added token at all.
+
+    Args:
+        tokenizer: the checkpoint's Hugging Face tokenizer.
+        max_prompt_tokens: the most tokens of a prompt, start and end token included.
+    """
+
+    def __init__(self, tokenizer: Any, max_prompt_tokens: int) -> None:
+        self._tokenizer = tokenizer
+        self._max_prompt_tokens = max_prompt_tokens
+        self._plain = _without_added_tokens(tokenizer)
+        self._markup = _prompt_tokens(tokenizer)
+        self._markup_pattern = re.compile("|".join(sorted(map(re.escape, self._markup), key=len, reverse=True)))
+        self.bos_token_id: int = tokenizer.bos_token_id
+        self.eos_token_id: int = tokenizer.eos_token_id
+
+    def encode(self, parts: Iterable[PromptPart], image_size: tuple[int, int]) -> list[int]:
+        """Token ids of a prompt about an image of `image_size` (width, height) pixels, start and end token included.
+
+        Raises:
+            InvalidArgumentError: the prompt is too long, or a region is not in the image.
+        """
+        ids = [self.bos_token_id]
+        for part in parts:
+            ids += self._encode_part(part, image_size)
+        ids.append(self.eos_token_id)
+        if len(ids) > self._max_prompt_tokens:
+            raise InvalidArgumentError.of_field(
+                "prompt", f"{len(ids)} tokens", f"at most {self._max_prompt_tokens} tokens, two for start and end"
+            )
+        return ids
+
+    def decode(self, token_ids: Iterable[int]) -> str:
+        """The text of generated tokens, special tokens kept."""
+        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+        return text
+
+    def _encode_part(self, part: PromptPart, image_size: tuple[int, int]) -> list[int]:
+        match part.WhichOneof("part"):
+            case "text":
+                return self._encode_words(part.text)
+            case "markup":
+                return self._encode_markup(part.markup)
+            case "region":
+                return [self._markup[f"<loc_{bin_}>"] for bin_ in region_bins(part.region, image_size)]
+        raise InvalidArgumentError.of_field("prompt", None, "text, markup or region in each part")
+
+    def _encode_words(self, text: str) -> list[int]:
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _encode_markup(self, text: str) -> list[int]:
+        ids: list[int] = []
+        end = 0
+        for token in self._markup_pattern.finditer(text):
+            ids += self._encode_words(text[end : token.start()])
+            ids.append(self._markup[token.group()])
+            end = token.end()
+        return ids + self._encode_words(text[end:])
+
+
+def _without_added_tokens(tokenizer: Any) -> Tokenizer:
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description["added_tokens"] = []
+    description["post_processor"] = None
+    return Tokenizer.from_str(json.dumps(description))
+
+
+def _prompt_tokens(tokenizer: Any) -> dict[str, int]:
+    """The added tokens that prompts may use: all but those that steer generation or stand for the image."""
+    control = {"bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token", "image_token"}
+    controls = {getattr(tokenizer, name, None) for name in control}
+    added: dict[str, int] = tokenizer.get_added_vocab()
+    return {token: token_id for token, token_id in added.items() if token not in controls}
