@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from typing import TextIO
 
 import torch
 
@@ -31,6 +32,7 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Load, serve, wait for SIGTERM, stop."""
     arguments = _arguments()
+    report = _take_standard_output()
     _die_with_parent(arguments.parent)
     logging.basicConfig(level=logging.INFO, format="florence2_engine %(levelname)s %(message)s", stream=sys.stderr)
     stop = threading.Event()
@@ -40,15 +42,15 @@ def main() -> None:
     try:
         engine, service = build(config)
     except CheckpointError as error:
-        _report(f"error: {error}")
+        report.write(f"error: {error}\n")
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the stub has to learn it, and its log has to stay readable
         logging.exception("the engine cannot start")
-        _report(f"error: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        report.write(f"error: {' '.join(f'{type(error).__name__}: {error}'.split())}\n")
         sys.exit(1)
     engine.start()
     server = serve(service, arguments.socket, calls=2 * config.slots)
-    _report("ready")
+    report.write("ready\n")
     stop.wait()
     engine.close()
     server.stop(_STOP_GRACE_SECONDS).wait()
@@ -93,8 +95,11 @@ def _die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
-def _report(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - the stub reads our standard output
+def _take_standard_output() -> TextIO:
+    """The pipe to the stub, for our reports alone: what libraries print goes to standard error from now on."""
+    report = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return report
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def _open(data: bytes) -> PIL.Image.Image:
         return PIL.Image.open(io.BytesIO(data), formats=FORMATS)
     except PIL.Image.DecompressionBombError as error:
         raise InvalidArgumentError.of_field("IMAGE", str(error), "fewer pixels") from None
-    except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
-        raise InvalidArgumentError.of_field("IMAGE", data[:16], f"one of {', '.join(FORMATS)} ({error})") from None
+    except Exception:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        raise InvalidArgumentError.of_field("IMAGE", data[:16], f"an image of {', '.join(FORMATS)}") from None
 
 
 def _load(image: PIL.Image.Image) -> PIL.Image.Image:

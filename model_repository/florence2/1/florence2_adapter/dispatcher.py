@@ -1,0 +1,149 @@
+"""Triton requests -> engine calls, as many at once as the engine has slots.
+
+`dispatch` blocks until there is a slot. That is the backpressure: what does not fit stays in Triton's queue, where
+priorities, limits, timeouts and metrics apply to it.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import grpc
+import triton_python_backend_utils as pb_utils
+from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
+from florence2.errors import InvalidArgumentError
+from florence2.messages import set_result
+from florence2.parsing import decode
+from florence2.tasks import check_request, task_of
+from florence2.v1 import TaskRequest, TaskResponse
+
+from florence2_adapter.engine_process import EngineProcess
+from florence2_adapter.pending import PendingRequest
+from florence2_adapter.prompts import prompt_parts
+from florence2_adapter.statuses import triton_code
+from florence2_adapter.wire import Encoding, parse_request, serialize_response
+
+_logger = logging.getLogger(__name__)
+
+# Asking Triton whether a caller has left is a round trip to its process: often enough to free slots soon, no oftener.
+_CANCELLATION_SWEEP_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question of a Triton request, parsed and checked."""
+
+    index: int
+    request: TaskRequest
+    encoding: Encoding
+    call: GenerateRequest
+
+
+class Dispatcher:
+    """Every error is the answer of the one request that has it."""
+
+    def __init__(self, engine: EngineProcess, slots: int) -> None:
+        self._engine = engine
+        self._free_slots = threading.Semaphore(slots)
+        self._lock = threading.Lock()
+        self._pending: set[PendingRequest] = set()
+        self._closed = threading.Event()
+        self._sweeper = threading.Thread(target=self._sweep, name="cancellations", daemon=True)
+        self._sweeper.start()
+
+    def dispatch(self, request: Any) -> None:
+        """Start the calls of a Triton request; blocks until each has a slot."""
+        pending = PendingRequest(request)
+        try:
+            rows = _rows(pending)
+            pending.expect_rows(len(rows))
+            with self._lock:
+                self._pending.add(pending)
+            for row in rows:
+                self._start(pending, row)
+        except InvalidArgumentError as error:
+            pending.fail(pb_utils.TritonError.INVALID_ARG, str(error))
+        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
+            self._fail_unexpectedly(pending, error)
+        self._forget_answered(pending)
+
+    def close(self) -> None:
+        """Stop looking for cancelled requests."""
+        self._closed.set()
+        self._sweeper.join()
+
+    def _start(self, pending: PendingRequest, row: Row) -> None:
+        self._free_slots.acquire()
+        if pending.answered:  # an earlier row failed, or the caller left while this one waited
+            self._free_slots.release()
+            return
+        try:
+            call = self._engine.stub.Generate.future(row.call)
+        except BaseException:
+            self._free_slots.release()
+            raise
+        pending.add_call(call)
+        call.add_done_callback(partial(self._finish, pending, row))
+
+    def _finish(self, pending: PendingRequest, row: Row, call: grpc.Future) -> None:
+        self._free_slots.release()
+        try:
+            pending.succeed(row.index, _response(row, call.result()))
+        except grpc.FutureCancelledError:
+            pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
+        except grpc.RpcError as error:
+            pending.fail(triton_code(error.code()), error.details() or "the engine gave no reason")
+        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
+            self._fail_unexpectedly(pending, error)
+        self._forget_answered(pending)
+
+    def _sweep(self) -> None:
+        while not self._closed.wait(_CANCELLATION_SWEEP_SECONDS):
+            with self._lock:
+                pending = [request for request in self._pending if not request.answered]
+            for request in pending:
+                self._fail_if_cancelled(request)
+
+    def _fail_if_cancelled(self, pending: PendingRequest) -> None:
+        try:
+            if pending.cancelled_by_caller():
+                pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
+        except Exception as error:  # noqa: BLE001 - the sweep has to go on for the others
+            self._fail_unexpectedly(pending, error)
+
+    def _forget_answered(self, pending: PendingRequest) -> None:
+        if pending.answered:
+            with self._lock:
+                self._pending.discard(pending)
+
+    @staticmethod
+    def _fail_unexpectedly(pending: PendingRequest, error: Exception) -> None:
+        _logger.exception("a request failed", exc_info=error)
+        pending.fail(pb_utils.TritonError.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+def _rows(pending: PendingRequest) -> list[Row]:
+    images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
+    for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
+        if tensor.size == 0 or tensor.shape != images.shape:
+            raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
+    pairs = zip(images.ravel(), requests.ravel(), strict=True)
+    return [_row(index, image, request) for index, (image, request) in enumerate(pairs)]
+
+
+def _row(index: int, image: bytes, data: bytes) -> Row:
+    request, encoding = parse_request(data)
+    check_request(request)
+    call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
+    return Row(index, request, encoding, call)
+
+
+def _response(row: Row, answer: GenerateResponse) -> bytes:
+    response = TaskResponse(
+        text=answer.text, image_size=answer.image_size, finish_reason=answer.finish_reason, usage=answer.usage
+    )
+    if not row.request.raw:
+        set_result(response, decode(task_of(row.request) or "", answer.text, answer.image_size))
+    return serialize_response(response, row.encoding)

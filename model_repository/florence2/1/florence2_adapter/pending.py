@@ -1,0 +1,74 @@
+"""One Triton request that waits for its answer."""
+
+import threading
+from typing import Any
+
+import grpc
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class PendingRequest:
+    """Answers a Triton request once: with all its rows, or with the first error.
+
+    Args:
+        request: the Triton request, with tensors of shape (rows, 1).
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self._sender = request.get_response_sender()
+        self._lock = threading.Lock()
+        self._answered = False
+        self._calls: list[grpc.Future] = []
+        self._responses: list[bytes | None] = []
+
+    @property
+    def answered(self) -> bool:
+        """Whether the response or an error was sent."""
+        return self._answered
+
+    def inputs(self, name: str) -> Any:
+        """The elements of an input tensor, one a row."""
+        return pb_utils.get_input_tensor_by_name(self._request, name).as_numpy()
+
+    def expect_rows(self, rows: int) -> None:
+        """Say how many rows make the answer."""
+        self._responses = [None] * rows
+
+    def add_call(self, call: grpc.Future) -> None:
+        """Remember a call to the engine, to be cancelled when its answer is of no use any more."""
+        with self._lock:
+            if not self._answered:
+                self._calls.append(call)
+                return
+        call.cancel()
+
+    def succeed(self, row: int, response: bytes) -> None:
+        """A row's response is there; with the last one, the answer is sent."""
+        with self._lock:
+            self._responses[row] = response
+            if self._answered or None in self._responses:
+                return
+            self._answered = True
+        column = np.array(self._responses, dtype=np.object_).reshape(-1, 1)
+        self._send(pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("RESPONSE", column)]))
+
+    def fail(self, code: int, message: str) -> None:
+        """Answer with an error, unless there is an answer already; what its other rows do is cancelled."""
+        with self._lock:
+            if self._answered:
+                return
+            self._answered = True
+            calls = self._calls
+        self._send(pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code)))
+        for call in calls:
+            call.cancel()
+
+    def cancelled_by_caller(self) -> bool:
+        """Ask Triton whether the caller has left. A round trip to the server process."""
+        cancelled: bool = self._request.is_cancelled()
+        return cancelled
+
+    def _send(self, response: Any) -> None:
+        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -1,0 +1,257 @@
+"""Serve this model repository with the tritonserver found on this machine.
+
+`python model_repository/serve.py` runs it in the foreground until Ctrl-C. `TritonServer` is the same for programs: the
+demo and the tests start their servers with it.
+
+Two installations are known: NVIDIA's container (/opt/tritonserver), and the one inside the `nvidia-pytriton` wheel,
+which is a whole tritonserver with its Python backend and needs no Docker.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+REPOSITORY = Path(__file__).resolve().parent
+CONTAINER_INSTALLATION = Path("/opt/tritonserver")
+RESPONSE_CACHE_BYTES = 64 * 1024 * 1024
+STOP_SECONDS = 30.0
+READY_POLL_SECONDS = 0.1
+
+
+class ServerError(Exception):
+    """The server cannot be found, or ended before it was ready."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of one server."""
+
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    @classmethod
+    def free(cls) -> "Ports":
+        """Three ports that nobody uses right now."""
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return cls(*(each.getsockname()[1] for each in sockets))
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A tritonserver on this machine.
+
+    Attributes:
+        home: folder with bin/, backends/ and caches/.
+        libraries: folders its dynamic linker has to look in.
+    """
+
+    home: Path
+    libraries: tuple[Path, ...] = ()
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub."""
+        libraries = os.pathsep.join([*map(os.fspath, self.libraries), *filter(None, [base.get("LD_LIBRARY_PATH")])])
+        path = os.pathsep.join([os.fspath(Path(sys.executable).parent), base.get("PATH", os.defpath)])
+        return {**base, "LD_LIBRARY_PATH": libraries, "PATH": path}
+
+
+def find_installation(scratch: Path) -> Installation:
+    """The tritonserver of this machine.
+
+    Args:
+        scratch: a folder to lay out the wheel's server in.
+
+    Raises:
+        ServerError: there is none.
+    """
+    if (CONTAINER_INSTALLATION / "bin" / "tritonserver").exists():
+        return Installation(CONTAINER_INSTALLATION)
+    package = importlib.util.find_spec("pytriton")
+    if package is None or package.origin is None:
+        raise ServerError(f"no tritonserver: neither {CONTAINER_INSTALLATION} nor the nvidia-pytriton package is here")
+    return _lay_out_wheel(Path(package.origin).parent, scratch)
+
+
+def _lay_out_wheel(package: Path, scratch: Path) -> Installation:
+    """The wheel keeps a Python stub for each version of Python apart from the backend; Triton wants it beside it."""
+    home = package / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    backend = scratch / "backends" / "python"
+    backend.mkdir(parents=True)
+    for file in (home / "backends" / "python").iterdir():
+        (backend / file.name).symlink_to(file)
+    stub = "triton_python_backend_stub"
+    (backend / stub).symlink_to(home / "python_backend_stubs" / version / stub)
+    (scratch / "bin").symlink_to(home / "bin")
+    (scratch / "caches").symlink_to(home / "caches")
+    return Installation(scratch, libraries=(package.parent / "nvidia_pytriton.libs",))
+
+
+class TritonServer:
+    """A tritonserver process that serves this repository; a context manager that starts and stops it.
+
+    Args:
+        ports: where it listens; on the loopback interface only unless `host` says otherwise.
+        environment: added to this process's environment, e.g. `{"FLORENCE2_SLOTS": "4"}`.
+        log: where its output goes; None: to ours.
+        host: the address it listens on.
+    """
+
+    def __init__(
+        self,
+        ports: Ports | None = None,
+        environment: Mapping[str, str] | None = None,
+        log: IO[bytes] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
+        self.ports = ports or Ports.free()
+        self.host = host
+        self._environment = {**os.environ, **(environment or {})}
+        self._log = log
+        self._scratch = tempfile.TemporaryDirectory(prefix="florence2-triton-")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process_id(self) -> int:
+        """The server's process id."""
+        return self._running().pid
+
+    @property
+    def grpc_url(self) -> str:
+        """`host:port` of gRPC."""
+        return f"{self.host}:{self.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        """The base URL of HTTP."""
+        return f"http://{self.host}:{self.ports.http}"
+
+    def start(self) -> None:
+        """Start the process; it is not ready yet."""
+        installation = find_installation(Path(self._scratch.name))
+        self._process = subprocess.Popen(
+            [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)],
+            env=installation.environment(self._environment),
+            stdout=self._log,
+            stderr=subprocess.STDOUT if self._log else None,
+        )
+
+    def is_ready(self) -> bool:
+        """Whether every model can answer.
+
+        Raises:
+            ServerError: the process has ended.
+        """
+        status = self._running().poll()
+        if status is not None:
+            raise ServerError(f"tritonserver ended with exit status {status} before it was ready; its log says why")
+        try:
+            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+    def wait_until_ready(self, timeout: float) -> None:
+        """Wait until every model can answer, at most `timeout` seconds.
+
+        Raises:
+            ServerError: the process has ended, or is not ready in time.
+        """
+        deadline = time.monotonic() + timeout
+        while not self.is_ready():
+            if time.monotonic() > deadline:
+                raise ServerError(f"tritonserver is not ready after {timeout:.0f} s; its log says why")
+            time.sleep(READY_POLL_SECONDS)
+
+    def wait(self) -> int:
+        """Wait for the process to end. Returns its exit status."""
+        return self._running().wait()
+
+    def stop(self) -> None:
+        """Let it end what it is working on, then stop it and remove what it left."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._scratch.cleanup()
+
+    def __enter__(self) -> "TritonServer":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _running(self) -> "subprocess.Popen[bytes]":
+        if self._process is None:
+            raise ServerError("the server was not started")
+        return self._process
+
+    def _flags(self, installation: Installation) -> list[str]:
+        flags = [
+            f"--model-repository={REPOSITORY}",
+            f"--backend-directory={installation.home / 'backends'}",
+            f"--cache-directory={installation.home / 'caches'}",
+            f"--cache-config=local,size={RESPONSE_CACHE_BYTES}",
+            "--model-control-mode=none",
+            "--strict-readiness=true",
+            "--disable-auto-complete-config",
+            *(f"--{protocol}-address={self.host}" for protocol in ("http", "grpc", "metrics")),
+            f"--http-port={self.ports.http}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--metrics-port={self.ports.metrics}",
+            f"--exit-timeout-secs={STOP_SECONDS / 2:.0f}",
+        ]
+        return flags if has_gpu() else [*flags, "--model-config-name=cpu"]
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU is visible."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def main() -> None:
+    """Serve in the foreground until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(description="Serve Florence-2. FLORENCE2_CHECKPOINT chooses the weights.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    for name, port in (("http", Ports.http), ("grpc", Ports.grpc), ("metrics", Ports.metrics)):
+        parser.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
+    arguments = parser.parse_args()
+    ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        with TritonServer(ports, host=arguments.host) as server, contextlib.suppress(KeyboardInterrupt):
+            sys.exit(server.wait())
+    except ServerError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
