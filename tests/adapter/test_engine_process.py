@@ -1,0 +1,111 @@
+"""A real engine process, over its socket."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+from florence2.engine.v1.engine_pb2 import GenerateRequest, PromptPart
+from florence2_adapter.engine_process import EngineProcess, EngineStartError
+from florence2_engine.config import EngineConfig
+
+START_AND_WAIT = """
+import sys, time
+from florence2_adapter.engine_process import EngineProcess
+from florence2_engine.config import EngineConfig
+engine = EngineProcess.start(EngineConfig(checkpoint=sys.argv[1], device="cpu", slots=2))
+print(engine._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path_factory, monkeypatch):
+    """Sockets are made here, so that a test sees what is left."""
+    folder = tmp_path_factory.mktemp("t")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def engine(random_checkpoint):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu", slots=2))
+    yield engine
+    engine.stop()
+
+
+def test_an_engine_answers_over_its_private_socket(engine, temporary_folder, image_file):
+    (folder,) = temporary_folder.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    request = GenerateRequest(
+        image=image_file(30, 20), prompt=[PromptPart(text="Hello?")], generation={"max_new_tokens": 5}
+    )
+    answer = engine.stub.Generate(request, timeout=30)
+    assert answer.text.startswith("</s><s>")
+    assert (answer.image_size.width, answer.image_size.height) == (30, 20)
+    assert answer.usage.generated_tokens == 5
+
+
+def test_a_wrong_request_gets_invalid_argument_over_the_wire(engine):
+    with pytest.raises(grpc.RpcError) as error:
+        engine.stub.Generate(GenerateRequest(image=b"junk", prompt=[PromptPart(text="Hello?")]), timeout=30)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "IMAGE" in error.value.details()
+
+
+def test_a_caller_that_leaves_frees_its_slots(engine, image_file):
+    long = GenerateRequest(
+        image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000}
+    )
+    abandoned = [engine.stub.Generate.future(long) for _ in range(8)]  # four times the slots
+    time.sleep(0.2)
+    for call in abandoned:
+        call.cancel()
+    short = GenerateRequest(image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"max_new_tokens": 2})
+    assert engine.stub.Generate(short, timeout=30).usage.generated_tokens == 2
+
+
+def test_nothing_is_left_after_stop(random_checkpoint, temporary_folder):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+    process_id = engine._process.pid
+    engine.stop()
+    assert not Path(f"/proc/{process_id}").exists()
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_calls_under_way_end_when_the_engine_is_stopped(random_checkpoint, image_file):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+    long = GenerateRequest(
+        image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000}
+    )
+    call = engine.stub.Generate.future(long)
+    time.sleep(0.3)
+    engine.stop()
+    assert call.exception(timeout=10).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path, temporary_folder):
+    with pytest.raises(EngineStartError, match="no such folder") as error:
+        EngineProcess.start(EngineConfig(checkpoint=str(tmp_path / "nowhere")))
+    assert "\n" not in str(error.value)
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_an_engine_does_not_outlive_a_killed_parent(random_checkpoint, temporary_folder):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary_folder)}
+    command = [sys.executable, "-c", START_AND_WAIT, str(random_checkpoint)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        engine = Path(f"/proc/{parent.stdout.readline().strip()}")
+        alive = engine.exists()
+        parent.kill()
+    assert alive
+    for _ in range(100):
+        if not engine.exists() or "Z" in (engine / "stat").read_text().split()[2]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the engine is still there")

@@ -1,0 +1,42 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_PROCESSOR = ROOT.parent / "shared" / "florence2-base"
+DEMO_CHECKPOINT = ROOT / "model_repository" / "florence2" / "demo_checkpoint"
+EXAMPLE_SCENE = ROOT / "examples" / "scene.png"
+
+
+@pytest.fixture(scope="session")
+def real_processor_folder() -> Path:
+    """Tokenizer, processor and configs of Florence-2-base, without weights."""
+    if not REAL_PROCESSOR.is_dir():
+        pytest.skip("the processor of Florence-2-base is not beside the repository (shared/florence2-base)")
+    return REAL_PROCESSOR
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(real_processor_folder, tmp_path_factory) -> Path:
+    """A narrow Florence-2 with random weights, the real tokenizer and vocabulary, 64 pixels wide, 17 image tokens."""
+    from tests.random_checkpoint import save_random_checkpoint
+
+    folder = tmp_path_factory.mktemp("random_checkpoint")
+    save_random_checkpoint(real_processor_folder, folder)
+    return folder
+
+
+@pytest.fixture
+def image_file():
+    """Makes an image file's bytes: noise of a given size and seed, in a given format."""
+
+    def encode(width: int = 60, height: int = 40, seed: int = 0, format: str = "PNG", **save_options) -> bytes:  # noqa: A002
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        file = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(file, format, **save_options)
+        return file.getvalue()
+
+    return encode

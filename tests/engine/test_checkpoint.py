@@ -1,0 +1,113 @@
+import json
+import shutil
+
+import pytest
+import torch
+from florence2_engine.checkpoint import load
+from florence2_engine.config import EngineConfig
+from florence2_engine.errors import CheckpointError
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def copy(random_checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    return folder
+
+
+def load_folder(folder):
+    return load(EngineConfig(checkpoint=str(folder), device="cpu"))
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_checkpoint_comes_with_its_own_generation_config(random_checkpoint):
+    checkpoint = load_folder(random_checkpoint)
+    defaults = checkpoint.generation
+    assert (defaults.no_repeat_ngram_size, defaults.forced_bos_token_id, defaults.forced_eos_token_id) == (3, 0, 2)
+    assert defaults.max_new_tokens == defaults.max_positions == checkpoint.max_positions == 1024
+    assert checkpoint.model.dtype is torch.float32
+
+
+def test_half_precision_weights_are_widened_on_a_cpu(copy):
+    weights = load_file(copy / "model.safetensors")
+    save_file({name: tensor.half() for name, tensor in weights.items()}, copy / "model.safetensors", {"format": "pt"})
+    assert load_folder(copy).model.dtype is torch.float32
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def truncate_weights(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def drop_a_layer(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("model.language_model.decoder.layers.1.fc1.weight")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def pickle_weights(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    remove_weights(folder)
+
+
+def break_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def remove_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def use_original_layout(folder):
+    edit_json(folder / "config.json", vision_config={"model_type": "davit"})
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (remove_weights, "safetensors"),
+        (truncate_weights, "cannot be loaded"),
+        (drop_a_layer, "decoder.layers.1.fc1.weight"),
+        (pickle_weights, "safetensors"),
+        (break_config, "cannot be loaded"),
+        (remove_tokenizer, "tokenizer.json"),
+        (use_original_layout, "original layout"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(copy, damage, message):
+    damage(copy)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_folder(copy)
+    assert str(copy) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_special_token_ids_are_repaired_and_logged(copy, caplog):
+    edit_json(
+        copy / "generation_config.json",
+        bos_token_id=2,
+        eos_token_id=1,
+        pad_token_id=0,
+        forced_bos_token_id=2,
+        forced_eos_token_id=1,
+        decoder_start_token_id=1,
+    )
+    defaults = load_folder(copy).generation
+    assert (defaults.bos_token_id, defaults.eos_token_id, defaults.decoder_start_token_id) == (0, 2, 2)
+    assert (defaults.forced_bos_token_id, defaults.forced_eos_token_id) == (0, 2)
+    assert "eos_token_id is 1, repaired to 2" in caplog.text
+
+
+def test_no_code_of_a_checkpoint_is_run(copy):
+    edit_json(copy / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
+    (copy / "modeling_evil.py").write_text("raise SystemExit('the checkpoint ran its code')")
+    load_folder(copy)

@@ -1,0 +1,179 @@
+"""The loop's order of work, shown with a runner that computes nothing."""
+
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+import torch
+from florence2_engine.engine import Engine
+from florence2_engine.errors import EngineClosedError
+from florence2_engine.images import Image
+from florence2_engine.request import Request
+from florence2_engine.scheduler import Scheduler
+
+from tests.engine.test_request import make_request
+
+WORD = 5
+WAIT = 10
+
+
+class FakeRunner:
+    """Always prefers the same word; remembers what it was asked, and can be held at a decode step."""
+
+    def __init__(self) -> None:
+        self.images_encoded: list[int] = []
+        self.prefills: list[list[list[int]]] = []
+        self.steps: list[list[int]] = []
+        self.may_decode = threading.Event()
+        self.may_decode.set()
+        self.fails_on_prompt: list[int] | None = None
+
+    def encode_images(self, pixels):
+        self.images_encoded.append(len(pixels))
+        return [torch.zeros(1) for _ in pixels]
+
+    def prefill(self, first_row, embeddings, prompts):  # noqa: ARG002
+        if self.fails_on_prompt in prompts:
+            raise RuntimeError("no memory")
+        self.prefills.append(prompts)
+
+    def decode_step(self, token_ids, positions):
+        assert self.may_decode.wait(WAIT)
+        self.steps.append(positions)
+        logits = torch.zeros(len(token_ids), 10)
+        logits[:, WORD] = 1
+        return logits
+
+    def move_row(self, source, target, self_positions):
+        pass
+
+
+@pytest.fixture
+def runner():
+    return FakeRunner()
+
+
+@pytest.fixture
+def engine(runner):
+    engine = Engine(runner, Scheduler(slots=4, prefill_batch=2))
+    engine.start()
+    yield engine
+    runner.may_decode.set()
+    engine.close()
+
+
+def request_of(tokens: int, image: Image | None = None, prompt: int = 0) -> Request:
+    request = make_request(0)
+    options = request.options.__class__(**{**vars(request.options), "max_new_tokens": tokens})
+    return Request(image or Image(torch.zeros(1), (1, 1)), [prompt], options)
+
+
+def wait_for(condition) -> None:
+    deadline = threading.Event()
+    for _ in range(WAIT * 100):
+        if condition():
+            return
+        deadline.wait(0.01)
+    raise AssertionError("it did not happen in time")
+
+
+def test_a_short_request_joins_and_leaves_while_a_long_one_runs(engine, runner):
+    runner.may_decode.clear()
+    long = request_of(200)
+    engine.submit(long)
+    wait_for(lambda: runner.prefills)
+    short = request_of(3)
+    engine.submit(short)
+    runner.may_decode.set()
+    assert len(short.future.result(WAIT).token_ids) == 4
+    assert len(long.future.result(WAIT).token_ids) == 201
+    rows = [len(positions) for positions in runner.steps]
+    assert rows == [1, 2, 2, 2] + [1] * 196  # the short one cost no step of its own
+
+
+def test_one_image_asked_twice_at_once_is_embedded_once(engine, runner):
+    runner.may_decode.clear()
+    engine.submit(request_of(2))
+    wait_for(lambda: runner.prefills)
+    image = Image(torch.zeros(1), (1, 1))
+    twice = [request_of(2, image), request_of(2, image)]
+    for request in twice:
+        engine.submit(request)
+    runner.may_decode.set()
+    cached = [request.future.result(WAIT).image_embedding_cached for request in twice]
+    assert cached == [False, True]
+    assert runner.images_encoded == [1, 1]
+
+
+def test_decode_steps_go_on_between_prefills(engine, runner):
+    runner.may_decode.clear()
+    requests = [request_of(6) for _ in range(4)]
+    engine.submit(requests[0])
+    wait_for(lambda: runner.prefills)
+    for request in requests[1:]:
+        engine.submit(request)
+    runner.may_decode.set()
+    for request in requests:
+        request.future.result(WAIT)
+    assert [len(prompts) for prompts in runner.prefills] == [1, 2, 1]
+    assert [len(positions) for positions in runner.steps][:3] == [1, 3, 4]
+
+
+def test_a_cancelled_request_gives_its_row_to_the_next(engine, runner):
+    runner.may_decode.clear()
+    long = [request_of(1000) for _ in range(4)]
+    for request in long:
+        engine.submit(request)
+    next_one = request_of(2)
+    engine.submit(next_one)
+    wait_for(lambda: runner.prefills)
+    long[1].future.cancel()
+    runner.may_decode.set()
+    next_one.future.result(WAIT)
+    with pytest.raises(CancelledError):
+        long[1].future.result(WAIT)
+    assert not long[0].future.done()
+    for request in long:
+        request.future.cancel()
+
+
+def test_a_request_cancelled_in_the_queue_is_never_encoded(engine, runner):
+    runner.may_decode.clear()
+    engine.submit(request_of(2))
+    wait_for(lambda: runner.prefills)
+    unwanted = request_of(2, prompt=99)
+    unwanted.future.cancel()
+    engine.submit(unwanted)
+    last = request_of(2, prompt=1)
+    engine.submit(last)
+    runner.may_decode.set()
+    last.future.result(WAIT)
+    assert [[0]] in runner.prefills
+    assert [99] not in [prompt for prompts in runner.prefills for prompt in prompts]
+
+
+def test_a_failing_prefill_fails_its_requests_alone(engine, runner):
+    runner.fails_on_prompt = [13]
+    running = request_of(1000)
+    engine.submit(running)
+    wait_for(lambda: runner.steps)
+    unlucky = request_of(2, prompt=13)
+    engine.submit(unlucky)
+    with pytest.raises(RuntimeError, match="no memory"):
+        unlucky.future.result(WAIT)
+    assert len(running.future.result(WAIT).token_ids) == 1001
+
+
+def test_closing_fails_what_is_under_way(runner):
+    engine = Engine(runner, Scheduler(slots=1, prefill_batch=1))
+    engine.start()
+    runner.may_decode.clear()
+    requests = [request_of(1000), request_of(1000)]
+    for request in requests:
+        engine.submit(request)
+    wait_for(lambda: runner.prefills)
+    threading.Timer(0.05, runner.may_decode.set).start()
+    engine.close()
+    for request in requests:
+        with pytest.raises(EngineClosedError):
+            request.future.result(WAIT)

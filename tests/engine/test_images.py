@@ -1,0 +1,140 @@
+import base64
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import PIL.Image
+import pytest
+from florence2.errors import InvalidArgumentError
+from florence2_engine.images import ImageDecoder
+
+MAX_BYTES = 100_000
+MAX_PIXELS = 60 * 60
+
+
+class CountingProcessor:
+    """Stands for the checkpoint's processor: hands over the pixels, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def __call__(self, images, return_tensors):
+        assert return_tensors == "np"
+        assert self.may_go_on.wait(10)
+        self.calls += 1
+        return {"pixel_values": [np.asarray(images, dtype=np.float32).transpose(2, 0, 1)]}
+
+
+@pytest.fixture
+def processor():
+    return CountingProcessor()
+
+
+@pytest.fixture
+def decoder(processor):
+    return ImageDecoder(processor, MAX_BYTES, MAX_PIXELS)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_format_is_decoded(decoder, image_file, format_):
+    image = decoder.decode(image_file(50, 30, format=format_))
+    assert image.size == (50, 30)
+    assert image.pixels.shape == (3, 30, 50)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
+def test_every_mode_becomes_rgb(decoder, mode):
+    file = io.BytesIO()
+    PIL.Image.new(mode, (20, 10)).save(file, "TIFF" if mode == "CMYK" else "PNG")
+    assert decoder.decode(file.getvalue()).pixels.shape == (3, 10, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_image_is_turned_as_it_is_displayed(decoder, orientation):
+    picture = PIL.Image.new("RGB", (40, 20))
+    picture.putpixel((0, 0), (255, 255, 255))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    image = decoder.decode(file.getvalue())
+    assert image.size == ((20, 40) if orientation >= 5 else (40, 20))
+    corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[orientation]
+    assert image.pixels[(0, *corner)] == 255
+
+
+def test_base64_text_is_accepted(decoder, image_file):
+    data = image_file()
+    assert (decoder.decode(base64.b64encode(data)).pixels == decoder.decode(data).pixels).all()
+    assert (decoder.decode(base64.encodebytes(data)).pixels == decoder.decode(data).pixels).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "IMAGE: got b''"),
+        (b"not an image", "JPEG"),
+        (b"\x00\xff\xfe" * 50, "JPEG"),
+        (b"AAAA", "JPEG"),
+        (b"%PDF-1.7", "JPEG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "JPEG"),
+        (b"QUJ", "or its base64"),
+        (b"\x89PNG\r\n\x1a\n", "JPEG"),
+    ],
+)
+def test_what_is_no_image_is_refused(decoder, data, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        decoder.decode(data)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_a_truncated_image_is_refused(decoder, image_file, format_, kept):
+    data = image_file(50, 50, format=format_)
+    with pytest.raises(InvalidArgumentError, match="IMAGE"):
+        decoder.decode(data[: int(kept * len(data))])
+
+
+def test_limits_name_value_and_limit(decoder, image_file):
+    with pytest.raises(InvalidArgumentError, match=r"61 x 60 pixels.*at most 3600 pixels"):
+        decoder.decode(image_file(61, 60))
+    with pytest.raises(InvalidArgumentError, match=r"100001 bytes.*at most 100000 bytes"):
+        decoder.decode(b"\x89PNG" + bytes(MAX_BYTES - 3))
+    with pytest.raises(InvalidArgumentError, match="at most 100000 bytes"):
+        decoder.decode(base64.b64encode(bytes(MAX_BYTES + 1)))
+
+
+def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, processor):
+    file = io.BytesIO()
+    PIL.Image.new("1", (30_000, 30_000)).save(file, "PNG")
+    with pytest.raises(InvalidArgumentError, match="pixels"):
+        decoder.decode(file.getvalue() if len(file.getvalue()) <= MAX_BYTES else file.getvalue()[:MAX_BYTES])
+    assert processor.calls == 0
+
+
+def test_an_image_asked_for_twice_at_once_is_decoded_once(decoder, processor, image_file):
+    data = image_file()
+    processor.may_go_on.clear()
+    with ThreadPoolExecutor(4) as callers:
+        images = [callers.submit(decoder.decode, data) for _ in range(4)]
+        processor.may_go_on.set()
+        first, *others = [image.result(10) for image in images]
+    assert all(other is first for other in others)
+    assert decoder.decode(data) is first
+    assert processor.calls == 1
+
+
+def test_an_image_nobody_holds_is_forgotten(decoder, processor, image_file):
+    decoder.decode(image_file())
+    decoder.decode(image_file())
+    assert processor.calls == 2
+
+
+def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(decoder, image_file):
+    damaged = image_file()[:200]
+    for _ in range(2):
+        with pytest.raises(InvalidArgumentError):
+            decoder.decode(damaged)

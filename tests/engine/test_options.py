@@ -1,0 +1,46 @@
+import pytest
+from florence2.errors import InvalidArgumentError
+from florence2.v1 import GenerationOptions
+from florence2_engine.options import GenerationDefaults
+
+DEFAULTS = GenerationDefaults(
+    max_positions=1024,
+    max_new_tokens=1024,
+    min_new_tokens=0,
+    no_repeat_ngram_size=3,
+    bos_token_id=0,
+    eos_token_id=2,
+    decoder_start_token_id=2,
+    forced_bos_token_id=0,
+    forced_eos_token_id=2,
+)
+
+
+def test_what_is_unset_is_the_checkpoints_own():
+    options = DEFAULTS.complete(GenerationOptions())
+    assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (1024, 0, 3)
+    assert not options.suppress_bos
+
+
+def test_what_is_set_wins_even_where_it_is_zero():
+    options = DEFAULTS.complete(
+        GenerationOptions(max_new_tokens=7, min_new_tokens=7, no_repeat_ngram_size=0, suppress_bos=True, num_beams=1)
+    )
+    assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (7, 7, 0)
+    assert options.suppress_bos
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_new_tokens": 0}, "generation.max_new_tokens: got 0, expected 1 to 1024"),
+        ({"max_new_tokens": 1025}, "generation.max_new_tokens: got 1025, expected 1 to 1024"),
+        ({"max_new_tokens": 5, "min_new_tokens": 6}, "generation.min_new_tokens: got 6, expected 0 to 5"),
+        ({"no_repeat_ngram_size": -1}, "generation.no_repeat_ngram_size: got -1, expected 0 to 1024"),
+        ({"num_beams": 3}, "generation.num_beams: got 3, expected 1"),
+    ],
+)
+def test_an_option_out_of_range_is_named_with_its_limit(options, message):
+    with pytest.raises(InvalidArgumentError) as error:
+        DEFAULTS.complete(GenerationOptions(**options))
+    assert str(error.value).startswith(message)

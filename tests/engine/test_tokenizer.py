@@ -1,0 +1,84 @@
+import pytest
+from florence2.engine.v1.engine_pb2 import PromptPart
+from florence2.errors import InvalidArgumentError
+from florence2.v1 import BoundingBox
+from florence2_engine.tokenizer import PromptTokenizer
+from transformers import AutoTokenizer
+
+SIZE = (1000, 500)
+BOS, EOS = 0, 2
+FIRST_LOCATION = 50269
+IMAGE = 51289
+
+
+@pytest.fixture(scope="module")
+def reference(real_processor_folder):
+    return AutoTokenizer.from_pretrained(real_processor_folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(reference):
+    return PromptTokenizer(reference, max_prompt_tokens=447)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["What does the image describe?", "Locate a  cat , ünïcode 猫 🐈 in the image.", " leading", "trailing ", "\n\t\x00"],
+)
+def test_words_are_encoded_as_the_reference_does(tokenizer, reference, text):
+    expected = [BOS, *reference(text, add_special_tokens=False).input_ids, EOS]
+    assert tokenizer.encode([PromptPart(text=text)], SIZE) == expected
+
+
+def test_a_region_becomes_location_tokens(tokenizer, reference):
+    region = BoundingBox(x_min=52, y_min=166.4, x_max=932.9, y_max=387)
+    parts = [PromptPart(text="What is the region "), PromptPart(region=region), PromptPart(text="?")]
+    text = "<s>What is the region <loc_52><loc_332><loc_932><loc_774>?</s>"
+    assert tokenizer.encode(parts, SIZE) == reference(text, add_special_tokens=False).input_ids
+
+
+def test_markup_knows_the_checkpoints_prompt_tokens(tokenizer, reference):
+    markup = "What is the region <loc_52><loc_332><loc_932><loc_774>? <od> tail"
+    expected = reference(markup, add_special_tokens=False).input_ids
+    assert tokenizer.encode([PromptPart(markup=markup)], SIZE) == [BOS, *expected, EOS]
+
+
+@pytest.mark.parametrize("kind", ["text", "markup"])
+@pytest.mark.parametrize("control", ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>"])
+def test_control_tokens_in_a_prompt_are_words(tokenizer, reference, kind, control):
+    ids = tokenizer.encode([PromptPart(**{kind: f"a {control} b"})], SIZE)[1:-1]
+    assert not {reference.convert_tokens_to_ids(control)} & set(ids)
+    assert tokenizer.decode(ids) == f"a {control} b"
+
+
+@pytest.mark.parametrize("token", ["<loc_5>", "<OD>", "<od>", "<poly>", "<loc_999><loc_0>"])
+def test_a_callers_words_never_become_special_tokens(tokenizer, token):
+    ids = tokenizer.encode([PromptPart(text=f"a {token} b")], SIZE)[1:-1]
+    assert max(ids) < FIRST_LOCATION - 5
+    assert tokenizer.decode(ids) == f"a {token} b"
+
+
+def test_a_prompt_has_at_most_the_tokens_that_the_image_leaves(tokenizer):
+    assert len(tokenizer.encode([PromptPart(text="cat" * 445)], SIZE)) == 447
+    with pytest.raises(InvalidArgumentError, match=r"prompt: got '448 tokens', expected at most 447 tokens"):
+        tokenizer.encode([PromptPart(text="cat" * 446)], SIZE)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        BoundingBox(x_min=0, y_min=0, x_max=1001, y_max=10),
+        BoundingBox(x_min=-1, y_min=0, x_max=10, y_max=10),
+        BoundingBox(x_min=10, y_min=0, x_max=10, y_max=10),
+        BoundingBox(x_min=0, y_min=20, x_max=10, y_max=10),
+        BoundingBox(x_min=float("nan"), y_min=0, x_max=10, y_max=10),
+    ],
+)
+def test_a_region_that_is_not_in_the_image_is_refused(tokenizer, region):
+    with pytest.raises(InvalidArgumentError, match="region"):
+        tokenizer.encode([PromptPart(region=region)], SIZE)
+
+
+def test_answers_keep_their_special_tokens(tokenizer):
+    assert tokenizer.decode([2, 0, 38951, FIRST_LOCATION, 2]).startswith("</s><s>")
+    assert tokenizer.decode([FIRST_LOCATION + 7]) == "<loc_7>"
