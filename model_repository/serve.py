@@ -27,7 +27,6 @@ from typing import IO
 
 REPOSITORY = Path(__file__).resolve().parent
 CONTAINER_INSTALLATION = Path("/opt/tritonserver")
-RESPONSE_CACHE_BYTES = 64 * 1024 * 1024
 STOP_SECONDS = 30.0
 READY_POLL_SECONDS = 0.1
 
@@ -59,7 +58,7 @@ class Installation:
     """A tritonserver on this machine.
 
     Attributes:
-        home: folder with bin/, backends/ and caches/.
+        home: folder with bin/ and backends/.
         libraries: folders its dynamic linker has to look in.
     """
 
@@ -101,7 +100,6 @@ def _lay_out_wheel(package: Path, scratch: Path) -> Installation:
     stub = "triton_python_backend_stub"
     (backend / stub).symlink_to(home / "python_backend_stubs" / version / stub)
     (scratch / "bin").symlink_to(home / "bin")
-    (scratch / "caches").symlink_to(home / "caches")
     return Installation(scratch, libraries=(package.parent / "nvidia_pytriton.libs",))
 
 
@@ -164,7 +162,7 @@ class TritonServer:
         if status is not None:
             raise ServerError(f"tritonserver ended with exit status {status} before it was ready; its log says why")
         try:
-            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=5) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
@@ -218,8 +216,6 @@ class TritonServer:
         flags = [
             f"--model-repository={REPOSITORY}",
             f"--backend-directory={installation.home / 'backends'}",
-            f"--cache-directory={installation.home / 'caches'}",
-            f"--cache-config=local,size={RESPONSE_CACHE_BYTES}",
             "--model-control-mode=none",
             "--strict-readiness=true",
             "--disable-auto-complete-config",

@@ -33,10 +33,10 @@ def random_checkpoint(real_processor_folder, tmp_path_factory) -> Path:
 def image_file():
     """Makes an image file's bytes: noise of a given size and seed, in a given format."""
 
-    def encode(width: int = 60, height: int = 40, seed: int = 0, format: str = "PNG", **save_options) -> bytes:  # noqa: A002
+    def encode(width: int = 60, height: int = 40, seed: int = 0, format_: str = "PNG", **save_options) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
         file = io.BytesIO()
-        PIL.Image.fromarray(pixels).save(file, format, **save_options)
+        PIL.Image.fromarray(pixels).save(file, format_, **save_options)
         return file.getvalue()
 
     return encode

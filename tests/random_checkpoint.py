@@ -3,7 +3,12 @@
 from pathlib import Path
 
 import torch
-from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
+from transformers import (
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
+    GenerationConfig,
+)
 
 _IMAGE_SIDE = 64
 _IMAGE_TOKENS = 17  # strides 4 and 4: 4 x 4 patches, and their mean

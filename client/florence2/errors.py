@@ -5,6 +5,7 @@ Florence2Error
 ├── UnavailableError          the server is full, starting or unreachable; safe to try again
 ├── DeadlineExceededError     the caller's timeout passed (also a TimeoutError)
 ├── RequestCancelledError     the caller cancelled the request
+├── TruncatedAnswerError      the answer was cut at its length limit; what is whole is its `answer` (florence2.client)
 └── ServerError               a fault of the server, or an answer that no florence2 server gives
 """
 

@@ -59,9 +59,7 @@ def test_a_wrong_request_gets_invalid_argument_over_the_wire(engine):
 
 
 def test_a_caller_that_leaves_frees_its_slots(engine, image_file):
-    long = GenerateRequest(
-        image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000}
-    )
+    long = GenerateRequest(image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000})
     abandoned = [engine.stub.Generate.future(long) for _ in range(8)]  # four times the slots
     time.sleep(0.2)
     for call in abandoned:
@@ -80,9 +78,7 @@ def test_nothing_is_left_after_stop(random_checkpoint, temporary_folder):
 
 def test_calls_under_way_end_when_the_engine_is_stopped(random_checkpoint, image_file):
     engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
-    long = GenerateRequest(
-        image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000}
-    )
+    long = GenerateRequest(image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000})
     call = engine.stub.Generate.future(long)
     time.sleep(0.3)
     engine.stop()

@@ -33,10 +33,14 @@ def test_a_callers_words_are_text(task, words):
     ("prompt", "part"),
     [
         ("<OD>", PromptPart(markup="Locate the objects with category name in the image.")),
-        ("<REGION_TO_OCR><loc_1><loc_2><loc_3><loc_4>",
-         PromptPart(markup="What text is in the region <loc_1><loc_2><loc_3><loc_4>?")),
-        ("<CAPTION_TO_PHRASE_GROUNDING>a <loc_5> cat",
-         PromptPart(text="Locate the phrases in the caption: a <loc_5> cat")),
+        (
+            "<REGION_TO_OCR><loc_1><loc_2><loc_3><loc_4>",
+            PromptPart(markup="What text is in the region <loc_1><loc_2><loc_3><loc_4>?"),
+        ),
+        (
+            "<CAPTION_TO_PHRASE_GROUNDING>a <loc_5> cat",
+            PromptPart(text="Locate the phrases in the caption: a <loc_5> cat"),
+        ),
         ("<DocVQA>What? <loc_5>", PromptPart(markup="<DocVQA>What? <loc_5>")),
     ],
 )

@@ -29,7 +29,15 @@ def test_a_json_request_is_answered_in_json():
 
 @pytest.mark.parametrize(
     "data",
-    [b"\xff\xff\xff", b"zzz", b"{", b'{"unknown_task": {}}', b'{"caption": 3}', b"{\xff}", b'{"caption": {}, "ocr": {}}'],
+    [
+        b"\xff\xff\xff",
+        b"zzz",
+        b"{",
+        b'{"unknown_task": {}}',
+        b'{"caption": 3}',
+        b"{\xff}",
+        b'{"caption": {}, "ocr": {}}',
+    ],
 )
 def test_garbage_is_refused_with_its_beginning(data):
     with pytest.raises(InvalidArgumentError, match="REQUEST: got b'"):

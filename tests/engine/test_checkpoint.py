@@ -27,14 +27,22 @@ def edit_json(path, **changes):
 def test_a_checkpoint_comes_with_its_own_generation_config(random_checkpoint):
     checkpoint = load_folder(random_checkpoint)
     defaults = checkpoint.generation
-    assert (defaults.no_repeat_ngram_size, defaults.forced_bos_token_id, defaults.forced_eos_token_id) == (3, 0, 2)
+    assert (defaults.no_repeat_ngram_size, defaults.forced_bos_token_id, defaults.forced_eos_token_id) == (
+        3,
+        0,
+        2,
+    )
     assert defaults.max_new_tokens == defaults.max_positions == checkpoint.max_positions == 1024
     assert checkpoint.model.dtype is torch.float32
 
 
 def test_half_precision_weights_are_widened_on_a_cpu(copy):
     weights = load_file(copy / "model.safetensors")
-    save_file({name: tensor.half() for name, tensor in weights.items()}, copy / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: tensor.half() for name, tensor in weights.items()},
+        copy / "model.safetensors",
+        {"format": "pt"},
+    )
     assert load_folder(copy).model.dtype is torch.float32
 
 

@@ -40,7 +40,7 @@ def decoder(processor):
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_every_format_is_decoded(decoder, image_file, format_):
-    image = decoder.decode(image_file(50, 30, format=format_))
+    image = decoder.decode(image_file(50, 30, format_=format_))
     assert image.size == (50, 30)
     assert image.pixels.shape == (3, 30, 50)
 
@@ -62,7 +62,9 @@ def test_the_image_is_turned_as_it_is_displayed(decoder, orientation):
     picture.save(file, "PNG", exif=exif)
     image = decoder.decode(file.getvalue())
     assert image.size == ((20, 40) if orientation >= 5 else (40, 20))
-    corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[orientation]
+    corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[
+        orientation
+    ]
     assert image.pixels[(0, *corner)] == 255
 
 
@@ -93,7 +95,7 @@ def test_what_is_no_image_is_refused(decoder, data, message):
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_a_truncated_image_is_refused(decoder, image_file, format_, kept):
-    data = image_file(50, 50, format=format_)
+    data = image_file(50, 50, format_=format_)
     with pytest.raises(InvalidArgumentError, match="IMAGE"):
         decoder.decode(data[: int(kept * len(data))])
 

@@ -1,17 +1,12 @@
 """Every answer is token for token what Hugging Face `generate()` gives for that request alone."""
 
-import io
 import itertools
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import PIL.Image
 import pytest
-import torch
-from florence2 import render_prompt
-from florence2.v1 import BoundingBox, GenerationOptions, TaskRequest
 from florence2_adapter.prompts import prompt_parts
 from florence2_engine.checkpoint import load
 from florence2_engine.config import EngineConfig
@@ -21,30 +16,11 @@ from florence2_engine.request import Answer, FinishReason, Request
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 from florence2_engine.tokenizer import PromptTokenizer
-from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from tests.conftest import DEMO_CHECKPOINT
+from tests.reference import TASKS, Question, Reference, png
 from training.scenes import draw, sample_scene
 
-REGION = BoundingBox(x_min=5, y_min=6, x_max=30.5, y_max=33)
-TASKS = [
-    {"caption": {}},
-    {"detailed_caption": {}},
-    {"more_detailed_caption": {}},
-    {"object_detection": {}},
-    {"dense_region_caption": {}},
-    {"region_proposal": {}},
-    {"phrase_grounding": {"caption": "A red circle and a blue square."}},
-    {"referring_expression_segmentation": {"expression": "the red circle"}},
-    {"region_to_segmentation": {"region": REGION}},
-    {"open_vocabulary_detection": {"query": "a green triangle"}},
-    {"region_to_category": {"region": REGION}},
-    {"region_to_description": {"region": REGION}},
-    {"ocr": {}},
-    {"ocr_with_region": {}},
-    {"region_to_ocr": {"region": REGION}},
-    {"free_prompt": {"text": "<DocVQA>What is the größte total? <loc_7>"}},
-]
 OPTIONS = [
     {"max_new_tokens": 120},
     {"max_new_tokens": 1},
@@ -56,33 +32,6 @@ OPTIONS = [
     {"max_new_tokens": 60, "no_repeat_ngram_size": 2, "suppress_bos": True},
     {"max_new_tokens": 60, "no_repeat_ngram_size": 5, "min_new_tokens": 9},
 ]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A task about an image with options, and what Hugging Face answers."""
-
-    image: bytes
-    request: TaskRequest
-    expected: list[int]
-
-
-class Reference:
-    """Hugging Face, one request at a time."""
-
-    def __init__(self, folder) -> None:
-        self.model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-        self.processor = Florence2Processor.from_pretrained(folder)
-
-    def question(self, image: bytes, task: dict, options: dict) -> Question:
-        request = TaskRequest(**task, generation=GenerationOptions(**options))
-        picture = PIL.Image.open(io.BytesIO(image)).convert("RGB")
-        inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt")
-        options = {"max_new_tokens": 1024, **options}
-        if options.pop("suppress_bos", False):
-            options["bad_words_ids"] = [[self.processor.tokenizer.bos_token_id]]
-        ids = self.model.generate(**inputs, num_beams=1, early_stopping=False, **options)
-        return Question(image, request, ids[0].tolist())
 
 
 class Served:
@@ -116,7 +65,7 @@ def folder(request):
 def questions(folder) -> list[Question]:
     """Tasks with sets of options about five images, drawn by lot, and one answer that may take every position."""
     reference = Reference(folder)
-    images = [_png(draw(sample_scene(seed))) for seed in range(4)] + [_png(_noise())]
+    images = [png(draw(sample_scene(seed))) for seed in range(4)] + [png(_noise())]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 50)
     return [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
 
@@ -152,12 +101,6 @@ def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, q
     for question, answer in zip(questions, answers, strict=True):
         whole = len(answer.token_ids) - 1 < (question.request.generation.max_new_tokens or 1024)
         assert answer.finish_reason is FinishReason.STOP or not whole
-
-
-def _png(picture: PIL.Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return file.getvalue()
 
 
 def _noise() -> PIL.Image.Image:

@@ -1,5 +1,5 @@
-import sys
 import subprocess
+import sys
 
 import pytest
 from florence2_engine.scheduler import RowMove, Scheduler

@@ -23,7 +23,13 @@ def tokenizer(reference):
 
 @pytest.mark.parametrize(
     "text",
-    ["What does the image describe?", "Locate a  cat , ünïcode 猫 🐈 in the image.", " leading", "trailing ", "\n\t\x00"],
+    [
+        "What does the image describe?",
+        "Locate a  cat , ünïcode 猫 🐈 in the image.",
+        " leading",
+        "trailing ",
+        "\n\t\x00",
+    ],
 )
 def test_words_are_encoded_as_the_reference_does(tokenizer, reference, text):
     expected = [BOS, *reference(text, add_special_tokens=False).input_ids, EOS]

@@ -1,1 +1,1 @@
-"""The stub's side of the engine: what runs inside Triton's Python stub, which must not die. No torch, no image decoder."""
+"""The stub's side of the engine. It runs inside Triton's Python stub, which must not die: no torch, no images."""

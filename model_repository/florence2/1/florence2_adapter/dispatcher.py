@@ -19,7 +19,7 @@ from florence2.parsing import decode
 from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
-from florence2_adapter.engine_process import EngineProcess
+from florence2_adapter.engine_process import EngineCall, EngineProcess
 from florence2_adapter.pending import PendingRequest
 from florence2_adapter.prompts import prompt_parts
 from florence2_adapter.statuses import triton_code
@@ -33,9 +33,14 @@ _CANCELLATION_SWEEP_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """One question of a Triton request, parsed and checked."""
+    """One question of a Triton request, parsed and checked.
+
+    Attributes:
+        label: names the row in an error's message, where there are several.
+    """
 
     index: int
+    label: str
     request: TaskRequest
     encoding: Encoding
     call: GenerateRequest
@@ -87,14 +92,14 @@ class Dispatcher:
         pending.add_call(call)
         call.add_done_callback(partial(self._finish, pending, row))
 
-    def _finish(self, pending: PendingRequest, row: Row, call: grpc.Future) -> None:
+    def _finish(self, pending: PendingRequest, row: Row, call: EngineCall) -> None:
         self._free_slots.release()
         try:
             pending.succeed(row.index, _response(row, call.result()))
         except grpc.FutureCancelledError:
             pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
         except grpc.RpcError as error:
-            pending.fail(triton_code(error.code()), error.details() or "the engine gave no reason")
+            pending.fail(triton_code(error.code()), f"{row.label}{error.details() or 'the engine gave no reason'}")
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
             self._fail_unexpectedly(pending, error)
         self._forget_answered(pending)
@@ -130,14 +135,20 @@ def _rows(pending: PendingRequest) -> list[Row]:
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
-    return [_row(index, image, request) for index, (image, request) in enumerate(pairs)]
+    return [
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request)
+        for index, (image, request) in enumerate(pairs)
+    ]
 
 
-def _row(index: int, image: bytes, data: bytes) -> Row:
-    request, encoding = parse_request(data)
-    check_request(request)
-    call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
-    return Row(index, request, encoding, call)
+def _row(index: int, label: str, image: bytes, data: bytes) -> Row:
+    try:
+        request, encoding = parse_request(data)
+        check_request(request)
+        call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{label}{error}") from None
+    return Row(index, label, request, encoding, call)
 
 
 def _response(row: Row, answer: GenerateResponse) -> bytes:

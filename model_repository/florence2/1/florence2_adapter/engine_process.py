@@ -6,10 +6,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
+from florence2.engine.v1.engine_pb2 import GenerateResponse
 from florence2.engine.v1.engine_pb2_grpc import EngineServiceStub
 from florence2_engine.config import EngineConfig
+
+EngineCall: TypeAlias = "grpc.Future[GenerateResponse]"
 
 _PACKAGES = Path(__file__).resolve().parents[1]
 _STOP_SECONDS = 10.0
@@ -58,7 +62,15 @@ class EngineProcess:
 
 
 def _launch(config: EngineConfig, socket: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "florence2_engine", "--socket", os.fspath(socket), "--config", config.to_json()]
+    command = [
+        sys.executable,
+        "-m",
+        "florence2_engine",
+        "--socket",
+        os.fspath(socket),
+        "--config",
+        config.to_json(),
+    ]
     path = os.pathsep.join([os.fspath(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.Popen(
         [*command, "--parent", str(os.getpid())],

@@ -3,9 +3,10 @@
 import threading
 from typing import Any
 
-import grpc
 import numpy as np
 import triton_python_backend_utils as pb_utils
+
+from florence2_adapter.engine_process import EngineCall
 
 
 class PendingRequest:
@@ -20,7 +21,7 @@ class PendingRequest:
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         self._answered = False
-        self._calls: list[grpc.Future] = []
+        self._calls: list[EngineCall] = []
         self._responses: list[bytes | None] = []
 
     @property
@@ -36,7 +37,7 @@ class PendingRequest:
         """Say how many rows make the answer."""
         self._responses = [None] * rows
 
-    def add_call(self, call: grpc.Future) -> None:
+    def add_call(self, call: EngineCall) -> None:
         """Remember a call to the engine, to be cancelled when its answer is of no use any more."""
         with self._lock:
             if not self._answered:

@@ -8,9 +8,9 @@ from florence2.v1 import TaskRequest
 def prompt_parts(request: TaskRequest) -> list[PromptPart]:
     """The prompt of a request that `florence2.tasks.check_request` has passed.
 
-    A caller's own words become text parts, in which nothing is a special token. Where a region stands, the engine writes
-    its locations: only who decodes the image knows its size. A prompt that the caller rendered is markup, so that the
-    `<loc_52>` in it count, unless its task takes words.
+    A caller's own words become text parts, in which nothing is a special token. Where a region stands, the engine
+    writes its locations: only who decodes the image knows its size. A prompt that the caller rendered is markup, so
+    that the `<loc_52>` in it count, unless its task takes words.
 
     Raises:
         InvalidArgumentError: a rendered prompt with words after a task that takes none.

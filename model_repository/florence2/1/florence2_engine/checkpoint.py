@@ -74,7 +74,7 @@ def _folder(name: str) -> Path:
     model_type = json.loads((folder / "config.json").read_text()).get("vision_config", {}).get("model_type")
     if model_type == "davit":
         raise CheckpointError(
-            f"checkpoint {name!r} has the original layout; take the converted one, e.g. florence-community/Florence-2-base"
+            f"checkpoint {name!r} has the original layout; take a converted one: florence-community/Florence-2-base"
         )
     return folder
 
@@ -88,7 +88,8 @@ def _download(name: str) -> Path:
 
 def _model(folder: Path, config: EngineConfig) -> Any:
     device = _device(config.device)
-    model, loading = Florence2ForConditionalGeneration.from_pretrained(
+    load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its types know nothing of the loading info
+    model, loading = load_model(
         folder,
         dtype=_dtype(config.dtype, device),
         local_files_only=True,

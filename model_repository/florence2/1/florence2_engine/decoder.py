@@ -72,7 +72,13 @@ class Decoder:
         return hidden
 
     def _layer(
-        self, layer: Any, cache: LayerCache, hidden: Tensor, positions: Tensor, self_mask: Tensor, cross_mask: Tensor
+        self,
+        layer: Any,
+        cache: LayerCache,
+        hidden: Tensor,
+        positions: Tensor,
+        self_mask: Tensor,
+        cross_mask: Tensor,
     ) -> Tensor:
         rows = len(hidden)
         every_row = torch.arange(rows, device=hidden.device)

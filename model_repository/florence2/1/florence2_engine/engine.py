@@ -9,7 +9,10 @@ import queue
 import threading
 import time
 
+from torch import Tensor
+
 from florence2_engine.errors import EngineClosedError
+from florence2_engine.images import Image
 from florence2_engine.request import FinishReason, Request
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
@@ -79,8 +82,7 @@ class Engine:
         for request in requests:
             request.encode_started = now
         try:
-            self._encode_images(requests)
-            embeddings = [request.image.embedding for request in requests]
+            embeddings = self._encode_images(requests)
             prompts = [request.prompt_ids for request in requests]
             self._runner.prefill(len(self._scheduler.running), embeddings, prompts)
         except Exception as error:
@@ -91,9 +93,9 @@ class Engine:
         for request in requests:
             request.decode_started = time.monotonic()
 
-    def _encode_images(self, requests: list[Request]) -> None:
-        """Give every request's image its embedding: one computation for each image, however many ask about it."""
-        new = {}
+    def _encode_images(self, requests: list[Request]) -> list[Tensor]:
+        """The embedding of each request's image: one computation for each image, however many ask about it."""
+        new: dict[Image, Tensor] = {}
         for request in requests:
             request.image_embedding_cached = request.image.embedding is not None or request.image in new
             if not request.image_embedding_cached:
@@ -101,6 +103,7 @@ class Engine:
         if new:
             for image, embedding in zip(new, self._runner.encode_images(list(new.values())), strict=True):
                 image.embedding = embedding
+        return [request.image.embedding for request in requests if request.image.embedding is not None]
 
     def _decode(self) -> None:
         running = self._scheduler.running
@@ -116,10 +119,10 @@ class Engine:
             self._fail(running, error)
             running.clear()
             return
-        for row in reversed(range(len(choices))):
-            running[row].append(choices[row].token_id)
-            if choices[row].finish_reason is not None:
-                self._finish(row, choices[row].finish_reason)
+        for row, choice in reversed(list(enumerate(choices))):  # from the end: the last row moves into a gap
+            running[row].append(choice.token_id)
+            if choice.finish_reason is not None:
+                self._finish(row, choice.finish_reason)
 
     def _finish(self, row: int, reason: FinishReason) -> None:
         request = self._scheduler.running[row]

@@ -103,7 +103,9 @@ class ImageDecoder:
     def _without_base64(self, data: bytes) -> bytes:
         self._check_bytes(data, limit=self._max_bytes * 4 // 3 + 4)  # base64 writes four characters for three bytes
         if _BASE64_TEXT.fullmatch(data, 0, min(len(data), _BASE64_PROBE_BYTES)):
-            with contextlib.suppress(binascii.Error):  # text that is no base64 is no image either, and opening it says so
+            with contextlib.suppress(
+                binascii.Error
+            ):  # text that is no base64 is no image either, and opening it says so
                 data = base64.b64decode(b"".join(data.split()), validate=True)
         self._check_bytes(data, limit=self._max_bytes)
         return data
@@ -122,7 +124,9 @@ def _open(data: bytes) -> PIL.Image.Image:
     except PIL.Image.DecompressionBombError as error:
         raise InvalidArgumentError.of_field("IMAGE", str(error), "fewer pixels") from None
     except Exception:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
-        raise InvalidArgumentError.of_field("IMAGE", data[:16], f"a file of {', '.join(FORMATS)}, or its base64") from None
+        raise InvalidArgumentError.of_field(
+            "IMAGE", data[:16], f"a file of {', '.join(FORMATS)}, or its base64"
+        ) from None
 
 
 def _load(image: PIL.Image.Image) -> PIL.Image.Image:

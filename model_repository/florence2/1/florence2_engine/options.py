@@ -36,7 +36,9 @@ class GenerationDefaults:
             raise _error("num_beams", options.num_beams, "1; beam search is not served yet")
         max_new_tokens = options.max_new_tokens if options.HasField("max_new_tokens") else self.max_new_tokens
         min_new_tokens = options.min_new_tokens if options.HasField("min_new_tokens") else self.min_new_tokens
-        ngram_size = options.no_repeat_ngram_size if options.HasField("no_repeat_ngram_size") else self.no_repeat_ngram_size
+        ngram_size = (
+            options.no_repeat_ngram_size if options.HasField("no_repeat_ngram_size") else self.no_repeat_ngram_size
+        )
         _require("max_new_tokens", max_new_tokens, 1, self.max_positions)
         if options.HasField("min_new_tokens"):
             _require("min_new_tokens", min_new_tokens, 0, max_new_tokens)

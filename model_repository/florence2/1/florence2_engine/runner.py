@@ -64,7 +64,9 @@ class Runner:
             for embedding, prompt in zip(embeddings, prompts, strict=True)
         ]
         lengths = [len(row) for row in rows]
-        mask = pad_sequence([torch.ones(length, dtype=torch.long, device=device) for length in lengths], batch_first=True)
+        mask = pad_sequence(
+            [torch.ones(length, dtype=torch.long, device=device) for length in lengths], batch_first=True
+        )
         encoded = self._language_model.encoder(
             inputs_embeds=pad_sequence(rows, batch_first=True), attention_mask=mask
         ).last_hidden_state

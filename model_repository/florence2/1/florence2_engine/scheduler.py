@@ -40,7 +40,7 @@ class Scheduler:
         self.waiting.append(request)
 
     def next_prefill(self) -> list[Request]:
-        """Take the requests that are encoded next from the queue: as many as there are rows, and as one prefill takes."""
+        """Take the requests that are encoded next from the queue: as many as there are rows and one prefill takes."""
         room = min(self._slots - len(self.running), self._prefill_batch, len(self.waiting))
         return [self.waiting.popleft() for _ in range(room)]
 

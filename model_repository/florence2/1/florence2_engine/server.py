@@ -42,7 +42,7 @@ class EngineService(EngineServiceServicer):
     def Generate(self, request: GenerateRequest, context: grpc.ServicerContext) -> GenerateResponse:  # noqa: N802
         """Answer one prompt about one image."""
         work = self._request(request, context)
-        if context.add_callback(work.future.cancel):  # false: the caller has left already
+        if context.add_callback(lambda: _cancel(work)):  # false: the caller has left already
             self._engine.submit(work)
         else:
             work.future.cancel()
@@ -83,6 +83,10 @@ class EngineService(EngineServiceServicer):
                 image_embedding_cached=answer.image_embedding_cached,
             ),
         )
+
+
+def _cancel(work: Request) -> None:
+    work.future.cancel()
 
 
 def _abort(context: grpc.ServicerContext, status: grpc.StatusCode, message: str) -> NoReturn:

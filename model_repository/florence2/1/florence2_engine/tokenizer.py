@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 class PromptTokenizer:
     """The checkpoint's tokenizer, safe against callers' words.
 
-    A caller's text may contain anything, `<loc_5>`, `</s>` or `<image>` included, and must not turn into special tokens.
-    So words are encoded by a copy of the tokenizer that knows no added token at all.
+    A caller's text may contain anything, `<loc_5>`, `</s>` or `<image>` included, and must not turn into special
+    tokens. So words are encoded by a copy of the tokenizer that knows no added token at all.
 
     Args:
         tokenizer: the checkpoint's Hugging Face tokenizer.
@@ -43,7 +43,9 @@ class PromptTokenizer:
         ids.append(self.eos_token_id)
         if len(ids) > self._max_prompt_tokens:
             raise InvalidArgumentError.of_field(
-                "prompt", f"{len(ids)} tokens", f"at most {self._max_prompt_tokens} tokens, two for start and end"
+                "prompt",
+                f"{len(ids)} tokens",
+                f"at most {self._max_prompt_tokens} tokens, two for start and end",
             )
         return ids
 
@@ -85,7 +87,16 @@ def _without_added_tokens(tokenizer: Any) -> Tokenizer:
 
 def _prompt_tokens(tokenizer: Any) -> dict[str, int]:
     """The added tokens that prompts may use: all but those that steer generation or stand for the image."""
-    control = {"bos_token", "eos_token", "pad_token", "unk_token", "cls_token", "sep_token", "mask_token", "image_token"}
+    control = {
+        "bos_token",
+        "eos_token",
+        "pad_token",
+        "unk_token",
+        "cls_token",
+        "sep_token",
+        "mask_token",
+        "image_token",
+    }
     controls = {getattr(tokenizer, name, None) for name in control}
     added: dict[str, int] = tokenizer.get_added_vocab()
     return {token: token_id for token, token_id in added.items() if token not in controls}

@@ -1,0 +1,90 @@
+"""What `Client` and `AsyncClient` share: all that needs no I/O."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from florence2 import v1
+from florence2._answers import Answer, TruncatedAnswerError
+from florence2._calls import Call
+from florence2._options import (
+    CallOptions,
+    TaskOptions,
+    check_priority,
+    check_timeout,
+    refuse_unknown,
+    set_generation,
+)
+from florence2._questions import Answered, Question
+from florence2._transport import TLS, Endpoint, Keepalive
+from florence2.tasks import check_request
+
+_DEFAULT_TIMEOUT = 60.0
+
+
+class BaseClient(ABC):
+    """Settings, the checks before a call, and what becomes of its answer.
+
+    Its constructor is the one of both clients; `Client` documents it.
+    """
+
+    def __init__(
+        self,
+        url: str = "localhost:8001",
+        *,
+        model: str = "florence2",
+        timeout: float | None = _DEFAULT_TIMEOUT,
+        tls: TLS | None = None,
+        keepalive: Keepalive = Keepalive(),  # noqa: B008  # frozen
+        channel_args: Sequence[tuple[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._timeout = check_timeout(timeout)
+        self._is_closed = False
+        self._connect(Endpoint(url, model, tls, keepalive, channel_args, headers or {}))
+
+    @abstractmethod
+    def _connect(self, endpoint: Endpoint) -> None:
+        """Make the transport."""
+
+    def _task_call(self, question: Question[Any], options: TaskOptions) -> Call:
+        """The call that a task method makes."""
+        set_generation(question.request, options)
+        return self._call(question.request, options)
+
+    def _run_call(self, request: v1.TaskRequest, options: CallOptions) -> Call:
+        """The call that `run` makes: of a copy, for the request is the caller's."""
+        refuse_unknown(options, CallOptions.__optional_keys__)
+        copy = v1.TaskRequest()
+        copy.CopyFrom(request)
+        return self._call(copy, options)
+
+    def _call(self, request: v1.TaskRequest, options: CallOptions) -> Call:
+        check_request(request)
+        # The answer is decoded here: the server need not, and the response stays small.
+        request.raw = True
+        return Call(
+            request,
+            priority=check_priority(options.get("priority")),
+            timeout=check_timeout(options.get("timeout", self._timeout)),
+            started=time.monotonic(),
+        )
+
+    def _require_open(self) -> None:
+        # Like a file's: no Florence2Error, for no server and no input has to do with it.
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+
+    @staticmethod
+    def _whole_result(answer: Answer, question: Question[Answered]) -> Answered:
+        """The bare result of a task method.
+
+        Raises:
+            TruncatedAnswerError: the answer is not whole.
+        """
+        if answer.is_truncated:
+            raise TruncatedAnswerError(answer)
+        # The task decides the type; the question names both.
+        assert isinstance(answer.result, question.result_type)
+        return answer.result

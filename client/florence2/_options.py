@@ -1,0 +1,131 @@
+"""The keywords of a client's methods, and their way into a request."""
+
+import math
+from typing import Final, Literal, TypedDict
+
+from florence2 import v1
+from florence2.errors import InvalidArgumentError
+
+
+class CallOptions(TypedDict, total=False):
+    """Keywords of every method: how the call is made. None of them changes the answer.
+
+    Keys:
+        timeout: seconds for the whole call, above 0: reading and encoding the image, the wait in the server's
+            queue, the answer. What is left of it when the request is sent also goes to Triton's queue, so
+            that nobody works on a request that has become stale. None waits without limit; left out, the
+            client's own applies.
+        priority: 1 (served first) to 3 (served last) among the requests that wait in the server's queue. 0 or
+            None, like leaving it out, is the model's default level.
+    """
+
+    timeout: float | None
+    priority: int | None
+
+
+class TaskOptions(CallOptions, total=False):
+    """Keywords of the task methods: those of `CallOptions`, and how the answer is searched.
+
+    What is left out, or None, is as the checkpoint's generation config says; see `GenerationOptions` in
+    `florence2/v1/inference.proto`.
+
+    Keys:
+        max_new_tokens: the most tokens the answer may have, at least 1. An answer that is cut there raises
+            `TruncatedAnswerError`.
+        min_new_tokens: the answer cannot end before this many tokens, 0 to `max_new_tokens`.
+        num_beams: number of beams; 1 is greedy search.
+        length_penalty: exponent of the length in a beam's score, -10 to 10. Greedy search has no use for it.
+        early_stopping: when beam search stops, in the terms of Hugging Face's `generate`: True as soon as
+            there are `num_beams` whole answers, False when it is unlikely that a better one comes, `"never"`
+            only when none can.
+        no_repeat_ngram_size: no sequence of this many tokens occurs twice in an answer, 0 to 1024; 0 switches
+            the rule off.
+        suppress_bos: True keeps the token `<s>` out of the answer but where the checkpoint forces it.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int | None
+    num_beams: int | None
+    length_penalty: float | None
+    early_stopping: bool | Literal["never"] | None
+    no_repeat_ngram_size: int | None
+    suppress_bos: bool | None
+
+
+_LOWEST_PRIORITY: Final = 3
+
+_EARLY_STOPPING: dict[object, v1.EarlyStopping] = {
+    True: v1.EarlyStopping.EARLY_STOPPING_FIRST,
+    False: v1.EarlyStopping.EARLY_STOPPING_HEURISTIC,
+    "never": v1.EarlyStopping.EARLY_STOPPING_NEVER,
+}
+
+
+def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
+    """Write the generation options that are given into a request.
+
+    Ranges are not looked at here: `florence2.tasks.check_request` knows them.
+
+    Raises:
+        TypeError: an unknown keyword.
+        InvalidArgumentError: a value of the wrong type.
+    """
+    refuse_unknown(options, TaskOptions.__optional_keys__)
+    # Sorted: in a set's own order it would be chance which of two wrong options is named.
+    for name in sorted(TaskOptions.__optional_keys__ - CallOptions.__optional_keys__):
+        value = options.get(name)
+        if value is None:
+            continue
+        if name == "early_stopping":
+            value = _early_stopping(value)
+        try:
+            setattr(request.generation, name, value)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError.of_field(
+                f"generation.{name}", value, "a value of its type, see TaskOptions"
+            ) from error
+
+
+def _early_stopping(value: object) -> v1.EarlyStopping:
+    try:
+        return _EARLY_STOPPING[value]
+    except (KeyError, TypeError):
+        raise InvalidArgumentError.of_field("generation.early_stopping", value, 'True, False or "never"') from None
+
+
+def check_timeout(timeout: float | None) -> float | None:
+    """The timeout in seconds, None for no limit.
+
+    Raises:
+        InvalidArgumentError: it is not a finite number above 0.
+    """
+    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
+        raise InvalidArgumentError.of_field("timeout", timeout, "seconds above 0, or None for no limit")
+    return timeout
+
+
+def check_priority(priority: int | None) -> int:
+    """The priority level, 0 for the model's default.
+
+    Triton silently takes the default for a level that it does not have, so a wrong one is found here or
+    never.
+
+    Raises:
+        InvalidArgumentError: it is not 0 to 3.
+    """
+    if priority is None:
+        return 0
+    if priority not in range(_LOWEST_PRIORITY + 1):
+        limits = f"1 (first) to {_LOWEST_PRIORITY} (last), or 0 for the model's default"
+        raise InvalidArgumentError.of_field("priority", priority, limits)
+    return priority
+
+
+def refuse_unknown(options: CallOptions, known: frozenset[str]) -> None:
+    """Raise the TypeError of a wrong keyword, which ** would hide.
+
+    A keyword that is dropped in silence would leave its author with an answer to another question.
+    """
+    for name in options:
+        if name not in known:
+            raise TypeError(f"unexpected keyword argument {name!r}, expected one of {', '.join(sorted(known))}")

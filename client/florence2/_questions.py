@@ -1,0 +1,132 @@
+"""What each method of a client asks: its task's request, and the type of the answer. No I/O, nothing twice.
+
+`Client` and `AsyncClient` have a method for each function here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+import numpy.typing as npt
+
+from florence2 import v1
+from florence2.errors import InvalidArgumentError
+from florence2.results import Detections, Result, Segmentation, Text, TextRegions
+from florence2.tasks import AnswerForm, task_of_prompt
+
+Region: TypeAlias = Sequence[float] | npt.NDArray[Any]
+"""A bounding box x_min, y_min, x_max, y_max in pixels of the image as displayed: any sequence of four
+numbers, such as a row of `Detections.boxes`."""
+
+CaptionDetail: TypeAlias = Literal["brief", "detailed", "paragraph"]
+
+Answered = TypeVar("Answered", bound=Result)
+
+
+@dataclass(frozen=True)
+class Question(Generic[Answered]):
+    """A request to which the answer's type is known."""
+
+    request: v1.TaskRequest
+    result_type: type[Answered]
+
+
+def caption(detail: CaptionDetail) -> Question[Text]:
+    """One sentence, a few sentences, or a paragraph about the image."""
+    match detail:
+        case "brief":
+            request = v1.TaskRequest(caption=v1.Caption())
+        case "detailed":
+            request = v1.TaskRequest(detailed_caption=v1.DetailedCaption())
+        case "paragraph":
+            request = v1.TaskRequest(more_detailed_caption=v1.MoreDetailedCaption())
+        case _:
+            raise InvalidArgumentError.of_field("detail", detail, '"brief", "detailed" or "paragraph"')
+    return Question(request, Text)
+
+
+def detect() -> Question[Detections]:
+    """Objects with category names."""
+    return Question(v1.TaskRequest(object_detection=v1.ObjectDetection()), Detections)
+
+
+def describe_regions() -> Question[Detections]:
+    """Regions with descriptions."""
+    return Question(v1.TaskRequest(dense_region_caption=v1.DenseRegionCaption()), Detections)
+
+
+def propose_regions() -> Question[Detections]:
+    """Regions without labels."""
+    return Question(v1.TaskRequest(region_proposal=v1.RegionProposal()), Detections)
+
+
+def ground(caption: str) -> Question[Detections]:
+    """Where the phrases of a caption are."""
+    return Question(v1.TaskRequest(phrase_grounding=v1.PhraseGrounding(caption=caption)), Detections)
+
+
+def detect_open_vocabulary(query: str) -> Question[Detections]:
+    """Objects named in free words."""
+    task = v1.OpenVocabularyDetection(query=query)
+    return Question(v1.TaskRequest(open_vocabulary_detection=task), Detections)
+
+
+def segment(expression: str) -> Question[Segmentation]:
+    """The outline of what an expression refers to."""
+    task = v1.ReferringExpressionSegmentation(expression=expression)
+    return Question(v1.TaskRequest(referring_expression_segmentation=task), Segmentation)
+
+
+def segment_region(region: Region) -> Question[Segmentation]:
+    """The outline of the object in a region."""
+    task = v1.RegionToSegmentation(region=_bounding_box(region))
+    return Question(v1.TaskRequest(region_to_segmentation=task), Segmentation)
+
+
+def classify_region(region: Region) -> Question[Text]:
+    """The category of the object in a region."""
+    task = v1.RegionToCategory(region=_bounding_box(region))
+    return Question(v1.TaskRequest(region_to_category=task), Text)
+
+
+def describe_region(region: Region) -> Question[Text]:
+    """A description of a region."""
+    task = v1.RegionToDescription(region=_bounding_box(region))
+    return Question(v1.TaskRequest(region_to_description=task), Text)
+
+
+def read_region(region: Region) -> Question[Text]:
+    """The text in a region."""
+    return Question(v1.TaskRequest(region_to_ocr=v1.RegionToOcr(region=_bounding_box(region))), Text)
+
+
+def read_text() -> Question[Text]:
+    """The text in the image."""
+    return Question(v1.TaskRequest(ocr=v1.Ocr()), Text)
+
+
+def read_text_regions() -> Question[TextRegions]:
+    """The text in the image, with the outline of each piece."""
+    return Question(v1.TaskRequest(ocr_with_region=v1.OcrWithRegion()), TextRegions)
+
+
+def generate(prompt: str) -> Question[Text]:
+    """The answer to a prompt that is not one of the official tasks."""
+    task = task_of_prompt(prompt)
+    # A prompt that begins with an official token is that task to the server, and so is its answer.
+    if task is not None and task.answer not in (AnswerForm.TEXT, AnswerForm.REGION_TEXT):
+        raise InvalidArgumentError.of_field(
+            "prompt", prompt, f"a prompt that is answered with text; {task.token} has a method of its own"
+        )
+    return Question(v1.TaskRequest(free_prompt=v1.Prompt(text=prompt)), Text)
+
+
+def _bounding_box(region: Region) -> v1.BoundingBox:
+    """The box's message. Whether it lies in the image is for the server to say, who decodes the image."""
+    try:
+        x_min, y_min, x_max, y_max = (float(coordinate) for coordinate in region)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError.of_field(
+            "region", region, "four numbers, x_min y_min x_max y_max in pixels"
+        ) from None
+    return v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)

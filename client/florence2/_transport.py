@@ -1,0 +1,246 @@
+"""The wire: one Triton model over gRPC, as KServe v2. Nothing else in this package knows tritonclient.
+
+There are no retries here. gRPC itself sends a call again that never left this machine; anything beyond that
+would be an answer to an overloaded server with more load, and how often and how long to try is for the caller
+to say, who gets `UnavailableError` exactly where it is safe.
+"""
+
+# tritonclient comes without types.
+# mypy: disable-error-code="no-untyped-call"
+
+import asyncio
+import os
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import tritonclient.grpc
+import tritonclient.grpc.aio
+from tritonclient.utils import InferenceServerException
+
+from florence2._calls import Call
+from florence2.errors import (
+    DeadlineExceededError,
+    Florence2Error,
+    InvalidArgumentError,
+    RequestCancelledError,
+    ServerError,
+    UnavailableError,
+)
+
+# gRPC's statuses as errors. Every other status is a ServerError: a fault of the server (INTERNAL, UNKNOWN),
+# or of how it is set up or called (NOT_FOUND: no such model; UNAUTHENTICATED; UNIMPLEMENTED), which no other
+# request mends.
+_ERRORS: dict[str, type[Florence2Error]] = {
+    "INVALID_ARGUMENT": InvalidArgumentError,
+    "UNAVAILABLE": UnavailableError,
+    "DEADLINE_EXCEEDED": DeadlineExceededError,
+    "CANCELLED": RequestCancelledError,
+}
+
+# What Triton itself accepts. gRPC alone would stop at 4 MiB.
+_MAX_MESSAGE_BYTES = 2**31 - 1
+
+_MICROSECONDS = 1_000_000
+
+
+@dataclass(frozen=True)
+class TLS:
+    """Encrypt the connection; with a key and a certificate of the client's own, mutual TLS.
+
+    Each is the path of a PEM file.
+    """
+
+    root_certificates: str | os.PathLike[str] | None = None
+    """The authorities to trust; None for those that gRPC ships with."""
+    private_key: str | os.PathLike[str] | None = None
+    """The client's key, where the server asks for a certificate."""
+    certificate_chain: str | os.PathLike[str] | None = None
+    """The client's certificate, followed by its intermediates."""
+
+    def __post_init__(self) -> None:
+        if (self.private_key is None) != (self.certificate_chain is None):
+            raise InvalidArgumentError("tls: got one of private_key and certificate_chain, expected both or neither")
+
+    def credentials(self) -> Any:
+        """The files' contents, for gRPC.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        files = (self.root_certificates, self.private_key, self.certificate_chain)
+        return grpc.ssl_channel_credentials(*(None if file is None else Path(file).read_bytes() for file in files))
+
+
+@dataclass(frozen=True)
+class Keepalive:
+    """How a connection that died unnoticed (a pulled cable, a forgetful NAT) is found out.
+
+    Triton closes connections that are pinged more often than its
+    `--grpc-http2-min-recv-ping-interval-without-data` allows, 300 seconds by default: lower the two together.
+    """
+
+    interval: float = 300.0
+    """Seconds between pings on a quiet connection."""
+    timeout: float = 20.0
+    """Seconds without acknowledgement, of a ping or of data sent, after which the connection is given up."""
+    without_calls: bool = False
+    """Whether to ping while no call is in flight. Needs Triton's `--grpc-keepalive-permit-without-calls`."""
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "timeout"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgumentError.of_field(f"keepalive.{name}", getattr(self, name), "seconds above 0")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the model is served, and how to get there."""
+
+    url: str
+    model: str
+    tls: TLS | None
+    keepalive: Keepalive
+    channel_args: Sequence[tuple[str, Any]]
+    headers: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if self.url.startswith(("http://", "https://", "grpc://", "grpcs://")):
+            raise InvalidArgumentError.of_field("url", self.url, '"host:port" of Triton\'s gRPC port')
+
+    def metadata(self) -> dict[str, str]:
+        """The headers with the lower-case names that HTTP/2 asks for."""
+        return {name.lower(): value for name, value in self.headers.items()}
+
+    def channel(self) -> dict[str, Any]:
+        """The channel's part of tritonclient's constructor arguments."""
+        return {
+            "url": self.url,
+            "creds": None if self.tls is None else self.tls.credentials(),
+            "channel_args": list(self._channel_args().items()),
+        }
+
+    def _channel_args(self) -> dict[str, Any]:
+        # channel_args replaces all that tritonclient sets by itself, so what it sets stands here again.
+        return {
+            "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
+            "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+            "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
+            "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
+            "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
+            **dict(self.channel_args),
+        }
+
+
+class Transport:
+    """Calls that block. Safe to share among threads."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._model = endpoint.model
+        self._headers = endpoint.metadata()
+        self._client = tritonclient.grpc.InferenceServerClient(**endpoint.channel())
+
+    def infer(self, image: bytes, call: Call) -> bytes:
+        """The bytes of the response to a call about an encoded image."""
+        with _own_errors():
+            return _payload(self._client.infer(self._model, **_infer_arguments(image, call), headers=self._headers))
+
+    def is_ready(self, timeout: float | None) -> bool:
+        """Whether the model is loaded; UnavailableError where nobody answers."""
+        with _own_errors():
+            return bool(self._client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout))
+
+    def close(self) -> None:
+        """Give the connection back; calls in flight are cancelled."""
+        self._client.close()
+
+
+class AsyncTransport:
+    """Calls that are awaited, in one event loop."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._model = endpoint.model
+        self._headers = endpoint.metadata()
+        self._channel = endpoint.channel()
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made by the first call: a channel belongs to the event loop that runs when it is made.
+        return tritonclient.grpc.aio.InferenceServerClient(**self._channel)
+
+    async def infer(self, image: bytes, call: Call) -> bytes:
+        """The bytes of the response to a call about an encoded image."""
+        with _own_errors(), _own_cancellation():
+            arguments = _infer_arguments(image, call)
+            return _payload(await self._client.infer(self._model, **arguments, headers=self._headers))
+
+    async def is_ready(self, timeout: float | None) -> bool:
+        """Whether the model is loaded; UnavailableError where nobody answers."""
+        with _own_errors(), _own_cancellation():
+            asked = self._client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout)
+            return bool(await asked)
+
+    async def close(self) -> None:
+        """Give the connection back; calls in flight are cancelled."""
+        if "_client" in vars(self):
+            await self._client.close()
+
+
+def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:
+    inputs = [_tensor("IMAGE", image), _tensor("REQUEST", call.request.SerializeToString())]
+    remaining = call.remaining()
+    return {
+        "inputs": inputs,
+        "priority": call.priority,
+        # Triton counts 0 as no limit.
+        "timeout": None if remaining is None else max(1, round(remaining * _MICROSECONDS)),
+        "client_timeout": remaining,
+    }
+
+
+def _tensor(name: str, value: bytes) -> Any:
+    # A batch of one row. Objects, because numpy's own bytes type loses trailing zeros.
+    tensor = tritonclient.grpc.InferInput(name, [1, 1], "BYTES")
+    return tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
+
+
+def _payload(result: Any) -> bytes:
+    """The one element of the RESPONSE tensor."""
+    try:
+        tensor = result.as_numpy("RESPONSE")
+    except (struct.error, TypeError, ValueError) as error:  # lengths or a shape that do not fit
+        raise ServerError("the RESPONSE tensor cannot be read") from error
+    if tensor is None or tensor.size != 1 or not isinstance(tensor.item(), bytes):
+        raise ServerError("the response has no RESPONSE tensor with one BYTES element")
+    return bytes(tensor.item())
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except InferenceServerException as error:
+        # "StatusCode.UNAVAILABLE"; None where tritonclient itself is the one that objects.
+        status = str(error.status() or "UNKNOWN").removeprefix("StatusCode.")
+        message = error.message() or status
+        if status not in _ERRORS:
+            raise ServerError(f"{status}: {message}") from error
+        raise _ERRORS[status](message) from error
+
+
+@contextmanager
+def _own_cancellation() -> Iterator[None]:
+    """Tell the caller's cancellation, which goes on its way, from a channel that was closed under the call."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RequestCancelledError("the client was closed while the call was in flight") from error

@@ -1,0 +1,233 @@
+"""Florence-2 on a Triton server, a method for each task: `Client` blocks, `AsyncClient` is its awaited twin.
+
+Their arguments and answers are here too, under the names that type annotations want.
+"""
+
+from types import TracebackType
+from typing import Self, Unpack
+
+from florence2 import _questions, v1
+from florence2._answers import Answer, FinishReason, TruncatedAnswerError, read_answer
+from florence2._async_client import AsyncClient
+from florence2._base_client import BaseClient
+from florence2._calls import Call
+from florence2._images import ImageSource, encode_image
+from florence2._options import CallOptions, TaskOptions, check_timeout
+from florence2._questions import Answered, CaptionDetail, Question, Region
+from florence2._transport import TLS, Endpoint, Keepalive, Transport
+from florence2.errors import DeadlineExceededError, UnavailableError
+from florence2.results import Detections, Segmentation, Text, TextRegions
+
+__all__ = [
+    "TLS",
+    "Answer",
+    "AsyncClient",
+    "CallOptions",
+    "CaptionDetail",
+    "Client",
+    "FinishReason",
+    "ImageSource",
+    "Keepalive",
+    "Region",
+    "TaskOptions",
+    "TruncatedAnswerError",
+]
+
+
+class Client(BaseClient):
+    """A connection to a Triton server that serves Florence-2.
+
+        with Client("localhost:8001") as client:
+            for box, label, *_ in client.detect("street.jpg"):
+                print(label, box)
+
+    Images are what `ImageSource` lists: a path, `bytes`, a PIL image or an (H, W, 3) `uint8` array. Paths and
+    bytes travel as they are; PIL images and arrays are encoded losslessly as PNG.
+
+    Coordinates, of regions given and of results, are pixels of the image as displayed (EXIF orientation
+    applied): x to the right and y downwards from the top left corner, floats.
+
+    Every task method takes the keywords of `TaskOptions`: generation options, `timeout` (seconds) and
+    `priority`.
+
+    Every method raises the errors of `florence2.errors`: `InvalidArgumentError` for what is wrong with the
+    request or the image, `UnavailableError` where trying again is safe, `DeadlineExceededError` after
+    `timeout` seconds, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
+    Nothing is retried. The task methods return the bare result of a whole answer; one that was cut at its
+    length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
+    with everything else that the server says about an answer.
+
+    A client holds one gRPC channel. Make it once and share it, also among threads. After a fork, make a new
+    one: gRPC objects made before it hang in the child.
+
+    Args:
+        url: host and port of Triton's gRPC service; gRPC's other forms work too, e.g. `"dns:///triton:8001"`.
+        model: the model's name in Triton's repository.
+        timeout: seconds that a call may take unless it says otherwise; None for no limit.
+        tls: how to encrypt; None sends in the clear.
+        keepalive: how a dead connection is found out.
+        channel_args: further gRPC channel arguments, which win over this client's own. Round robin over the
+            addresses of a name: `[("grpc.lb_policy_name", "round_robin")]` with a `dns:///` url.
+        headers: gRPC metadata that goes with each call, e.g. an authorization.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range.
+        OSError: a file of `tls` cannot be read.
+    """
+
+    def _connect(self, endpoint: Endpoint) -> None:
+        self._transport = Transport(endpoint)
+
+    def caption(self, image: ImageSource, detail: CaptionDetail = "brief", **options: Unpack[TaskOptions]) -> Text:
+        """Describe the image.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            detail: `"brief"` for one sentence, `"detailed"` for a few, `"paragraph"` for a paragraph.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.caption(detail), options)
+
+    def detect(self, image: ImageSource, **options: Unpack[TaskOptions]) -> Detections:
+        """Find objects. The labels are category names, the boxes pixels."""
+        return self._ask(image, _questions.detect(), options)
+
+    def describe_regions(self, image: ImageSource, **options: Unpack[TaskOptions]) -> Detections:
+        """Find and describe regions (dense region caption). The labels are descriptions, the boxes pixels."""
+        return self._ask(image, _questions.describe_regions(), options)
+
+    def propose_regions(self, image: ImageSource, **options: Unpack[TaskOptions]) -> Detections:
+        """Find regions worth looking at. The labels are empty, the boxes pixels."""
+        return self._ask(image, _questions.propose_regions(), options)
+
+    def ground(self, image: ImageSource, caption: str, **options: Unpack[TaskOptions]) -> Detections:
+        """Find the phrases of a caption in the image. The labels are phrases, the boxes pixels.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            caption: what the image shows, e.g. `"a dog beside a green car"`. Not empty; with the task's
+                own words at most 447 tokens (of official checkpoints); always plain text, whatever it spells.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.ground(caption), options)
+
+    def detect_open_vocabulary(self, image: ImageSource, query: str, **options: Unpack[TaskOptions]) -> Detections:
+        """Find what is named in free words. Boxes are pixels, and so are `polygons` where there are any.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            query: what to look for, e.g. `"a green car"`; limits as for the caption of `ground`.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.detect_open_vocabulary(query), options)
+
+    def segment(self, image: ImageSource, expression: str, **options: Unpack[TaskOptions]) -> Segmentation:
+        """Outline what an expression refers to, in polygons of pixels.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            expression: e.g. `"the dog on the left"`; limits as for the caption of `ground`.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.segment(expression), options)
+
+    def segment_region(self, image: ImageSource, region: Region, **options: Unpack[TaskOptions]) -> Segmentation:
+        """Outline the object in a region, in polygons of pixels.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            region: x_min, y_min, x_max, y_max in pixels, inside the image, e.g. a row of `Detections.boxes`.
+                The server checks that it lies inside: who decodes the image knows its size as displayed.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.segment_region(region), options)
+
+    def classify_region(self, image: ImageSource, region: Region, **options: Unpack[TaskOptions]) -> Text:
+        """Name the category of the object in a region, a box in pixels as for `segment_region`."""
+        return self._ask(image, _questions.classify_region(region), options)
+
+    def describe_region(self, image: ImageSource, region: Region, **options: Unpack[TaskOptions]) -> Text:
+        """Describe a region, a box in pixels as for `segment_region`."""
+        return self._ask(image, _questions.describe_region(region), options)
+
+    def read_region(self, image: ImageSource, region: Region, **options: Unpack[TaskOptions]) -> Text:
+        """Read the text in a region, a box in pixels as for `segment_region`."""
+        return self._ask(image, _questions.read_region(region), options)
+
+    def read_text(self, image: ImageSource, **options: Unpack[TaskOptions]) -> Text:
+        """Read the text in the image (OCR)."""
+        return self._ask(image, _questions.read_text(), options)
+
+    def read_text_regions(self, image: ImageSource, **options: Unpack[TaskOptions]) -> TextRegions:
+        """Read the text in the image, and outline each piece: a quad of four corners in pixels."""
+        return self._ask(image, _questions.read_text_regions(), options)
+
+    def generate(self, image: ImageSource, prompt: str, **options: Unpack[TaskOptions]) -> Text:
+        """Answer any other prompt, for checkpoints that were fine-tuned with prompts of their own.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            prompt: as the model is to read it, e.g. `"<DocVQA>What is the total?"`. Not empty; not one of an
+                official task whose answer is more than words, which have methods of their own.
+            **options: see `TaskOptions`.
+        """
+        return self._ask(image, _questions.generate(prompt), options)
+
+    def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
+        """Send any request, and return all that the server says about its answer, truncated or not.
+
+        Args:
+            image: a path, bytes, a PIL image or an array, see the class.
+            request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
+                since the answer is always decoded here.
+            **options: `timeout` and `priority`, see `CallOptions`.
+
+        Returns:
+            The result, the generated text, the image's size, why the answer ended, and what it cost.
+
+        Raises:
+            InvalidArgumentError: the request or the image is wrong, now and ever after.
+            UnavailableError: the server is full, starting or unreachable; trying again is safe.
+            DeadlineExceededError: `timeout` seconds have passed.
+            RequestCancelledError: the client was closed while the call was in flight.
+            ServerError: a fault of the server, a model that it does not have, or an unreadable response.
+            OSError: `image` is a path that cannot be read.
+            RuntimeError: the client is closed.
+        """
+        return self._answer(image, self._run_call(request, options))
+
+    def is_ready(self, *, timeout: float | None = 5.0) -> bool:
+        """Whether the server can be reached, within `timeout` seconds, and says that the model is loaded.
+
+        Raises:
+            ServerError: the server answers with an error, e.g. that the caller is not permitted.
+            RuntimeError: the client is closed.
+        """
+        self._require_open()
+        try:
+            return self._transport.is_ready(check_timeout(timeout))
+        except (UnavailableError, DeadlineExceededError):
+            return False
+
+    def close(self) -> None:
+        """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""
+        self._is_closed = True
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        self._require_open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, image: ImageSource, question: Question[Answered], options: TaskOptions) -> Answered:
+        return self._whole_result(self._answer(image, self._task_call(question, options)), question)
+
+    def _answer(self, image: ImageSource, call: Call) -> Answer:
+        encoded = encode_image(image)
+        # Not before: encoding takes time, in which another thread may close the client.
+        self._require_open()
+        return read_answer(call.request, self._transport.infer(encoded, call))

@@ -1,0 +1,282 @@
+"""Results on pictures.
+
+Every line has a halo and every label stands on a filled tag, so that they can be read on any background.
+Lines and letters grow with the picture. A label has the same colour in every run and, as far as the palette
+reaches, another than the rest of its picture.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from florence2._images import ImageSource
+from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
+
+Color: TypeAlias = tuple[int, int, int]
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Rectangle: TypeAlias = tuple[float, float, float, float]
+
+_PALETTE: tuple[Color, ...] = (
+    (230, 57, 70),
+    (29, 120, 216),
+    (46, 160, 67),
+    (255, 183, 3),
+    (142, 68, 173),
+    (251, 111, 30),
+    (0, 187, 198),
+    (233, 84, 180),
+    (150, 200, 40),
+    (121, 85, 60),
+    (90, 90, 220),
+    (0, 128, 110),
+)
+_BLACK: Color = (0, 0, 0)
+_WHITE: Color = (255, 255, 255)
+_FILL_OPACITY = 90  # of 255
+
+
+def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None = None) -> Image.Image:
+    """Draw a result.
+
+    Boxes, quads and polygons are drawn on the image with their labels, and scores where there are any; words
+    are written on a strip below the image, which makes the picture taller.
+
+    Args:
+        image: what the result is of. A file or bytes are shown as their EXIF orientation says, a PIL image or
+            an array as it is. It is not changed.
+        result: coordinates in pixels of that image.
+        font: a TrueType file. Pillow's own font, the default, has only ASCII: other letters become empty
+            boxes.
+
+    Returns:
+        A new RGB image.
+
+    Raises:
+        OSError: the image or the font cannot be read.
+    """
+    picture = _displayed(image)
+    pen = _Pen.fitting(picture, font)
+    if isinstance(result, Text):
+        return _with_strip(picture, result.text, pen)
+    return _annotated(picture, list(_annotations(result)), pen)
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    """One thing to draw: its outlines, each of shape (M, 2) in pixels, and its tag's text."""
+
+    outlines: list[Float32Array]
+    label: str
+    score: float | None = None
+    filled: bool = False
+
+    @property
+    def tag(self) -> str:
+        return _printable(self.label if self.score is None else f"{self.label} {self.score:.2f}")
+
+
+@dataclass(frozen=True)
+class _Pen:
+    """Line width and letters that fit a picture's size."""
+
+    width: int
+    font: Font
+    letter_height: int
+
+    @classmethod
+    def fitting(cls, picture: Image.Image, font: str | os.PathLike[str] | None) -> "_Pen":
+        letter_height = max(11, round(max(picture.size) / 45))
+        chosen: Font = ImageFont.load_default(letter_height)
+        if font is not None:
+            chosen = ImageFont.truetype(os.fspath(font), letter_height)
+        return cls(width=max(2, round(max(picture.size) / 320)), font=chosen, letter_height=letter_height)
+
+    @property
+    def margin(self) -> int:
+        """Pixels between letters and the edge of what they stand on."""
+        return max(2, self.letter_height // 4)
+
+    @property
+    def line_height(self) -> int:
+        return self.letter_height + self.margin
+
+    def length(self, text: str) -> float:
+        return self.font.getlength(text)
+
+
+def _displayed(image: ImageSource) -> Image.Image:
+    """The image as an RGB picture of its own."""
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")  # also copies
+    source = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
+    with Image.open(source) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
+
+
+def _annotations(result: Detections | Segmentation | TextRegions) -> Iterator[_Annotation]:
+    match result:
+        case Detections():
+            for box, label, score, polygons in result:
+                yield _Annotation(polygons or [_corners(box)], label, score, filled=bool(polygons))
+        case Segmentation():
+            for polygons, label in result:
+                yield _Annotation(polygons, label, filled=True)
+        case TextRegions():
+            for quad, label in result:
+                yield _Annotation([quad.reshape(4, 2)], label)
+
+
+def _corners(box: Float32Array) -> Float32Array:
+    x_min, y_min, x_max, y_max = box
+    return np.array([(x_min, y_min), (x_max, y_min), (x_max, y_max), (x_min, y_max)], np.float32)
+
+
+def _annotated(picture: Image.Image, annotations: list[_Annotation], pen: _Pen) -> Image.Image:
+    annotations = [a for a in annotations if any(len(outline) for outline in a.outlines)]
+    colors = _colors(a.label for a in annotations)
+    picture = _filled(picture, annotations, colors)
+    canvas = ImageDraw.Draw(picture)
+    for annotation in annotations:
+        for outline in annotation.outlines:
+            _draw_outline(canvas, outline, colors[annotation.label], pen)
+    tags: list[Rectangle] = []
+    for annotation in annotations:
+        if annotation.tag:
+            tags.append(_draw_tag(canvas, annotation, colors[annotation.label], pen, tags))
+    return picture
+
+
+def _colors(labels: Iterable[str]) -> dict[str, Color]:
+    """A colour for each label, by its checksum; the next free one where another label has taken that."""
+    taken: dict[int, str] = {}
+    for label in sorted(set(labels)):
+        start = crc32(label.encode("utf-8", "replace"))
+        places = [(start + step) % len(_PALETTE) for step in range(len(_PALETTE))]
+        place = next((place for place in places if place not in taken), None)
+        taken[len(_PALETTE) + start if place is None else place] = label
+    return {label: _PALETTE[place % len(_PALETTE)] for place, label in taken.items()}
+
+
+def _filled(picture: Image.Image, annotations: list[_Annotation], colors: dict[str, Color]) -> Image.Image:
+    """The picture with the insides of filled outlines tinted."""
+    overlay = Image.new("RGBA", picture.size)
+    canvas = ImageDraw.Draw(overlay)
+    for annotation in (a for a in annotations if a.filled):
+        for outline in (o for o in annotation.outlines if len(o) > 2):
+            canvas.polygon(_points(outline), fill=(*colors[annotation.label], _FILL_OPACITY))
+    return Image.alpha_composite(picture.convert("RGBA"), overlay).convert("RGB")
+
+
+def _draw_outline(canvas: ImageDraw.ImageDraw, outline: Float32Array, color: Color, pen: _Pen) -> None:
+    # At the edge of the image a line is moved in by half its width, so that all of it is seen.
+    inset = pen.width / 2
+    points = _points(np.clip(outline, inset, np.array(canvas.im.size) - 1 - inset))
+    closed = [*points, *points[:2]]  # past the first vertex again: the last corner gets a joint too
+    canvas.line(closed, fill=_contrast(color), width=pen.width + 2, joint="curve")
+    canvas.line(closed, fill=color, width=pen.width, joint="curve")
+
+
+def _draw_tag(
+    canvas: ImageDraw.ImageDraw, annotation: _Annotation, color: Color, pen: _Pen, others: list[Rectangle]
+) -> Rectangle:
+    """Draw a label on its tag, beside the upper edge of what it names; return the tag's place."""
+    text = _shortened(annotation.tag, canvas.im.size[0] - 2 * pen.margin, pen)
+    place = _place_tag(annotation, pen.length(text) + 2 * pen.margin, canvas.im.size, pen, others)
+    canvas.rectangle(place, fill=color)
+    origin = (place[0] + pen.margin, (place[1] + place[3]) / 2)
+    canvas.text(origin, text, fill=_contrast(color), font=pen.font, anchor="lm")
+    return place
+
+
+def _place_tag(
+    annotation: _Annotation, width: float, size: tuple[int, int], pen: _Pen, others: list[Rectangle]
+) -> Rectangle:
+    """Above what the tag names, else inside it, else below: in the image, and off other tags if possible."""
+    vertices = np.concatenate(annotation.outlines)
+    (left, top), (_, bottom) = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
+    height = pen.letter_height + pen.margin
+    levels = [y for y in (top - height, top, bottom - height, bottom) if 0 <= y <= size[1] - height]
+    places = [_inside((left, y, left + width, y + height), size) for y in levels]
+    places = places or [_inside((left, top, left + width, top + height), size)]
+    return next((p for p in places if not any(_overlap(p, other) for other in others)), places[0])
+
+
+def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
+    """The rectangle, moved into the image; its left top corner stays in where it is too large."""
+    left, top, right, bottom = place
+    x = max(0, min(left, size[0] - 1 - (right - left)))
+    y = max(0, min(top, size[1] - 1 - (bottom - top)))
+    return x, y, x + right - left, y + bottom - top
+
+
+def _overlap(one: Rectangle, other: Rectangle) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _with_strip(picture: Image.Image, text: str, pen: _Pen) -> Image.Image:
+    """The picture with words on a strip below it."""
+    lines = [line for part in text.splitlines() for line in _wrapped(part, picture.width - 2 * pen.margin, pen)]
+    if not lines:
+        return picture
+    height = len(lines) * pen.line_height + 2 * pen.margin
+    taller = Image.new("RGB", (picture.width, picture.height + height), _WHITE)
+    taller.paste(picture)
+    canvas = ImageDraw.Draw(taller)
+    for number, line in enumerate(lines):
+        y = picture.height + pen.margin + (number + 0.5) * pen.line_height
+        canvas.text((pen.margin, y), line, fill=_BLACK, font=pen.font, anchor="lm")
+    return taller
+
+
+def _wrapped(text: str, width: float, pen: _Pen) -> Iterator[str]:
+    """Lines of words that are at most `width` pixels long; longer words are cut."""
+    line = ""
+    for word in _printable(text).split():
+        if line and pen.length(f"{line} {word}") > width:
+            yield line
+            line = ""
+        line = f"{line} {word}" if line else word
+        while pen.length(line) > width and len(line) > 1:
+            fitting = _fitting_characters(line, width, pen)
+            yield line[:fitting]
+            line = line[fitting:]
+    if line:
+        yield line
+
+
+def _shortened(text: str, width: float, pen: _Pen) -> str:
+    if pen.length(text) <= width:
+        return text
+    return text[: _fitting_characters(text, width - pen.length("..."), pen)] + "..."
+
+
+def _fitting_characters(text: str, width: float, pen: _Pen) -> int:
+    """How many of the text's first characters fit into `width` pixels; at least one."""
+    count, length = 1, pen.length(text[0])
+    while count < len(text) and (length := length + pen.length(text[count])) <= width:
+        count += 1
+    return count
+
+
+def _printable(text: str) -> str:
+    """The text on one line, without what no font has letters for: control characters, lone surrogates."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def _points(outline: Float32Array) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in outline.tolist()]
+
+
+def _contrast(color: Color) -> Color:
+    """Black or white, whichever can be read on the colour (luma of ITU-R BT.601)."""
+    red, green, blue = color
+    return _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE

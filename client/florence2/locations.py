@@ -1,0 +1,121 @@
+"""Pixels and location tokens.
+
+Florence-2 writes a place in an image as location tokens `<loc_0>` to `<loc_999>`: each side of the image is
+cut into 1,000 bins, whatever the image's size. A bin decodes to its centre, so decoding never lands on the
+image's edge.
+
+Pixels are those of the image as displayed, x to the right and y downwards, as `florence2/v1/geometry.proto`
+says.
+"""
+
+from collections.abc import Iterable
+from math import isfinite
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from florence2 import v1
+from florence2.errors import InvalidArgumentError
+
+LOCATION_BINS = 1000
+"""Bins along each side of an image."""
+
+ImageSizeLike: TypeAlias = tuple[int, int] | v1.ImageSize
+"""An image's extent as displayed, in pixels: `(width, height)`, as Pillow's `Image.size`, or the message."""
+
+
+def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
+    """The extent of an image in pixels.
+
+    Raises:
+        InvalidArgumentError: a side is shorter than one pixel.
+    """
+    if isinstance(image_size, v1.ImageSize):
+        width, height = image_size.width, image_size.height
+    else:
+        width, height = image_size
+    if width < 1 or height < 1:
+        raise InvalidArgumentError.of_field("image_size", (width, height), "at least 1 x 1 pixels")
+    return width, height
+
+
+def bins_to_pixels(bins: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDArray[np.float32]:
+    """The centres of bins.
+
+    Computed in float32, in the order of operations of Hugging Face's processor, so that the integer part of
+    every coordinate is the processor's also where a centre lies close to a whole number.
+
+    Args:
+        bins: integers 0 to 999 of shape (N, 2), x and y.
+        image_size: the image the bins are of.
+
+    Returns:
+        Pixels, shape (N, 2), x and y.
+    """
+    bin_extent = np.array(width_and_height(image_size)) / LOCATION_BINS
+    centres = np.asarray(bins, dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
+    return centres * bin_extent.astype(np.float32)
+
+
+def pixels_to_bins(pixels: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDArray[np.int64]:
+    """The bins that points fall into; points outside the image go to the nearest bin.
+
+    Args:
+        pixels: finite coordinates of shape (N, 2), x and y.
+        image_size: the image the points are on.
+
+    Returns:
+        Integers 0 to 999, shape (N, 2), x and y.
+    """
+    extent = np.array(width_and_height(image_size), dtype=np.float64)
+    bins = np.floor(np.asarray(pixels, dtype=np.float64).reshape(-1, 2) * LOCATION_BINS / extent)
+    bins_inside: npt.NDArray[np.int64] = np.clip(bins, 0, LOCATION_BINS - 1).astype(np.int64)
+    return bins_inside
+
+
+def check_region(region: v1.BoundingBox, field: str = "region") -> None:
+    """Check what can be known of a region without its image.
+
+    Args:
+        region: a box in pixels.
+        field: what to call the region in an error.
+
+    Raises:
+        InvalidArgumentError: a coordinate is not finite or negative, or the box is empty or inverted.
+    """
+    for side in ("x_min", "y_min", "x_max", "y_max"):
+        value = getattr(region, side)
+        if not (isfinite(value) and value >= 0):
+            raise InvalidArgumentError.of_field(f"{field}.{side}", value, "a finite number of pixels, at least 0")
+    for axis in ("x", "y"):
+        low, high = getattr(region, f"{axis}_min"), getattr(region, f"{axis}_max")
+        if low >= high:
+            raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, f"more than {axis}_min, which is {low}")
+
+
+def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = "region") -> tuple[int, int, int, int]:
+    """The bins of a region's left, top, right and bottom edge.
+
+    Args:
+        region: a box in pixels.
+        image_size: the image the region is of.
+        field: what to call the region in an error, e.g. `"region_to_ocr.region"`.
+
+    Raises:
+        InvalidArgumentError: as `check_region`, or the region reaches beyond the image.
+    """
+    check_region(region, field)
+    width, height = width_and_height(image_size)
+    for side, limit, extent in (("x_max", width, "width"), ("y_max", height, "height")):
+        value = getattr(region, side)
+        if value > limit:
+            raise InvalidArgumentError.of_field(f"{field}.{side}", value, f"at most {limit}, the image's {extent}")
+    corners = [(region.x_min, region.y_min), (region.x_max, region.y_max)]
+    (left, top), (right, bottom) = pixels_to_bins(corners, (width, height)).tolist()
+    return left, top, right, bottom
+
+
+def location_tokens(bins: Iterable[int]) -> str:
+    """Bins as the model reads and writes them: `"<loc_52><loc_332>"` for 52 and 332."""
+    return "".join(f"<loc_{location}>" for location in bins)

@@ -1,0 +1,120 @@
+"""Results to and from their protobuf messages, for the wire.
+
+Messages hold no scores; an object's outline is empty where a result has none.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from florence2 import v1
+from florence2.errors import ServerError
+from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
+
+ResultMessage: TypeAlias = v1.Text | v1.Detections | v1.Segmentation | v1.TextRegions
+
+
+def to_message(result: Result) -> ResultMessage:
+    """The message of the same name in `florence2.v1`."""
+    match result:
+        case Text():
+            return v1.Text(text=result.text)
+        case Detections():
+            return v1.Detections(detections=_to_detections(result))
+        case Segmentation():
+            return v1.Segmentation(segments=_to_segments(result))
+        case TextRegions():
+            return v1.TextRegions(text_regions=_to_text_regions(result))
+
+
+def from_message(message: ResultMessage) -> Result:
+    """The result of the same name in `florence2.results`; its scores are None.
+
+    Raises:
+        ServerError: a quad has not four corners.
+    """
+    match message:
+        case v1.Text():
+            return Text(message.text)
+        case v1.Detections():
+            return _from_detections(message.detections)
+        case v1.Segmentation():
+            segments = message.segments
+            return Segmentation([_from_polygons(s.polygons) for s in segments], [s.label for s in segments])
+        case v1.TextRegions():
+            regions = message.text_regions
+            return TextRegions(np.array([_from_quad(r.quad) for r in regions]), [r.text for r in regions])
+
+
+def set_result(response: v1.TaskResponse, result: Result) -> None:
+    """Fill the response's oneof `result`."""
+    message = to_message(result)
+    match message:
+        case v1.Text():
+            response.text_result.CopyFrom(message)
+        case v1.Detections():
+            response.detections.CopyFrom(message)
+        case v1.Segmentation():
+            response.segmentation.CopyFrom(message)
+        case v1.TextRegions():
+            response.text_regions.CopyFrom(message)
+
+
+def result_of(response: v1.TaskResponse) -> Result | None:
+    """The decoded result of a response; None where the request was raw.
+
+    Raises:
+        ServerError: a quad has not four corners.
+    """
+    name = response.WhichOneof("result")
+    return None if name is None else from_message(getattr(response, name))
+
+
+def _to_detections(result: Detections) -> list[v1.Detection]:
+    return [
+        v1.Detection(label=label, bounding_box=_to_box(box), polygons=_to_polygons(polygons))
+        for box, label, _, polygons in result
+    ]
+
+
+def _to_segments(result: Segmentation) -> list[v1.Segment]:
+    return [v1.Segment(label=label, polygons=_to_polygons(polygons)) for polygons, label in result]
+
+
+def _to_text_regions(result: TextRegions) -> list[v1.TextRegion]:
+    return [v1.TextRegion(text=words, quad=v1.Quad(corners=_to_points(quad))) for quad, words in result]
+
+
+def _to_box(box: Float32Array) -> v1.BoundingBox:
+    x_min, y_min, x_max, y_max = box.tolist()
+    return v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def _to_polygons(polygons: Iterable[Float32Array]) -> list[v1.Polygon]:
+    return [v1.Polygon(vertices=_to_points(polygon)) for polygon in polygons]
+
+
+def _to_points(coordinates: Float32Array) -> list[v1.Point]:
+    return [v1.Point(x=x, y=y) for x, y in coordinates.reshape(-1, 2).tolist()]
+
+
+def _from_detections(found: Sequence[v1.Detection]) -> Detections:
+    corners = [d.bounding_box for d in found]
+    boxes = np.array([(c.x_min, c.y_min, c.x_max, c.y_max) for c in corners], np.float32)
+    polygons = [_from_polygons(d.polygons) for d in found]
+    return Detections(boxes, [d.label for d in found], polygons=polygons if any(polygons) else None)
+
+
+def _from_polygons(polygons: Iterable[v1.Polygon]) -> list[Float32Array]:
+    return [_from_points(polygon.vertices) for polygon in polygons]
+
+
+def _from_quad(quad: v1.Quad) -> Float32Array:
+    if len(quad.corners) != 4:
+        raise ServerError(f"text_regions.quad.corners: expected 4 corners, got {len(quad.corners)}")
+    return _from_points(quad.corners).reshape(8)
+
+
+def _from_points(points: Iterable[v1.Point]) -> Float32Array:
+    return np.array([(point.x, point.y) for point in points], np.float32).reshape(-1, 2)

@@ -1,0 +1,25 @@
+"""What the codec's tests share: the official processor, where it is at hand, and hypothesis's settings."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples in every run: a test that fails here fails everywhere.
+settings.register_profile(
+    "repeatable",
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def processor(real_processor_folder) -> Any:
+    """The reference for prompts and answers: Hugging Face's processor with the published configuration."""
+    pytest.importorskip("torch", reason="the reference computes with torch")
+    transformers = pytest.importorskip("transformers", minversion="5", reason="has the native processor")
+    return transformers.Florence2Processor.from_pretrained(real_processor_folder)

@@ -1,0 +1,217 @@
+"""Every method: the request it sends, and what becomes of the answer. Both clients alike."""
+
+import inspect
+
+import numpy as np
+import pytest
+from florence2 import v1
+from florence2.client import Answer, AsyncClient, Client, TruncatedAnswerError
+from florence2.errors import Florence2Error, InvalidArgumentError
+from florence2.parsing import decode
+from florence2.results import Detections, Segmentation, Text, TextRegions
+from google.protobuf import text_format
+
+from tests.client.fake_server import IMAGE_SIZE, LENGTH
+
+pytest_plugins = ["tests.client.fake_server"]
+
+IMAGE = b"\xff\xd8 an encoded image, with zeros at its end \0\0"
+BOX = "<loc_100><loc_200><loc_300><loc_400>"
+REGION = "{ x_min: 10 y_min: 20 x_max: 30.5 y_max: 40 }"
+REGION_ARGUMENTS = ([10, 20, 30.5, 40],)
+
+# Method and arguments after the image; the request, in protobuf's text format; an answer; the result's type.
+CALLS = [
+    ("caption", (), "caption {}", "A dog.", Text),
+    ("caption", ("brief",), "caption {}", "A dog.", Text),
+    ("caption", ("detailed",), "detailed_caption {}", "A dog. It barks.", Text),
+    ("caption", ("paragraph",), "more_detailed_caption {}", "A dog. It barks. Loudly.", Text),
+    ("detect", (), "object_detection {}", f"dog{BOX}{BOX}", Detections),
+    ("describe_regions", (), "dense_region_caption {}", f"a brown dog{BOX}", Detections),
+    ("propose_regions", (), "region_proposal {}", BOX, Detections),
+    ("ground", ("a dog",), 'phrase_grounding { caption: "a dog" }', f"a dog{BOX}", Detections),
+    (
+        "detect_open_vocabulary",
+        ("a dog",),
+        'open_vocabulary_detection { query: "a dog" }',
+        f"a dog<poly>{BOX}<loc_1><loc_2></poly>",
+        Detections,
+    ),
+    (
+        "segment",
+        ("it",),
+        'referring_expression_segmentation { expression: "it" }',
+        f"{BOX}{BOX}",
+        Segmentation,
+    ),
+    (
+        "segment_region",
+        REGION_ARGUMENTS,
+        f"region_to_segmentation {{ region {REGION} }}",
+        f"{BOX}{BOX}",
+        Segmentation,
+    ),
+    ("classify_region", REGION_ARGUMENTS, f"region_to_category {{ region {REGION} }}", f"dog{BOX}", Text),
+    (
+        "describe_region",
+        REGION_ARGUMENTS,
+        f"region_to_description {{ region {REGION} }}",
+        f"a dog{BOX}",
+        Text,
+    ),
+    ("read_region", REGION_ARGUMENTS, f"region_to_ocr {{ region {REGION} }}", f"DOG{BOX}", Text),
+    ("read_text", (), "ocr {}", "BEWARE OF", Text),
+    ("read_text_regions", (), "ocr_with_region {}", f"BEWARE{BOX}{BOX}", TextRegions),
+    ("generate", ("<DocVQA>Who?",), 'free_prompt { text: "<DocVQA>Who?" }', "The dog.", Text),
+]
+METHODS = sorted({call[0] for call in CALLS})
+
+
+def the_call(method: str) -> tuple[tuple, str]:
+    """Arguments and answer of the first call of a method in the table."""
+    return next((arguments, answer) for name, arguments, _, answer, _ in CALLS if name == method)
+
+
+@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), CALLS)
+def test_a_task_method_sends_its_task_and_returns_the_decoded_answer(
+    server, ask, method, arguments, request_text, answer, result_type
+):
+    server.answer(f"</s><s>{answer}</s>")
+    result = ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+
+    expected = text_format.Parse(request_text, v1.TaskRequest(raw=True))
+    assert server.last.request == expected
+    assert type(result) is result_type
+    task = getattr(expected, expected.WhichOneof("task"))
+    assert result == decode(task, f"</s><s>{answer}</s>", IMAGE_SIZE)
+    assert str(result) or len(result)
+
+
+def test_coordinates_are_relative_to_the_size_that_the_server_saw(server, ask):
+    server.answer(f"</s><s>dog{BOX}</s>")
+    found = ask(lambda client: client.detect(IMAGE))
+    np.testing.assert_allclose(found.boxes, [[100.5, 100.25, 300.5, 200.25]])
+
+
+def test_the_tensors_are_a_batch_of_one_and_the_image_arrives_unchanged(server, ask):
+    ask(lambda client: client.detect(IMAGE))
+    assert server.last.message.model_name == "florence2"
+    described = {name: tensor[:2] for name, tensor in server.last.tensors.items()}
+    assert described == {"IMAGE": ("BYTES", [1, 1]), "REQUEST": ("BYTES", [1, 1])}
+    assert server.last.element("IMAGE") == IMAGE
+
+
+def test_the_model_may_have_another_name(server, ask):
+    ask(lambda client: client.detect(IMAGE), model="florence2-large")
+    assert server.last.message.model_name == "florence2-large"
+
+
+@pytest.mark.parametrize(
+    "region",
+    [(1, 2, 3, 4), [1.0, 2.0, 3.0, 4.0], np.array([1, 2, 3, 4]), np.float32([1, 2, 3, 4]), range(1, 5)],
+    ids=lambda region: type(region).__name__,
+)
+def test_a_region_is_any_sequence_of_four_numbers(server, ask, region):
+    ask(lambda client: client.read_region(IMAGE, region))
+    assert server.last.request.region_to_ocr.region == v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
+
+
+@pytest.mark.parametrize("region", [(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, "wide"), 7, None, [[1, 2, 3, 4]]])
+def test_what_is_no_region_is_refused_before_anything_is_sent(server, ask, region):
+    with pytest.raises(InvalidArgumentError, match=r"region: got .*, expected four numbers"):
+        ask(lambda client: client.classify_region(IMAGE, region))
+    assert not server.received
+
+
+@pytest.mark.parametrize(
+    ("action", "field"),
+    [
+        (lambda client: client.ground(IMAGE, " "), "phrase_grounding.caption"),
+        (lambda client: client.generate(IMAGE, ""), "free_prompt.text"),
+        (lambda client: client.caption(IMAGE, "long"), "detail"),
+        (lambda client: client.segment_region(IMAGE, (30, 0, 10, 5)), "region_to_segmentation.region"),
+        (lambda client: client.run(IMAGE, v1.TaskRequest()), "task"),
+        (lambda client: client.generate(IMAGE, "<OD>"), "prompt: got '<OD>'"),
+    ],
+)
+def test_what_is_wrong_without_a_look_at_the_image_is_refused_before_anything_is_sent(server, ask, action, field):
+    with pytest.raises(InvalidArgumentError, match=field):
+        ask(action)
+    assert not server.received
+
+
+def test_generate_takes_official_prompts_that_are_answered_with_text(server, ask):
+    server.answer("</s><s>A dog.</s>")
+    assert ask(lambda client: client.generate(IMAGE, "<CAPTION>")) == Text("A dog.")
+
+
+def test_run_returns_all_that_the_server_says(server, ask):
+    text = f"</s><s>dog{BOX}</s>"
+    server.answer(text)
+    request = v1.TaskRequest(object_detection=v1.ObjectDetection())
+    answer = ask(lambda client: client.run(IMAGE, request))
+    assert answer == Answer(
+        result=decode("<OD>", text, IMAGE_SIZE),
+        text=text,
+        image_size=IMAGE_SIZE,
+        finish_reason="stop",
+        usage=v1.Usage(prompt_tokens=9, generated_tokens=7),
+    )
+    assert not answer.is_truncated
+
+
+def test_run_sends_the_request_as_it_is_and_leaves_it_alone(server, ask):
+    request = v1.TaskRequest(
+        phrase_grounding=v1.PhraseGrounding(caption="a dog"), generation=v1.GenerationOptions(num_beams=3)
+    )
+    before = request.SerializeToString()
+    ask(lambda client: client.run(IMAGE, request))
+    assert request.SerializeToString() == before
+    request.raw = True
+    assert server.last.request == request
+
+
+@pytest.mark.parametrize(
+    ("request_text", "result_type"),
+    [
+        ('prompt: "<OD>"', Detections),
+        ('prompt: "<Fine>tuned"', Text),
+        ('free_prompt { text: "<OD>" }', Detections),
+    ],
+)
+def test_run_decodes_the_answer_to_a_prompt_like_the_task_that_it_begins_with(server, ask, request_text, result_type):
+    server.answer(f"</s><s>dog{BOX}</s>")
+    request = text_format.Parse(request_text, v1.TaskRequest())
+    assert type(ask(lambda client: client.run(IMAGE, request)).result) is result_type
+
+
+def test_run_returns_a_truncated_answer(server, ask):
+    server.answer(f"</s><s>dog{BOX}cat<loc_1>", LENGTH)
+    answer = ask(lambda client: client.run(IMAGE, v1.TaskRequest(object_detection=v1.ObjectDetection())))
+    assert answer.finish_reason == "length"
+    assert answer.is_truncated
+    assert answer.result.labels == ["dog"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_task_method_passes_a_truncated_answer_off_as_whole(server, ask, method):
+    arguments, answer = the_call(method)
+    server.answer(f"</s><s>{answer}", LENGTH)
+    with pytest.raises(TruncatedAnswerError, match="cut after 7 tokens") as caught:
+        ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+    assert isinstance(caught.value, Florence2Error)
+    assert caught.value.answer.text == f"</s><s>{answer}"
+
+
+def test_both_clients_have_the_same_methods_with_the_same_signatures():
+    def signatures(client_type: type) -> dict[str, inspect.Signature]:
+        public = inspect.getmembers(client_type, inspect.isfunction)
+        return {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
+
+    assert signatures(Client) == signatures(AsyncClient)
+    assert inspect.signature(Client) == inspect.signature(AsyncClient)
+    assert set(METHODS) | {"run", "is_ready", "close"} == set(signatures(Client))
+
+
+def test_every_method_of_the_async_client_is_a_coroutine_function():
+    assert all(inspect.iscoroutinefunction(getattr(AsyncClient, method)) for method in [*METHODS, "run", "close"])

@@ -1,0 +1,203 @@
+"""What goes wrong on the wire, as errors of the package."""
+
+import asyncio
+import pickle
+import threading
+import time
+
+import grpc
+import pytest
+from florence2 import v1
+from florence2.client import AsyncClient, Client, TruncatedAnswerError
+from florence2.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    RequestCancelledError,
+    ServerError,
+    UnavailableError,
+)
+from tritonclient.grpc import service_pb2
+
+from tests.client.fake_server import IMAGE_SIZE, LENGTH, WAIT_SECONDS, infer_response, settled, task_response
+
+pytest_plugins = ["tests.client.fake_server"]
+
+IMAGE = b"an encoded image"
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgumentError, "^it is so$"),
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError, "^it is so$"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError, "^it is so$"),
+        (grpc.StatusCode.CANCELLED, RequestCancelledError, "^it is so$"),
+        (grpc.StatusCode.INTERNAL, ServerError, "^INTERNAL: it is so$"),
+        (grpc.StatusCode.NOT_FOUND, ServerError, "^NOT_FOUND: it is so$"),
+        (grpc.StatusCode.UNKNOWN, ServerError, "^UNKNOWN: it is so$"),
+        (grpc.StatusCode.UNIMPLEMENTED, ServerError, "^UNIMPLEMENTED: it is so$"),
+        (grpc.StatusCode.UNAUTHENTICATED, ServerError, "^UNAUTHENTICATED: it is so$"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, ServerError, "^RESOURCE_EXHAUSTED: it is so$"),
+    ],
+    ids=str,
+)
+def test_each_status_is_an_error_with_the_servers_message(server, ask, status, error, message):
+    server.fail(status, "it is so")
+    with pytest.raises(error, match=message) as caught:
+        ask(lambda client: client.detect(IMAGE))
+    assert type(caught.value) is error
+
+
+def test_a_server_that_is_not_there_is_unavailable(client_type):
+    async def ask_nobody() -> None:
+        client = client_type("127.0.0.1:1", timeout=WAIT_SECONDS)
+        try:
+            await settled(client.detect(IMAGE))
+        finally:
+            await settled(client.close())
+
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+        asyncio.run(ask_nobody())
+
+
+def test_nothing_is_sent_twice(server, ask):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    with pytest.raises(UnavailableError):
+        ask(lambda client: client.detect(IMAGE))
+    assert len(server.received) == 1
+
+
+def test_a_timeout_ends_the_call_here_and_on_the_server(server, ask):
+    server.hold()
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        ask(lambda client: client.detect(IMAGE, timeout=0.3))
+    assert time.monotonic() - started < 3
+    assert server.cancelled.wait(WAIT_SECONDS)
+
+
+UNREADABLE = {
+    "no protobuf": b"\xff\xff\xff",
+    "empty, so without an image size": b"",
+    "an impossible image size": task_response("</s><s>A dog.</s>", size=(0, 5)),
+    "no finish reason": task_response("a", v1.FinishReason.FINISH_REASON_UNSPECIFIED),
+    "a finish reason from the future": task_response("a", 77),
+    "another tensor": infer_response(task_response("a"), name="ANSWER"),
+    "no tensor": service_pb2.ModelInferResponse(),
+    "no content": service_pb2.ModelInferResponse(outputs=infer_response(b"").outputs),
+    "a length beyond the content": service_pb2.ModelInferResponse(
+        outputs=infer_response(b"").outputs, raw_output_contents=[b"\xff\xff\xff\x7fabc"]
+    ),
+    "another datatype": service_pb2.ModelInferResponse(
+        outputs=[service_pb2.ModelInferResponse.InferOutputTensor(name="RESPONSE", datatype="FP32", shape=[1, 1])],
+        raw_output_contents=[b"\0\0\0\0"],
+    ),
+    "two elements": service_pb2.ModelInferResponse(
+        outputs=[service_pb2.ModelInferResponse.InferOutputTensor(name="RESPONSE", datatype="BYTES", shape=[2])],
+        raw_output_contents=[b"\1\0\0\0a\1\0\0\0b"],
+    ),
+}
+
+
+@pytest.mark.parametrize("response", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_response_that_cannot_be_read_is_the_servers_fault(server, ask, response):
+    server.respond(response)
+    with pytest.raises(ServerError, match=r"response|RESPONSE"):
+        ask(lambda client: client.detect(IMAGE))
+
+
+def test_cancelling_a_task_cancels_the_call_and_raises_what_asyncio_raises(server):
+    server.hold()
+
+    async def cancel() -> None:
+        async with AsyncClient(server.url) as client:
+            task = asyncio.create_task(client.detect(IMAGE))
+            assert await asyncio.to_thread(server.arrived.wait, WAIT_SECONDS)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(cancel())
+    assert server.cancelled.wait(WAIT_SECONDS)
+
+
+def test_asyncio_timeouts_work_as_ever(server):
+    server.hold()
+
+    async def wait() -> None:
+        async with AsyncClient(server.url) as client, asyncio.timeout(0.2):
+            await client.detect(IMAGE)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait())
+    assert server.cancelled.wait(WAIT_SECONDS)
+
+
+def test_closing_the_async_client_ends_its_calls_with_an_error_and_not_with_a_cancelled_task(server):
+    server.hold()
+
+    async def close() -> None:
+        client = AsyncClient(server.url)
+        task = asyncio.create_task(client.detect(IMAGE))
+        assert await asyncio.to_thread(server.arrived.wait, WAIT_SECONDS)
+        await client.close()
+        with pytest.raises(RequestCancelledError):
+            await task
+
+    asyncio.run(close())
+
+
+def test_closing_the_client_ends_the_calls_of_other_threads(server):
+    server.hold()
+    client = Client(server.url)
+    raised: list[BaseException] = []
+
+    def detect() -> None:
+        try:
+            client.detect(IMAGE)
+        except RequestCancelledError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=detect)
+    thread.start()
+    assert server.arrived.wait(WAIT_SECONDS)
+    client.close()
+    thread.join(WAIT_SECONDS)
+    assert [type(error) for error in raised] == [RequestCancelledError]
+
+
+def test_a_closed_client_says_so(server, ask):
+    async def use_after_close(client) -> None:
+        await settled(client.close())
+        await settled(client.close())
+        for use in (lambda: client.detect(IMAGE), client.is_ready):
+            with pytest.raises(RuntimeError, match="the client is closed"):
+                await settled(use())
+
+    ask(use_after_close)
+    assert not server.received
+
+
+def test_a_client_that_is_closed_while_the_image_is_encoded_sends_nothing(server, tmp_path):
+    (tmp_path / "image").write_bytes(IMAGE)
+
+    async def close_meanwhile() -> None:
+        client = AsyncClient(server.url)
+        task = asyncio.create_task(client.detect(tmp_path / "image"))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await task
+
+    asyncio.run(close_meanwhile())
+    assert not server.received
+
+
+def test_a_truncated_answer_crosses_process_borders(server, ask):
+    server.answer("</s><s>dog<loc_1><loc_2><loc_3><loc_4>cat<loc_", LENGTH)
+    with pytest.raises(TruncatedAnswerError) as caught:
+        ask(lambda client: client.detect(IMAGE))
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert str(copy) == str(caught.value)
+    assert copy.answer == caught.value.answer
+    assert copy.answer.image_size == IMAGE_SIZE

@@ -1,0 +1,124 @@
+"""The keywords of the methods: what they write into the request, and what is refused."""
+
+import pytest
+from florence2 import v1
+from florence2.errors import DeadlineExceededError, InvalidArgumentError
+
+pytest_plugins = ["tests.client.fake_server"]
+
+IMAGE = b"an encoded image"
+DETECTION = v1.TaskRequest(object_detection=v1.ObjectDetection())
+
+
+def test_without_options_the_checkpoint_decides(server, ask):
+    ask(lambda client: client.detect(IMAGE))
+    assert not server.last.request.HasField("generation")
+
+
+def test_every_generation_option_is_sent(server, ask):
+    options = {
+        "max_new_tokens": 100,
+        "min_new_tokens": 0,
+        "num_beams": 3,
+        "length_penalty": 0.5,
+        "no_repeat_ngram_size": 0,
+        "suppress_bos": False,
+    }
+    ask(lambda client: client.caption(IMAGE, **options, early_stopping=True))
+    sent = server.last.request.generation
+    assert sent == v1.GenerationOptions(**options, early_stopping=v1.EarlyStopping.EARLY_STOPPING_FIRST)
+    # Zero and False are answers of their own, not the lack of one.
+    assert all(sent.HasField(name) for name in options)
+
+
+@pytest.mark.parametrize(("given", "name"), [(True, "FIRST"), (False, "HEURISTIC"), ("never", "NEVER")])
+def test_early_stopping_has_the_values_of_hugging_face(server, ask, given, name):
+    ask(lambda client: client.detect(IMAGE, early_stopping=given))
+    assert server.last.request.generation.early_stopping == v1.EarlyStopping.Value(f"EARLY_STOPPING_{name}")
+
+
+def test_none_is_like_leaving_an_option_out(server, ask):
+    ask(lambda client: client.detect(IMAGE, max_new_tokens=None, early_stopping=None, priority=None))
+    assert not server.last.request.HasField("generation")
+    assert "priority" not in server.last.message.parameters
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("max_new_tokens", 2**31),
+        ("max_new_tokens", "many"),
+        ("suppress_bos", "yes"),
+        ("num_beams", 1.5),
+        ("length_penalty", float("nan")),
+        ("early_stopping", "always"),
+        ("early_stopping", []),
+    ],
+)
+def test_a_value_out_of_range_or_of_the_wrong_type_names_its_option(server, ask, option, value):
+    with pytest.raises(InvalidArgumentError, match=f"generation.{option}: got "):
+        ask(lambda client: client.detect(IMAGE, **{option: value}))
+    assert not server.received
+
+
+def test_an_unknown_keyword_is_a_type_error(server, ask):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'max_tokens', expected one of .*max_new_tokens"):
+        ask(lambda client: client.detect(IMAGE, max_tokens=5))
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'num_beams', expected one of priority, timeout"):
+        ask(lambda client: client.run(IMAGE, DETECTION, num_beams=3))
+    assert not server.received
+
+
+@pytest.mark.parametrize("priority", [1, 2, 3])
+def test_the_priority_goes_to_the_queue(server, ask, priority):
+    ask(lambda client: client.detect(IMAGE, priority=priority))
+    assert server.last.message.parameters["priority"].uint64_param == priority
+
+
+def test_without_a_priority_the_model_decides(server, ask):
+    ask(lambda client: client.run(IMAGE, DETECTION))
+    ask(lambda client: client.run(IMAGE, DETECTION, priority=0))
+    assert all("priority" not in received.message.parameters for received in server.received)
+
+
+@pytest.mark.parametrize("priority", [-1, 4, 1.5, "high"])
+def test_a_priority_level_that_does_not_exist_is_refused(server, ask, priority):
+    with pytest.raises(InvalidArgumentError, match=r"priority: got .*, expected 1"):
+        ask(lambda client: client.detect(IMAGE, priority=priority))
+    assert not server.received
+
+
+def test_the_timeout_is_the_deadline_of_the_call_and_of_its_place_in_the_queue(server, ask):
+    ask(lambda client: client.detect(IMAGE, timeout=5))
+    # gRPC sends deadlines with a few digits, rounded up.
+    assert 4 < server.last.seconds_left < 5.1
+    assert 4e6 < server.last.message.parameters["timeout"].int64_param <= 5e6
+
+
+def test_a_call_without_a_timeout_has_that_of_the_client(server, ask):
+    ask(lambda client: client.detect(IMAGE), timeout=3)
+    assert 2 < server.last.seconds_left < 3.1
+
+
+@pytest.mark.parametrize("settings", [{"timeout": None}, {}])
+def test_a_timeout_of_none_is_no_limit(server, ask, settings):
+    options = {} if settings else {"timeout": None}
+    ask(lambda client: client.detect(IMAGE, **options), **settings)
+    assert "timeout" not in server.last.message.parameters
+    assert server.last.seconds_left is None or server.last.seconds_left > 1e6
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan"), "5"])
+def test_a_timeout_that_is_no_time_is_refused(server, ask, timeout):
+    with pytest.raises(InvalidArgumentError, match="timeout: got "):
+        ask(lambda client: client.detect(IMAGE, timeout=timeout))
+    with pytest.raises(InvalidArgumentError, match="timeout: got "):
+        ask(lambda client: client.detect(IMAGE), timeout=timeout)
+    assert not server.received
+
+
+def test_a_timeout_that_passes_before_the_image_is_encoded_sends_nothing(server, ask):
+    with pytest.raises(DeadlineExceededError, match="before the request was sent"):
+        ask(lambda client: client.detect(IMAGE, timeout=1e-9))
+    assert not server.received

@@ -1,0 +1,166 @@
+import io
+
+import numpy as np
+import pytest
+from florence2 import Detections, Segmentation, Text, TextRegions, draw
+from PIL import Image
+
+SIZE = (320, 240)
+BACKGROUNDS = {"dark": (0, 0, 0), "light": (255, 255, 255), "grey": (128, 128, 128)}
+
+
+def plain(color=(128, 128, 128), size=SIZE) -> Image.Image:
+    return Image.new("RGB", size, color)
+
+
+def changed(image: Image.Image, drawn: Image.Image) -> np.ndarray:
+    """Where two pictures of a size differ, as an (H, W) mask."""
+    return (np.asarray(image) != np.asarray(drawn)).any(axis=2)
+
+
+def colors(pixels) -> set[tuple[int, int, int]]:
+    return {tuple(pixel) for pixel in np.asarray(pixels).reshape(-1, 3).tolist()}
+
+
+def line_color(label: str, *others: str) -> tuple[int, int, int]:
+    """The colour of a label's box, in the middle of its right edge."""
+    boxes = [[40, 60, 120, 160], *([200, 60, 280, 160] for _ in others)]
+    return draw(plain(), Detections(boxes, [label, *others])).getpixel((120, 110))
+
+
+def test_a_box_is_drawn_on_its_edges_and_nowhere_else_but_its_tag():
+    drawn = changed(plain(), draw(plain(), Detections([[40, 60, 120, 160]], [""])))
+    for x, y in [(40, 110), (120, 110), (80, 60), (80, 160)]:
+        assert drawn[y, x]
+    drawn[56:165, 36:125] = False
+    assert not drawn.any()
+
+
+def test_the_inside_of_a_box_stays_and_that_of_a_polygon_is_tinted():
+    square = np.array([[40, 60], [120, 60], [120, 160], [40, 160]])
+    box = Detections([[40, 60, 120, 160]], [""])
+    outlined = Detections([[40, 60, 120, 160]], [""], polygons=[[square]])
+    assert not changed(plain(), draw(plain(), box))[70:150, 50:110].any()
+    assert changed(plain(), draw(plain(), outlined))[70:150, 50:110].all()
+    assert changed(plain(), draw(plain(), Segmentation([[square]], [""])))[70:150, 50:110].all()
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS.values(), ids=BACKGROUNDS)
+def test_lines_and_letters_stand_out_from_any_background(background):
+    image = plain(background)
+    drawn = np.asarray(draw(image, Detections([[40, 60, 120, 160]], ["dog"])), dtype=int)
+    contrast = np.abs(drawn - np.array(background)).max(axis=2)
+    assert contrast[110, 117:124].max() > 100  # the right edge
+    tag = drawn[45:58, 42:60].reshape(-1, 3).mean(axis=1)
+    assert tag.max() - tag.min() > 100
+
+
+def test_a_label_has_the_same_colour_in_every_picture():
+    assert line_color("dog") == line_color("dog") == line_color("dog", "cat")
+
+
+def test_labels_of_one_picture_have_different_colours():
+    names = ["dog", "cat", "car", "person", "tree", "a", "b", "c"]
+    boxes = [[40, 20 + 25 * row, 120, 40 + 25 * row] for row in range(len(names))]
+    drawn = draw(plain(), Detections(boxes, names))
+    assert len({drawn.getpixel((120, 30 + 25 * row)) for row in range(len(names))}) == len(names)
+
+
+@pytest.mark.parametrize("box", [[0, 0, 60, 50], [260, 190, 320, 240], [0, 190, 60, 240], [260, 0, 320, 50]])
+def test_lines_and_tags_of_boxes_at_the_edges_stay_in_the_picture(box):
+    bare = draw(plain(), Detections([box], [""]))
+    drawn = draw(plain(), Detections([box], ["a long label"]))
+    tag = np.argwhere(changed(bare, drawn))
+    assert np.ptp(tag, axis=0).min() > 10  # high enough for letters, and not cut to a strip
+    x, y = np.clip([box[0], (box[1] + box[3]) // 2], 1, np.array(SIZE) - 2)
+    assert changed(plain(), bare)[y, x]
+
+
+def test_an_inverted_box_is_drawn_like_the_box():
+    upright, inverted = [40, 60, 120, 160], [120, 160, 40, 60]
+    drawn = draw(plain(), Detections([inverted], ["dog"]))
+    assert np.array_equal(changed(plain(), drawn), changed(plain(), draw(plain(), Detections([upright], ["dog"]))))
+
+
+def test_tags_of_boxes_in_one_place_do_not_hide_each_other():
+    image = plain(size=(640, 480))
+    box = [200, 200, 400, 400]
+    palette = [line_color("dog"), line_color("cat")]
+    pixels = np.asarray(draw(image, Detections([box, box], ["dog", "cat"])))
+    areas = [(pixels == color).all(axis=2).sum() for color in palette]
+    assert min(areas) > 200
+
+
+def test_scores_are_written_on_the_tag():
+    bare = Detections([[40, 60, 120, 160]], ["dog"])
+    scored = Detections([[40, 60, 120, 160]], ["dog"], scores=[0.87])
+    assert changed(draw(plain(), bare), draw(plain(), scored)).any()
+
+
+@pytest.mark.parametrize("result", [Detections.empty(), Segmentation.empty(), TextRegions.empty(), Text("  \n")])
+def test_nothing_found_is_the_picture_itself(result):
+    image = plain()
+    drawn = draw(image, result)
+    assert not changed(image, drawn).any()
+    assert drawn is not image
+
+
+def test_the_image_given_is_not_changed():
+    image = plain()
+    draw(image, Detections([[40, 60, 120, 160]], ["dog"]))
+    assert colors(image) == {(128, 128, 128)}
+
+
+def test_words_stand_on_a_strip_below_the_picture():
+    image = plain()
+    drawn = draw(image, Text("A dog lies on a mat. " * 20))
+    assert drawn.width == image.width
+    assert not changed(image, drawn.crop((0, 0, *SIZE))).any()
+    strip = np.asarray(drawn.crop((0, SIZE[1], *drawn.size)))
+    assert (strip == 0).any()
+    assert (strip[:, -1] == 255).all()  # no word runs over the edge
+    assert drawn.height > draw(image, Text("A dog.")).height > image.height
+
+
+@pytest.mark.parametrize("words", ["日本語 naïve \N{DOG}", "\0\x1b\ud800", "x" * 500, "a\n\nb", "\n", "{} %s", ""])
+@pytest.mark.parametrize("size", [SIZE, (1, 1), (8, 300)])
+def test_any_words_can_be_drawn_on_any_picture(words, size):
+    drawn = draw(plain(size=size), Text(words))
+    assert (drawn.mode, drawn.width) == ("RGB", size[0])
+    regions = TextRegions([[1, 1, 9, 1, 9, 5, 1, 5]], [words])
+    assert draw(plain(size=size), regions).size == size
+
+
+@pytest.mark.parametrize("vertices", [[], [[5, 5]], [[5, 5], [50, 50]], [[-50, -50], [900, 20], [30, 900]]])
+def test_odd_polygons_can_be_drawn(vertices):
+    outline = np.array(vertices, np.float32).reshape(-1, 2)
+    assert draw(plain(), Segmentation([[outline], []], ["dog", "cat"])).size == SIZE
+
+
+def encoded(image: Image.Image, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def test_an_image_is_a_path_bytes_an_array_or_a_picture(tmp_path):
+    image = plain((10, 20, 30))
+    path = tmp_path / "image.png"
+    path.write_bytes(encoded(image))
+    box = Detections([[40, 60, 120, 160]], ["dog"])
+    expected = draw(image, box)
+    for source in (path, str(path), encoded(image), np.asarray(image), image.convert("RGBA")):
+        assert draw(source, box) == expected
+
+
+def test_files_are_shown_as_their_orientation_says():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    assert draw(encoded(plain(), exif=exif), Detections.empty()).size == SIZE[::-1]
+
+
+def test_a_font_that_is_no_font_is_an_error(tmp_path):
+    path = tmp_path / "font.ttf"
+    path.write_bytes(b"no font")
+    with pytest.raises(OSError, match="unknown file format"):
+        draw(plain(), Text("a dog"), font=path)

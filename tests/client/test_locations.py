@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from florence2 import v1
+from florence2.errors import InvalidArgumentError
+from florence2.locations import (
+    LOCATION_BINS,
+    bins_to_pixels,
+    location_tokens,
+    pixels_to_bins,
+    region_bins,
+    width_and_height,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+image_sizes = st.tuples(st.integers(1, 100_000), st.integers(1, 100_000))
+points_of_unit_square = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1)
+
+
+@given(image_sizes)
+def test_the_centre_of_every_bin_falls_into_that_bin(image_size):
+    bins = np.repeat(np.arange(LOCATION_BINS)[:, None], 2, axis=1)
+    assert np.array_equal(pixels_to_bins(bins_to_pixels(bins, image_size), image_size), bins)
+
+
+@given(points_of_unit_square, image_sizes)
+def test_a_pixel_comes_back_within_half_a_bin(points, image_size):
+    pixels = np.array(points) * image_size
+    there_and_back = bins_to_pixels(pixels_to_bins(pixels, image_size), image_size)
+    bin_extent = np.array(image_size) / LOCATION_BINS
+    assert (np.abs(there_and_back - pixels) <= 0.5 * bin_extent + 1e-2 * bin_extent).all()
+
+
+@pytest.mark.parametrize(
+    ("pixel", "location"),
+    [(0, 0), (0.63, 0), (0.64, 1), (639.99, 999), (640, 999), (1e9, 999), (-1, 0)],
+)
+def test_pixels_go_to_bins_by_floor_and_are_clamped(pixel, location):
+    assert pixels_to_bins([(pixel, pixel)], (640, 640)).tolist() == [[location, location]]
+
+
+def test_bins_decode_to_float32_pixels_of_shape_n_by_2():
+    pixels = bins_to_pixels([(0, 999), (499, 500)], v1.ImageSize(width=2000, height=1000))
+    assert pixels.dtype == np.float32
+    assert pixels.tolist() == [[1, 999.5], [999, 500.5]]
+    assert bins_to_pixels([], (10, 10)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("image_size", [(0, 5), (5, -1), v1.ImageSize()])
+def test_an_image_is_at_least_one_pixel(image_size):
+    with pytest.raises(InvalidArgumentError, match=r"image_size: .* at least 1 x 1 pixels"):
+        width_and_height(image_size)
+
+
+def test_location_tokens_are_what_the_model_reads():
+    assert location_tokens((0, 52, 999)) == "<loc_0><loc_52><loc_999>"
+
+
+def test_a_region_may_be_the_whole_image():
+    region = v1.BoundingBox(x_min=0, y_min=0, x_max=640, y_max=480)
+    assert region_bins(region, (640, 480)) == (0, 0, 999, 999)
+
+
+def test_the_bins_of_a_region_are_left_top_right_bottom():
+    region = v1.BoundingBox(x_min=64, y_min=120, x_max=320, y_max=240)
+    assert region_bins(region, (640, 480)) == (100, 250, 500, 500)
+
+
+@pytest.mark.parametrize(
+    ("corners", "message"),
+    [
+        ((-1, 0, 10, 10), r"box\.x_min: got -1\.0, expected a finite number of pixels, at least 0"),
+        ((0, float("nan"), 10, 10), r"box\.y_min: got nan, expected a finite"),
+        ((0, 0, float("inf"), 10), r"box\.x_max: got inf, expected a finite"),
+        ((10, 0, 5, 10), r"box\.x_max: got 5\.0, expected more than x_min, which is 10\.0"),
+        ((0, 7, 10, 7), r"box\.y_max: got 7\.0, expected more than y_min, which is 7\.0"),
+        ((0, 0, 641, 10), r"box\.x_max: got 641\.0, expected at most 640, the image's width"),
+        ((0, 0, 10, 480.5), r"box\.y_max: got 480\.5, expected at most 480, the image's height"),
+    ],
+)
+def test_an_impossible_region_is_named_with_coordinate_value_and_limit(corners, message):
+    x_min, y_min, x_max, y_max = corners
+    region = v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+    with pytest.raises(InvalidArgumentError, match=message):
+        region_bins(region, (640, 480), "box")

@@ -1,0 +1,42 @@
+import subprocess
+import sys
+
+import florence2
+import florence2.client
+import pytest
+
+PUBLIC_NAMES = {
+    *("Client", "AsyncClient", "errors", "v1"),
+    *("TASKS", "Task", "render_prompt", "expand_prompt"),
+    *("decode", "draw", "Result", "Text", "Detections", "Segmentation", "TextRegions"),
+}
+
+
+def test_the_public_names_are_these_and_no_more():
+    assert set(florence2.__all__) == PUBLIC_NAMES
+    assert dir(florence2) == sorted(PUBLIC_NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
+def test_every_public_name_is_there(name):
+    assert getattr(florence2, name) is not None
+
+
+def test_the_clients_are_those_of_the_client_module():
+    assert florence2.Client is florence2.client.Client
+    assert florence2.AsyncClient is florence2.client.AsyncClient
+
+
+def test_other_names_are_not_there():
+    with pytest.raises(AttributeError, match="module 'florence2' has no attribute 'Clients'"):
+        florence2.Clients  # noqa: B018  # the access is what raises
+
+
+@pytest.mark.parametrize(
+    "module", ["florence2", "florence2.tasks", "florence2.parsing", "florence2.messages", "florence2.v1"]
+)
+def test_the_codec_needs_neither_torch_nor_grpc(module):
+    heavy = ("torch", "transformers", "tritonclient", "grpc")
+    program = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip() == "[]"

@@ -1,0 +1,141 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from florence2.results import Detections, Segmentation, Text, TextRegions
+
+TRIANGLE = [[0, 0], [4, 0], [0, 3]]
+LINE = [[1, 1], [2, 2]]
+
+
+def detections() -> Detections:
+    return Detections(
+        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]],
+        ["a", "b", "c"],
+        [0.5, 0.25, 1],
+        [[TRIANGLE, LINE], [], [LINE]],
+    )
+
+
+def segmentation() -> Segmentation:
+    return Segmentation([[TRIANGLE, LINE], [LINE]], ["", "dog"])
+
+
+def text_regions() -> TextRegions:
+    return TextRegions([range(8), range(8, 16)], ["HELLO", "WORLD"])
+
+
+RESULTS = [detections, segmentation, text_regions]
+
+
+def test_what_looks_like_numbers_becomes_float32_arrays():
+    found = detections()
+    assert (found.boxes.dtype, found.boxes.shape) == (np.float32, (3, 4))
+    assert (found.scores.dtype, found.scores.shape) == (np.float32, (3,))
+    assert (found.polygons[0][0].dtype, found.polygons[0][0].shape) == (np.float32, (3, 2))
+    assert (text_regions().quads.dtype, text_regions().quads.shape) == (np.float32, (2, 8))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Detections([[0, 1, 2]], ["a"]), r"boxes: expected shape \(1, 4\), .* got \(1, 3\)"),
+        (lambda: Detections([[0, 1, 2, 3]], []), r"boxes: expected shape \(0, 4\), .* got \(1, 4\)"),
+        (lambda: Detections([], ["a"]), r"boxes: expected shape \(1, 4\), .* got \(0,\)"),
+        (lambda: Detections([range(4)], ["a"], [1, 2]), r"scores: expected shape \(1,\), .* got \(2,\)"),
+        (lambda: Detections([range(4)], ["a"], None, []), "polygons: expected 1 lists, .* got 0"),
+        (
+            lambda: Segmentation([[[[1, 2, 3]]]], [""]),
+            r"polygons: expected arrays of shape \(M, 2\), got \(1, 3\)",
+        ),
+        (lambda: Segmentation([[]], []), "polygons: expected 0 lists, .* got 1"),
+        (lambda: TextRegions([range(4)], ["a"]), r"quads: expected shape \(1, 8\), .* got \(1, 4\)"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("result", [Detections, Segmentation, TextRegions])
+def test_empty_results_have_no_items(result):
+    assert len(result.empty()) == 0
+    assert list(result.empty()) == []
+    assert result.empty() == result.empty()
+
+
+def test_empty_arrays_keep_their_columns():
+    assert Detections.empty().boxes.shape == (0, 4)
+    assert TextRegions.empty().quads.shape == (0, 8)
+
+
+def test_an_object_is_a_box_with_what_belongs_to_it():
+    box, label, score, polygons = detections()[1]
+    assert (box.tolist(), label, score, polygons) == ([4, 5, 6, 7], "b", 0.25, [])
+    bare = Detections([range(4)], ["a"])[0]
+    assert (bare.score, bare.polygons) == (None, [])
+
+
+def test_segments_and_text_regions_are_shapes_with_labels():
+    assert [(len(segment.polygons), segment.label) for segment in segmentation()] == [(2, ""), (1, "dog")]
+    assert [region.quad.tolist() for region in text_regions()] == [list(range(8)), list(range(8, 16))]
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_indices_count_from_either_end_and_end(make):
+    result = make()
+    assert result[-1].label == result[len(result) - 1].label == result.labels[-1]
+    for outside in (len(result), -len(result) - 1):
+        with pytest.raises(IndexError):
+            result[outside]
+
+
+@pytest.mark.parametrize("index", [slice(0, 3, 2), [0, 2], np.array([True, False, True]), [True, False, True]])
+def test_slices_lists_and_masks_give_smaller_results(index):
+    chosen = detections()[index]
+    assert isinstance(chosen, Detections)
+    assert (chosen.labels, chosen.scores.tolist()) == (["a", "c"], [0.5, 1])
+    assert [len(outline) for outline in chosen.polygons] == [2, 1]
+
+
+def test_scores_choose_detections():
+    found = detections()
+    assert found[found.scores > 0.3].labels == ["a", "c"]
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_nothing_chosen_is_an_empty_result(make):
+    result = make()
+    assert len(result[[]]) == len(result[:0]) == 0
+    assert result[:] == result
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_results_are_equal_by_value_and_cannot_be_changed_or_hashed(make):
+    assert make() == make()
+    assert make() != make()[:1]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make().labels = []
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(make())
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Detections)])
+def test_a_difference_in_any_field_makes_detections_unequal(field):
+    others = {
+        "boxes": np.zeros((3, 4)),
+        "labels": ["a", "b", "x"],
+        "scores": None,
+        "polygons": [[], [], [LINE]],
+    }
+    assert dataclasses.replace(detections(), **{field: others[field]}) != detections()
+
+
+def test_results_of_different_kinds_are_unequal():
+    assert Detections.empty() != TextRegions.empty()
+    assert Text("") != Segmentation.empty()
+
+
+def test_text_is_its_words():
+    assert str(Text("a dog")) == "a dog"
+    assert Text("a dog") == Text("a dog") != Text("a cat")

@@ -1,0 +1,191 @@
+"""The contract as any caller sees it: plain tritonclient, plain HTTP, curl."""
+
+import base64
+import json
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.http
+from florence2.v1 import FinishReason, GenerationOptions, TaskRequest, TaskResponse
+from tritonclient.utils import InferenceServerException
+
+from tests.reference import REGION, TASKS, png
+from tests.server.conftest import CALL_SECONDS, ask, tensors
+from training.scenes import draw, sample_scene
+
+
+@pytest.fixture(scope="module")
+def scene() -> bytes:
+    return png(draw(sample_scene(11)))
+
+
+def test_the_model_is_ready_and_unary(plain_client):
+    assert plain_client.is_model_ready("florence2", "1")
+    config = plain_client.get_model_config("florence2").config
+    assert not config.model_transaction_policy.decoupled
+    assert config.dynamic_batching.priority_levels == 3
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: next(iter(task)))
+def test_every_task_is_answered_as_generate_does(plain_client, reference, scene, task):
+    question = reference.question(scene, task, {"max_new_tokens": 200})
+    response = ask(plain_client, scene, question.request)
+    assert response.text == reference.text(question)
+    assert response.usage.generated_tokens == len(question.expected) - 1
+    assert response.WhichOneof("result") is not None
+
+
+def test_json_asks_and_json_answers(plain_client, scene):
+    request = {"regionToCategory": {"region": {"xMin": 1, "yMin": 2, "xMax": 50, "yMax": 60}}}
+    result = plain_client.infer("florence2", tensors([scene], [json.dumps(request).encode()]))
+    response = json.loads(result.as_numpy("RESPONSE")[0, 0])
+    assert response["textResult"]["text"]
+    assert response["finishReason"] == "FINISH_REASON_STOP"
+    region = {"x_min": 1, "y_min": 2, "x_max": 50, "y_max": 60}
+    binary = ask(plain_client, scene, TaskRequest(region_to_category={"region": region}))
+    assert binary.text == response["text"]
+
+
+def test_plain_tritonclient_over_http(server, scene):
+    client = tritonclient.http.InferenceServerClient(server.http_url.removeprefix("http://"))
+    inputs = []
+    for name, value in (("IMAGE", scene), ("REQUEST", TaskRequest(object_detection={}).SerializeToString())):
+        tensor = tritonclient.http.InferInput(name, [1, 1], "BYTES")
+        tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
+        inputs.append(tensor)
+    response = TaskResponse.FromString(client.infer("florence2", inputs).as_numpy("RESPONSE")[0, 0])
+    assert response.detections.detections
+    client.close()
+
+
+def test_curl_and_the_generate_endpoint(server, scene, tmp_path):
+    body = {"IMAGE": base64.b64encode(scene).decode(), "REQUEST": '{"object_detection":{}}'}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    command = ["curl", "--silent", "--fail", f"{server.http_url}/v2/models/florence2/generate", "-d", "@body.json"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=CALL_SECONDS).stdout
+    response = json.loads(json.loads(answer)["RESPONSE"])
+    assert response["detections"]["detections"][0]["boundingBox"]["xMax"] > 0
+
+
+def test_a_raw_answer_is_not_decoded(plain_client, scene):
+    response = ask(plain_client, scene, TaskRequest(object_detection={}, raw=True))
+    assert response.text.startswith("</s><s>")
+    assert response.WhichOneof("result") is None
+
+
+def test_an_answer_that_was_cut_says_so(plain_client, scene):
+    options = GenerationOptions(max_new_tokens=4)
+    response = ask(plain_client, scene, TaskRequest(object_detection={}, generation=options))
+    assert response.finish_reason == FinishReason.FINISH_REASON_LENGTH
+    assert response.usage.generated_tokens == 4
+
+
+def test_a_prompt_rendered_by_the_caller_is_the_same_question(plain_client, scene):
+    rendered = ask(plain_client, scene, TaskRequest(prompt="<OD>"))
+    assert rendered.text == ask(plain_client, scene, TaskRequest(object_detection={})).text
+    assert rendered.detections.detections
+
+
+def test_rows_of_one_request_are_answered_in_order(plain_client, reference, scene):
+    questions = [reference.question(scene, task, {"max_new_tokens": 50}) for task in TASKS[:5]]
+    requests = [question.request.SerializeToString() for question in questions]
+    rows = plain_client.infer("florence2", tensors([scene] * 5, requests)).as_numpy("RESPONSE")
+    assert rows.shape == (5, 1)
+    texts = [TaskResponse.FromString(row).text for row in rows[:, 0]]
+    assert texts == [reference.text(question) for question in questions]
+
+
+def test_more_rows_than_slots_at_once_are_all_answered(plain_client, scene):
+    requests = [TaskRequest(caption={}, generation={"max_new_tokens": 2 + row % 7}) for row in range(16)]
+    inputs = tensors([scene] * 16, [request.SerializeToString() for request in requests])
+    with ThreadPoolExecutor(4) as callers:
+        results = list(callers.map(lambda _: plain_client.infer("florence2", inputs), range(4)))
+    for result in results:
+        lengths = [TaskResponse.FromString(row).usage.generated_tokens for row in result.as_numpy("RESPONSE")[:, 0]]
+        assert lengths == [2 + row % 7 for row in range(16)]
+
+
+def test_a_refused_request_is_refused_again(plain_client, scene):
+    """Triton's response cache would answer the second time, with a success that has no outputs."""
+    request = TaskRequest(caption={}, generation={"max_new_tokens": -7}).SerializeToString()
+    for _ in range(2):
+        assert error_of(plain_client, tensors([scene], [request])).status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def error_of(client: triton.InferenceServerClient, inputs: list[triton.InferInput]) -> InferenceServerException:
+    with pytest.raises(InferenceServerException) as error:
+        client.infer("florence2", inputs, client_timeout=CALL_SECONDS)
+    return error.value
+
+
+OUTSIDE = {"x_min": 0, "y_min": 0, "x_max": 100_000, "y_max": 10}
+BAD_REQUESTS = {
+    "no task": (TaskRequest(), "task"),
+    "empty phrase": (TaskRequest(phrase_grounding={"caption": "  "}), "phrase_grounding.caption"),
+    "empty expression": (TaskRequest(referring_expression_segmentation={}), "expression"),
+    "empty query": (TaskRequest(open_vocabulary_detection={"query": ""}), "query"),
+    "empty free prompt": (TaskRequest(free_prompt={"text": ""}), "free_prompt.text"),
+    "no region": (TaskRequest(region_to_ocr={}), "region_to_ocr.region"),
+    "region outside": (TaskRequest(region_to_ocr={"region": OUTSIDE}), r"region.*100000.*image"),
+    "region inverted": (
+        TaskRequest(region_to_ocr={"region": {"x_min": 9, "y_min": 0, "x_max": 3, "y_max": 10}}),
+        "region",
+    ),
+    "prompt too long": (TaskRequest(phrase_grounding={"caption": "a cat " * 600}), "tokens"),
+    "too many tokens asked for": (
+        TaskRequest(caption={}, generation={"max_new_tokens": 5000}),
+        r"generation.max_new_tokens: got 5000, expected 1 to",
+    ),
+    "no tokens asked for": (TaskRequest(caption={}, generation={"max_new_tokens": 0}), "max_new_tokens: got 0"),
+    "beams": (TaskRequest(caption={}, generation={"num_beams": 3}), "num_beams: got 3, expected 1"),
+    "ngram size": (TaskRequest(caption={}, generation={"no_repeat_ngram_size": -3}), "no_repeat_ngram_size"),
+    "words after a task without any": (TaskRequest(prompt="<OD> a cat"), "<OD>"),
+}
+
+
+@pytest.mark.parametrize(("request_", "message"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
+def test_a_wrong_request_gets_a_clear_error(plain_client, scene, request_, message):
+    error = error_of(plain_client, tensors([scene], [request_.SerializeToString()]))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert re.search(message, error.message()), error.message()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"\xff\xff", "REQUEST"), (b"{broken", "REQUEST"), (b'{"no_such_task": {}}', "no_such_task"), (b"", "task")],
+)
+def test_garbage_for_a_request_gets_a_clear_error(plain_client, scene, data, message):
+    error = error_of(plain_client, tensors([scene], [data]))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert message in error.message()
+
+
+def test_a_bad_image_gets_a_clear_error(plain_client, scene):
+    for image, message in ((b"", "IMAGE"), (b"no image", "IMAGE"), (scene[: len(scene) // 2], "undamaged")):
+        error = error_of(plain_client, tensors([image], [TaskRequest(caption={}).SerializeToString()]))
+        assert error.status() == "StatusCode.INVALID_ARGUMENT"
+        assert message in error.message()
+
+
+@pytest.mark.parametrize("shape", [[1], [1, 2], [1, 0], [0, 1]])
+def test_tensors_of_a_wrong_shape_get_a_clear_error(plain_client, scene, shape):
+    inputs = []
+    for name, value in (("IMAGE", scene), ("REQUEST", TaskRequest(caption={}).SerializeToString())):
+        tensor = triton.InferInput(name, shape, "BYTES")
+        tensor.set_data_from_numpy(np.full(shape, value, dtype=np.object_))
+        inputs.append(tensor)
+    assert error_of(plain_client, inputs).status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_bad_row_fails_its_own_request_and_says_which_row(plain_client, scene):
+    good, bad = (
+        TaskRequest(caption={}),
+        TaskRequest(region_to_ocr={"region": REGION}, generation={"max_new_tokens": -1}),
+    )
+    error = error_of(plain_client, tensors([scene] * 2, [good.SerializeToString(), bad.SerializeToString()]))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "row 1" in error.message()

@@ -1,0 +1,100 @@
+import random
+
+import numpy as np
+import pytest
+
+from training.answers import TASKS, WORD_TASKS, ask, caption, detailed_caption, more_detailed_caption, tasks_of
+from training.batches import label_ids
+from training.evaluate import score
+from training.scenes import Box, Scene, Shape, Word, sample_scene
+
+SCENES = [sample_scene(seed) for seed in range(150)]
+EXAMPLE = Scene(
+    width=400,
+    height=200,
+    background="white",
+    shapes=(
+        Shape("circle", "red", "large", Box(20, 20, 90, 90)),
+        Shape("square", "orange", "small", Box(110, 150, 150, 190)),
+        Shape("circle", "red", "large", Box(300, 100, 370, 170)),
+    ),
+    words=(Word("OPEN", 30, Box(160, 20, 240, 45)),),
+)
+
+
+def questions(scene, seed=0):
+    rng = random.Random(seed)
+    return [ask(scene, task, rng) for task in tasks_of(scene)]
+
+
+def boxes_of(items):
+    return sorted([item.box.left, item.box.top, item.box.right, item.box.bottom] for item in items)
+
+
+def near(found, true, scene):
+    tolerance = max(scene.width, scene.height) / 1000 + 1
+    return np.allclose(found, true, rtol=0, atol=tolerance)
+
+
+def parse(processor, scene, task, answer):
+    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
+
+
+def test_captions_tell_more_and_more():
+    assert caption(EXAMPLE) == "Two red circles and an orange square."
+    assert detailed_caption(EXAMPLE) == (
+        "The image shows two red circles and an orange square on a white background with the word OPEN."
+    )
+    assert more_detailed_caption(EXAMPLE) == (
+        "On a white background, two large red circles upper left and lower right, and small orange square lower left."
+        " The text says OPEN."
+    )
+
+
+def test_detection_groups_boxes_by_label_in_reading_order():
+    answer = ask(EXAMPLE, "<OD>", random.Random(0)).answer
+    assert answer == (
+        "red circle<loc_50><loc_100><loc_225><loc_450><loc_750><loc_500><loc_925><loc_850>"
+        "orange square<loc_275><loc_750><loc_375><loc_950>"
+    )
+
+
+@pytest.mark.parametrize("task", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>"])
+def test_boxes_parse_back_to_the_scene(processor, task):
+    for scene in SCENES:
+        answer = parse(processor, scene, task, ask(scene, task, random.Random(0)).answer)
+        assert near(sorted(answer["bboxes"]), boxes_of(scene.shapes), scene)
+        if task == "<OD>":
+            assert sorted(answer["labels"]) == sorted(shape.label for shape in scene.shapes)
+        if task == "<DENSE_REGION_CAPTION>":
+            assert sorted(answer["labels"]) == sorted(shape.description for shape in scene.shapes)
+
+
+def test_words_parse_back_to_the_scene(processor):
+    for scene in SCENES:
+        if not scene.words:
+            continue
+        answer = parse(processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer)
+        assert answer["labels"] == [word.text for word in scene.words]
+        quads = sorted([*quad[:2], *quad[4:6]] for quad in answer["quad_boxes"])
+        assert near(quads, boxes_of(scene.words), scene)
+
+
+def test_every_true_answer_gets_the_full_score(processor):
+    for scene in SCENES:
+        for question in questions(scene):
+            result = score(scene, question, question.answer, processor)
+            assert result.gained == result.possible, question
+
+
+def test_tasks_about_words_are_asked_only_where_there_are_words():
+    for scene in SCENES:
+        assert set(tasks_of(scene)) == set(TASKS) - (set() if scene.words else WORD_TASKS)
+
+
+def test_no_answer_needs_the_same_three_tokens_twice(processor):
+    for scene in SCENES:
+        for question in questions(scene):
+            ids = label_ids(question, processor)
+            trigrams = list(zip(ids, ids[1:], ids[2:], strict=False))
+            assert len(set(trigrams)) == len(trigrams), question

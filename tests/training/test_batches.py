@@ -1,0 +1,45 @@
+import random
+
+import numpy as np
+import torch
+
+from training.answers import ask
+from training.batches import Batches, Sampling, picture_pixels, prompt_ids
+from training.model import IMAGE_TOKENS
+from training.scenes import Limits, draw, sample_scene
+
+FAST = Sampling(scenes=4, questions=3, groups=2)
+
+
+def batches(processor, tmp_path):
+    processor.save_pretrained(tmp_path)
+    return Batches(str(tmp_path), FAST, [(0, Limits(1, 1)), (10, Limits(3, 2))])
+
+
+def test_pictures_are_prepared_exactly_as_at_inference(processor):
+    for seed in range(20):
+        image = draw(sample_scene(seed))
+        expected = processor.image_processor(image, return_tensors="np")["pixel_values"][0]
+        assert np.array_equal(picture_pixels(image, processor), expected)
+
+
+def test_prompts_are_the_ones_the_processor_builds(processor):
+    scene = sample_scene(1)
+    for task in ("<OD>", "<REGION_TO_CATEGORY>", "<CAPTION_TO_PHRASE_GROUNDING>"):
+        question = ask(scene, task, random.Random(0))
+        inputs = processor(text=task + question.text, images=draw(scene))
+        assert inputs["input_ids"][0][IMAGE_TOKENS:] == prompt_ids(question, processor)
+
+
+def test_a_step_always_gives_the_same_batch(processor, tmp_path):
+    first, second = (batches(processor, tmp_path)[3] for _ in range(2))
+    assert torch.equal(first.pixel_values, second.pixel_values)
+    for a, b in zip(first.groups, second.groups, strict=True):
+        assert torch.equal(a.label_ids, b.label_ids)
+
+
+def test_a_batch_holds_all_questions_about_its_pictures(processor, tmp_path):
+    batch = batches(processor, tmp_path)[12]
+    pictures = torch.cat([group.pictures for group in batch.groups])
+    assert batch.pixel_values.shape == (4, 3, 128, 128)
+    assert pictures.bincount().tolist() == [FAST.questions] * FAST.scenes
