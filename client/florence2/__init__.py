@@ -27,18 +27,22 @@ from florence2.results import Detections, Result, Segmentation, Text, TextRegion
 from florence2.tasks import TASKS, Task, expand_prompt, render_prompt
 
 if TYPE_CHECKING:
-    from florence2.client import AsyncClient, Client
+    from florence2.client import TLS, Answer, AsyncClient, Client, Keepalive, TruncatedAnswerError
 
 __all__ = [
     "TASKS",
+    "TLS",
+    "Answer",
     "AsyncClient",
     "Client",
     "Detections",
+    "Keepalive",
     "Result",
     "Segmentation",
     "Task",
     "Text",
     "TextRegions",
+    "TruncatedAnswerError",
     "decode",
     "draw",
     "errors",
@@ -48,9 +52,12 @@ __all__ = [
 ]
 
 
+_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Keepalive", "TruncatedAnswerError")
+
+
 def __getattr__(name: str) -> object:
     # Imported when first asked for: the codec alone needs no gRPC and no tritonclient.
-    if name in ("AsyncClient", "Client"):
+    if name in _OF_THE_CLIENT:
         from florence2 import client
 
         return getattr(client, name)

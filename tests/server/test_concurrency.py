@@ -86,7 +86,8 @@ def test_a_short_request_overtakes_a_long_one_that_started_before_it(server, sce
 def test_one_image_asked_twice_at_once_is_embedded_once(server, image_file):
     """Sixteen questions that arrive together about an image nobody has seen; one of them pays for its embedding."""
     image = image_file(seed=99)
-    requests = [TaskRequest(caption={}, generation={"max_new_tokens": 20 + n}, raw=True) for n in range(16)]
+    # Long answers, so that the first is still under way when the last question arrives.
+    requests = [TaskRequest(caption={}, generation={"min_new_tokens": 300 + n}) for n in range(16)]
     with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(16) as callers:
         responses = list(callers.map(partial(ask, client, image), requests))
     assert [response.usage.image_embedding_cached for response in responses].count(False) == 1
@@ -115,9 +116,10 @@ def test_callers_who_leave_free_their_slots(server, scenes):
 
 def test_the_queues_timeout_refuses_a_request_whose_caller_cannot_wait(start_server, scenes):
     server = start_server(FLORENCE2_SLOTS="1")
+    busy_options = GenerationOptions(min_new_tokens=100)
     with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(24) as callers:
         busy = [
-            callers.submit(ask, client, scenes[0], TaskRequest(prompt=f"question {n}", generation=LONG))
+            callers.submit(ask, client, scenes[0], TaskRequest(prompt=f"question {n}", generation=busy_options))
             for n in range(20)
         ]
         time.sleep(0.5)

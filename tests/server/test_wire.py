@@ -100,13 +100,14 @@ def test_rows_of_one_request_are_answered_in_order(plain_client, reference, scen
 
 
 def test_more_rows_than_slots_at_once_are_all_answered(plain_client, scene):
-    requests = [TaskRequest(caption={}, generation={"max_new_tokens": 2 + row % 7}) for row in range(16)]
+    wanted = [2 + row % 7 for row in range(16)]
+    requests = [TaskRequest(caption={}, generation={"min_new_tokens": n, "max_new_tokens": n}) for n in wanted]
     inputs = tensors([scene] * 16, [request.SerializeToString() for request in requests])
     with ThreadPoolExecutor(4) as callers:
         results = list(callers.map(lambda _: plain_client.infer("florence2", inputs), range(4)))
     for result in results:
         lengths = [TaskResponse.FromString(row).usage.generated_tokens for row in result.as_numpy("RESPONSE")[:, 0]]
-        assert lengths == [2 + row % 7 for row in range(16)]
+        assert lengths == wanted
 
 
 def test_a_refused_request_is_refused_again(plain_client, scene):

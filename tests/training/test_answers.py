@@ -5,8 +5,10 @@ import pytest
 
 from training.answers import TASKS, WORD_TASKS, ask, caption, detailed_caption, more_detailed_caption, tasks_of
 from training.batches import label_ids
+from training.demo import demo_scene
 from training.evaluate import score
-from training.scenes import Box, Scene, Shape, Word, sample_scene
+from training.sampling import sample_scene
+from training.scenes import Box, Scene, Shape, Word
 
 SCENES = [sample_scene(seed) for seed in range(150)]
 EXAMPLE = Scene(
@@ -93,7 +95,7 @@ def test_tasks_about_words_are_asked_only_where_there_are_words():
 
 
 def test_no_answer_needs_the_same_three_tokens_twice(processor):
-    for scene in SCENES:
+    for scene in [*SCENES, demo_scene()]:
         for question in questions(scene):
             ids = label_ids(question, processor)
             trigrams = list(zip(ids, ids[1:], ids[2:], strict=False))

@@ -6,7 +6,8 @@ import torch
 from training.answers import ask
 from training.batches import Batches, Sampling, picture_pixels, prompt_ids
 from training.model import IMAGE_TOKENS
-from training.scenes import Limits, draw, sample_scene
+from training.sampling import Limits, sample_scene
+from training.scenes import draw
 
 FAST = Sampling(scenes=4, questions=3, groups=2)
 

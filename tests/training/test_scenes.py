@@ -3,17 +3,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from training.sampling import HELD_OUT_SEEDS, TRAINING_SEEDS, Limits, sample_scene
 from training.scenes import (
     BACKGROUNDS,
     COLOURS,
-    HELD_OUT_SEEDS,
-    TRAINING_SEEDS,
     Box,
-    Limits,
     Shape,
     bin_of,
     draw,
-    sample_scene,
     zone,
 )
 

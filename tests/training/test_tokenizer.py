@@ -3,7 +3,7 @@ import random
 import pytest
 
 from training.answers import ask, tasks_of
-from training.scenes import sample_scene
+from training.sampling import sample_scene
 from training.tokenizer import LEADING_TOKENS, special_tokens
 
 UNKNOWN = ["xylophone", "Überraschung", "日本語", "🙂 \t\n", "a\u0000b", "WORDS never seen, 1234?!"]

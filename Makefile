@@ -1,0 +1,72 @@
+# `make demo` and `make test` install what they need into .venv first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PROTOS := protos/florence2/v1/*.proto protos/florence2/engine/v1/*.proto
+
+.PHONY: help
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+$(INSTALLED): requirements/development.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/development.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+.PHONY: install
+install: $(INSTALLED) ## install everything into .venv
+
+.PHONY: demo
+demo: $(INSTALLED) ## every task on one picture, through a real tritonserver
+	PYTHONPATH=model_repository $(BIN)/python examples/demo.py
+
+.PHONY: serve
+serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOINT chooses the weights
+	$(BIN)/python model_repository/serve.py
+
+.PHONY: test
+test: $(INSTALLED) ## all tests, a real tritonserver included
+	$(BIN)/python -m pytest
+
+.PHONY: test-package
+test-package: ## the client package alone, in an environment of its own
+	rm -rf build/package && $(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install --disable-pip-version-check --quiet .
+	build/package/bin/python tests/package/check_installed.py
+
+.PHONY: lint
+lint: $(INSTALLED) ## style, types, protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(MAKE) --no-print-directory check-protos
+
+.PHONY: protos
+protos: $(INSTALLED) ## regenerate the Python messages from protos/
+	$(call generate,client)
+
+.PHONY: check-protos
+check-protos: $(INSTALLED) ## fail if the generated messages are stale
+	rm -rf build/protos && mkdir -p build/protos
+	$(call generate,build/protos)
+	cd build/protos && find . -type f | while read file; do cmp "$$file" "../../client/$$file" || exit 1; done
+
+define generate
+$(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(PROTOS)
+$(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
+endef
+
+.PHONY: train
+train: $(INSTALLED) ## train the demo checkpoint; stops and resumes (training/README.md)
+	$(BIN)/python -m training.train
+
+.PHONY: evaluate
+evaluate: $(INSTALLED) ## the demo checkpoint's figures on 1,000 held-out scenes
+	$(BIN)/python -m training.evaluate
+
+.PHONY: clean
+clean: ## remove everything that was made
+	rm -rf .venv build out

@@ -1,0 +1,35 @@
+"""Run by `make test-package` in an environment that holds the client package and what it brings, and no more."""
+
+import importlib.metadata
+import importlib.util
+
+import florence2
+import numpy as np
+from florence2.v1 import TaskRequest
+
+ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tritonclient"}
+
+
+def brought_by(package: str) -> set[str]:
+    """Names of a package's own requirements, extras apart."""
+    requirements = importlib.metadata.requires(package) or []
+    return {requirement.split(">")[0].split("[")[0].strip() for requirement in requirements}
+
+
+def main() -> None:
+    """Fail if the package brings more than it says, or does not work with what it brings."""
+    assert brought_by("florence2-triton") == ALLOWED, brought_by("florence2-triton")
+    for heavy in ("torch", "transformers", "pytriton"):
+        assert importlib.util.find_spec(heavy) is None, heavy
+    assert florence2.render_prompt(TaskRequest(object_detection={})) == "<OD>"
+    found = florence2.decode("<OD>", "</s><s>cat<loc_100><loc_200><loc_300><loc_400></s>", (1000, 1000))
+    assert found.labels == ["cat"]
+    picture = np.zeros((100, 100, 3), dtype=np.uint8)
+    assert florence2.draw(picture, found).size == (100, 100)
+    with florence2.Client("localhost:1", timeout=0.5) as client:
+        assert not client.is_ready()
+    print(f"florence2 works alone, with numpy {np.__version__}")  # noqa: T201 - what the command is for
+
+
+if __name__ == "__main__":
+    main()

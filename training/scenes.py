@@ -1,0 +1,133 @@
+"""Scenes of coloured shapes and short words, and how they look. Lengths are in pixels of the scene's own canvas."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+KINDS = ("circle", "square", "triangle")
+COLOURS = {
+    "red": (220, 30, 35),
+    "green": (30, 160, 60),
+    "blue": (35, 75, 220),
+    "yellow": (245, 215, 40),
+    "purple": (140, 45, 170),
+    "orange": (250, 130, 20),
+}
+BACKGROUNDS = {"white": (255, 255, 255), "gray": (200, 200, 200), "black": (15, 15, 15)}
+INK = {"white": (0, 0, 0), "gray": (0, 0, 0), "black": (255, 255, 255)}
+WORDS = ("OPEN", "EXIT", "STOP", "CAFE", "SALE", "TAXI", "MENU", "PARK", "ZOO", "NEWS", "BANK", "FISH", "MUSIC", "BOOK")
+BINS = 1000
+
+
+@dataclass(frozen=True)
+class Box:
+    """A bounding box in pixels; `right` and `bottom` are the first column and row outside it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The centre (x, y) in pixels."""
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def apart(self, other: Box, margin: float) -> bool:
+        """Whether `margin` pixels lie between the two boxes."""
+        columns = max(self.left, other.left) - min(self.right, other.right)
+        rows = max(self.top, other.top) - min(self.bottom, other.bottom)
+        return max(columns, rows) >= margin
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A coloured shape which fills its square bounding box."""
+
+    kind: str
+    colour: str
+    size: str
+    box: Box
+
+    @property
+    def label(self) -> str:
+        """Colour and kind, as detection names it: `red circle`."""
+        return f"{self.colour} {self.kind}"
+
+    @property
+    def description(self) -> str:
+        """Size, colour and kind: `large red circle`."""
+        return f"{self.size} {self.label}"
+
+    def polygon(self) -> list[tuple[float, float]]:
+        """The outline as (x, y) vertices in pixels, clockwise from the top left or the top; a circle as an octagon."""
+        x1, y1, x2, y2 = self.box.left, self.box.top, self.box.right, self.box.bottom
+        x, y = self.box.center
+        if self.kind == "square":
+            return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+        if self.kind == "triangle":
+            return [(x, y1), (x2, y2), (x1, y2)]
+        radius = (x2 - x1) / 2
+        turns = [math.radians(angle) for angle in range(0, 360, 45)]
+        return [(x + radius * math.sin(turn), y - radius * math.cos(turn)) for turn in turns]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of text; `box` is its bounding box as the font measures it and `font_size` is in pixels."""
+
+    text: str
+    font_size: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one picture shows; shapes and words are in reading order, left to right by their centres."""
+
+    width: int
+    height: int
+    background: str
+    shapes: tuple[Shape, ...]
+    words: tuple[Word, ...]
+
+
+def draw(scene: Scene) -> Image.Image:
+    """The scene as an RGB picture of its width and height."""
+    image = Image.new("RGB", (scene.width, scene.height), BACKGROUNDS[scene.background])
+    canvas = ImageDraw.Draw(image)
+    for shape in scene.shapes:
+        _draw_shape(canvas, shape)
+    for word in scene.words:
+        font = ImageFont.load_default(word.font_size)
+        left, top, _, _ = font.getbbox(word.text)
+        canvas.text((word.box.left - left, word.box.top - top), word.text, INK[scene.background], font)
+    return image
+
+
+def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape) -> None:
+    colour = COLOURS[shape.colour]
+    # Pillow's corners are inclusive, a Box's right and bottom are not.
+    corners = (shape.box.left, shape.box.top, shape.box.right - 1, shape.box.bottom - 1)
+    if shape.kind == "circle":
+        canvas.ellipse(corners, colour)
+    elif shape.kind == "square":
+        canvas.rectangle(corners, colour)
+    else:
+        canvas.polygon(shape.polygon(), colour)
+
+
+def zone(scene: Scene, box: Box) -> str:
+    """Where on the canvas a box's centre lies, as a caption says it: `upper left`, `center`, `lower right`."""
+    x, y = box.center
+    column = ("left", "center", "right")[int(3 * x / scene.width)]
+    row = ("upper", "center", "lower")[int(3 * y / scene.height)]
+    return "center" if row == column else f"{row} {column}"
+
+
+def bin_of(pixel: float, side: int) -> int:
+    """The location bin, 0..999, of a coordinate on a side of `side` pixels."""
+    return min(max(int(pixel * BINS / side), 0), BINS - 1)

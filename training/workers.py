@@ -1,0 +1,44 @@
+"""The processes that share a run's work, as `torchrun` starts them; a plain start is a single one.
+
+On CPUs, processes of one thread each, which meet once a step, get more done than threads, which meet at every layer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class Workers:
+    """This process's `rank` among the `count` processes of the run."""
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.count > 1:
+            distributed.init_process_group("gloo")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that logs, saves and evaluates."""
+        return self.rank == 0
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum of all processes' values."""
+        value = value.clone()
+        if self.count > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces every gradient by the sum over the processes."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
+        pieces = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, piece in zip(gradients, pieces, strict=True):
+            gradient.copy_(piece.view_as(gradient))
