@@ -15,18 +15,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import Florence2Processor
 
-from training.answers import Question, ask, tasks_of
+from training.answers import WORD_TASKS, Question, ask, tasks_of
 from training.sampling import TRAINING_SEEDS, Limits, sample_scene
 from training.scenes import Scene, draw
 
-# What takes longest to learn is asked more often: locations, long answers, and above all reading.
+# Tasks with locations in their answers, or with much to say, are asked more often; those about words by the stage.
 WEIGHTS = {
     "<OD>": 2.0,
     "<DENSE_REGION_CAPTION>": 2.0,
     "<MORE_DETAILED_CAPTION>": 2.0,
-    "<OCR>": 3.0,
-    "<OCR_WITH_REGION>": 3.0,
-    "<REGION_TO_OCR>": 3.0,
     "<CAPTION_TO_PHRASE_GROUNDING>": 1.5,
     "<REFERRING_EXPRESSION_SEGMENTATION>": 1.5,
 }
@@ -87,33 +84,41 @@ class Sampling:
     groups: int = 3
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A part of the curriculum: from step `first` on, how full scenes are and how often the tasks about words come."""
+
+    first: int
+    limits: Limits
+    reading: float = 3.0
+
+
 class Batches(Dataset):
-    """The batches of a run, `workers` for every step; the same index always gives the same batch.
+    """The batches of a run, `workers` for every step; the same index always gives the same batch."""
 
-    `limits` holds (first step, limits) in ascending order: the curriculum.
-    """
-
-    def __init__(self, folder: str, sampling: Sampling, limits: Sequence[tuple[int, Limits]], workers: int = 1) -> None:
+    def __init__(
+        self, folder: str, sampling: Sampling, curriculum: Sequence[Stage], workers: int = 1
+    ) -> None:
         self.processor = Florence2Processor.from_pretrained(folder)
         self.sampling = sampling
-        self.limits = limits
+        self.curriculum = curriculum
         self.workers = workers
 
     def __len__(self) -> int:
         return len(TRAINING_SEEDS) // self.sampling.scenes
 
     def __getitem__(self, index: int) -> Batch:
-        limits = [limits for first, limits in self.limits if index // self.workers >= first][-1]
+        stage = [stage for stage in self.curriculum if index // self.workers >= stage.first][-1]
         seeds = TRAINING_SEEDS[index * self.sampling.scenes : (index + 1) * self.sampling.scenes]
-        scenes = [sample_scene(seed, limits) for seed in seeds]
+        scenes = [sample_scene(seed, stage.limits) for seed in seeds]
         pixels = np.stack([picture_pixels(draw(scene), self.processor) for scene in scenes])
-        return Batch(torch.from_numpy(pixels), self._groups(scenes, random.Random(index)))
+        return Batch(torch.from_numpy(pixels), self._groups(scenes, stage, random.Random(index)))
 
-    def _groups(self, scenes: list[Scene], rng: random.Random) -> list[Group]:
+    def _groups(self, scenes: list[Scene], stage: Stage, rng: random.Random) -> list[Group]:
         """The batch's questions, sorted by length so that little padding is computed."""
         rows: list[Row] = []
         for picture, scene in enumerate(scenes):
-            rows += [self._row(question, picture) for question in self._questions(scene, rng)]
+            rows += [self._row(question, picture) for question in self._questions(scene, stage, rng)]
         rows.sort(key=lambda row: (len(row[0]), len(row[1])))
         size = -(-len(rows) // self.sampling.groups)
         return [self._group(rows[start : start + size]) for start in range(0, len(rows), size)]
@@ -121,10 +126,10 @@ class Batches(Dataset):
     def _row(self, question: Question, picture: int) -> Row:
         return label_ids(question, self.processor), prompt_ids(question, self.processor), picture
 
-    def _questions(self, scene: Scene, rng: random.Random) -> list[Question]:
-        tasks = tasks_of(scene)
+    def _questions(self, scene: Scene, stage: Stage, rng: random.Random) -> list[Question]:
+        tasks, weights = tasks_of(scene), WEIGHTS | dict.fromkeys(WORD_TASKS, stage.reading)
         # The k largest of u^(1/w) are a weighted sample without repetition (Efraimidis and Spirakis, 2006).
-        tasks.sort(key=lambda task: -(rng.random() ** (1 / WEIGHTS.get(task, 1.0))))
+        tasks.sort(key=lambda task: -(rng.random() ** (1 / weights.get(task, 1.0))))
         return [ask(scene, task, rng) for task in tasks[: self.sampling.questions]]
 
     def _group(self, rows: list[Row]) -> Group:

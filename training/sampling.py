@@ -73,13 +73,13 @@ def _canvas(rng: random.Random) -> tuple[int, int]:
 
 
 def _texts(rng: random.Random, limits: Limits) -> list[str]:
-    count = rng.choices(range(limits.words + 1), [3, 6, 6][: limits.words + 1])[0]
+    count = rng.choices(range(limits.words + 1), [1, 6, 6][: limits.words + 1])[0]
     return rng.sample(WORDS, count)
 
 
 def _word(rng: random.Random, side: int, text: str) -> Word:
     """A word at the canvas's corner, still to be placed."""
-    font_size = round(side * rng.triangular(*FONT_SIZE_FRACTIONS, FONT_SIZE_FRACTIONS[0]))
+    font_size = round(side * rng.uniform(*FONT_SIZE_FRACTIONS))
     left, top, right, bottom = ImageFont.load_default(font_size).getbbox(text)
     return Word(text, font_size, Box(0, 0, int(right - left), int(bottom - top)))
 

@@ -16,9 +16,24 @@ COLOURS = {
     "purple": (140, 45, 170),
     "orange": (250, 130, 20),
 }
-BACKGROUNDS = {"white": (255, 255, 255), "gray": (200, 200, 200), "black": (15, 15, 15)}
+BACKGROUNDS = {"white": (255, 255, 255), "gray": (135, 135, 135), "black": (15, 15, 15)}
 INK = {"white": (0, 0, 0), "gray": (0, 0, 0), "black": (255, 255, 255)}
-WORDS = ("OPEN", "EXIT", "STOP", "CAFE", "SALE", "TAXI", "MENU", "PARK", "ZOO", "NEWS", "BANK", "FISH", "MUSIC", "BOOK")
+WORDS = (
+    "OPEN",
+    "EXIT",
+    "STOP",
+    "CAFE",
+    "SALE",
+    "TAXI",
+    "MENU",
+    "PARK",
+    "ZOO",
+    "NEWS",
+    "BANK",
+    "FISH",
+    "MUSIC",
+    "BOOK",
+)
 BINS = 1000
 
 

@@ -67,7 +67,12 @@ def _official_structure(model: dict) -> dict:
         "padding": None,
         "added_tokens": [_added_token(token, index) for token, index in added.items()],
         "normalizer": None,
-        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "pre_tokenizer": {
+            "type": "ByteLevel",
+            "add_prefix_space": False,
+            "trim_offsets": True,
+            "use_regex": True,
+        },
         "post_processor": {
             "type": "RobertaProcessing",
             "sep": ["</s>", vocabulary["</s>"]],

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import Florence2Processor
 from transformers.utils import logging as library_logging
 
-from training.batches import Batch, Batches, Sampling
+from training.batches import Batch, Batches, Sampling, Stage
 from training.evaluate import CHECKPOINT, RUNS, brief_report
 from training.export import export_checkpoint, write_processor
 from training.losses import Locations, answer_losses
@@ -39,16 +39,22 @@ class Plan:
     A text token weighs `text_weight` times a location token: there are fewer of them, and words are learned last.
     """
 
-    steps: int = 2900
+    steps: int = 2650
     peak: float = 1e-3
     warmup: int = 200
-    cooldown: int = 700
+    cooldown: int = 600
     average_decay: float = 0.995
     clip: float = 1.0
     sigma_first: float = 25.0
     sigma_last: float = 3.0
-    sigma_steps: int = 1600
-    curriculum: tuple[tuple[int, Limits], ...] = ((0, Limits(1, 1)), (400, Limits(2, 2)), (700, Limits(3, 2)))
+    sigma_steps: int = 2400
+    curriculum: tuple[Stage, ...] = (
+        Stage(0, Limits(1, 1)),
+        Stage(400, Limits(2, 2)),
+        Stage(700, Limits(3, 2)),
+        Stage(1100, Limits(1, 1), reading=15.0),
+        Stage(1400, Limits(3, 2)),
+    )
     sampling: Sampling = field(default_factory=Sampling)
     text_weight: float = 3.0
     seed: int = 0
@@ -173,7 +179,10 @@ def prepare_tokenizer(folder: Path) -> Tokenizer:
     if not path.exists():
         # The prompts are the processor's, which needs a tokenizer to be asked for them.
         processor = write_processor(train_tokenizer([], scenes=1), folder)
-        prompts = [*processor.task_prompts_without_inputs.values(), *processor.task_prompts_with_input.values()]
+        prompts = [
+            *processor.task_prompts_without_inputs.values(),
+            *processor.task_prompts_with_input.values(),
+        ]
         write_processor(train_tokenizer(prompts), folder)
     return Tokenizer.from_file(str(path))
 

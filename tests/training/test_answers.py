@@ -3,7 +3,15 @@ import random
 import numpy as np
 import pytest
 
-from training.answers import TASKS, WORD_TASKS, ask, caption, detailed_caption, more_detailed_caption, tasks_of
+from training.answers import (
+    TASKS,
+    WORD_TASKS,
+    ask,
+    caption,
+    detailed_caption,
+    more_detailed_caption,
+    tasks_of,
+)
 from training.batches import label_ids
 from training.demo import demo_scene
 from training.evaluate import score
@@ -39,7 +47,9 @@ def near(found, true, scene):
 
 
 def parse(processor, scene, task, answer):
-    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
+    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[
+        task
+    ]
 
 
 def test_captions_tell_more_and_more():
@@ -76,7 +86,9 @@ def test_words_parse_back_to_the_scene(processor):
     for scene in SCENES:
         if not scene.words:
             continue
-        answer = parse(processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer)
+        answer = parse(
+            processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer
+        )
         assert answer["labels"] == [word.text for word in scene.words]
         quads = sorted([*quad[:2], *quad[4:6]] for quad in answer["quad_boxes"])
         assert near(quads, boxes_of(scene.words), scene)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from training.answers import ask
-from training.batches import Batches, Sampling, picture_pixels, prompt_ids
+from training.batches import Batches, Sampling, Stage, picture_pixels, prompt_ids
 from training.model import IMAGE_TOKENS
 from training.sampling import Limits, sample_scene
 from training.scenes import draw
@@ -14,7 +14,7 @@ FAST = Sampling(scenes=4, questions=3, groups=2)
 
 def batches(processor, tmp_path):
     processor.save_pretrained(tmp_path)
-    return Batches(str(tmp_path), FAST, [(0, Limits(1, 1)), (10, Limits(3, 2))])
+    return Batches(str(tmp_path), FAST, [Stage(0, Limits(1, 1)), Stage(10, Limits(3, 2))])
 
 
 def test_pictures_are_prepared_exactly_as_at_inference(processor):
