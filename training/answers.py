@@ -113,9 +113,7 @@ def _description(shape: Shape) -> str:
 
 def _boxes(scene: Scene, groups: dict[str, list[Shape]]) -> str:
     """Every name followed by its group's boxes."""
-    return "".join(
-        name + "".join(box_tokens(shape.box, scene) for shape in group) for name, group in groups.items()
-    )
+    return "".join(name + "".join(box_tokens(shape.box, scene) for shape in group) for name, group in groups.items())
 
 
 def _plain(answer: Callable[[Scene], str]) -> Asker:
@@ -152,9 +150,7 @@ def _ask_polygon(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def _ask_category(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    names = [(shape.box, shape.label) for shape in scene.shapes] + [
-        (word.box, "text") for word in scene.words
-    ]
+    names = [(shape.box, shape.label) for shape in scene.shapes] + [(word.box, "text") for word in scene.words]
     box, name = rng.choice(names)
     return box_tokens(box, scene), name
 
@@ -177,9 +173,7 @@ ASKERS: dict[str, Asker] = {
     "<MORE_DETAILED_CAPTION>": _plain(more_detailed_caption),
     "<OD>": _plain(lambda scene: _boxes(scene, grouped(scene.shapes, _label))),
     "<DENSE_REGION_CAPTION>": _plain(lambda scene: _boxes(scene, grouped(scene.shapes, _description))),
-    "<REGION_PROPOSAL>": _plain(
-        lambda scene: "".join(box_tokens(shape.box, scene) for shape in scene.shapes)
-    ),
+    "<REGION_PROPOSAL>": _plain(lambda scene: "".join(box_tokens(shape.box, scene) for shape in scene.shapes)),
     "<CAPTION_TO_PHRASE_GROUNDING>": _ask_grounding,
     "<REFERRING_EXPRESSION_SEGMENTATION>": _ask_expression,
     "<REGION_TO_SEGMENTATION>": _ask_polygon,
@@ -187,9 +181,7 @@ ASKERS: dict[str, Asker] = {
     "<REGION_TO_CATEGORY>": _ask_category,
     "<REGION_TO_DESCRIPTION>": _ask_description,
     "<OCR>": _plain(lambda scene: " ".join(word.text for word in scene.words)),
-    "<OCR_WITH_REGION>": _plain(
-        lambda scene: "".join(w.text + quad_tokens(w.box, scene) for w in scene.words)
-    ),
+    "<OCR_WITH_REGION>": _plain(lambda scene: "".join(w.text + quad_tokens(w.box, scene) for w in scene.words)),
     "<REGION_TO_OCR>": _ask_word,
 }
 TASKS = tuple(ASKERS)

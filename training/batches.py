@@ -96,9 +96,7 @@ class Stage:
 class Batches(Dataset):
     """The batches of a run, `workers` for every step; the same index always gives the same batch."""
 
-    def __init__(
-        self, folder: str, sampling: Sampling, curriculum: Sequence[Stage], workers: int = 1
-    ) -> None:
+    def __init__(self, folder: str, sampling: Sampling, curriculum: Sequence[Stage], workers: int = 1) -> None:
         self.processor = Florence2Processor.from_pretrained(folder)
         self.sampling = sampling
         self.curriculum = curriculum

@@ -124,9 +124,7 @@ def score(scene: Scene, question: Question, answer: str, processor: Florence2Pro
 
 
 def _parsed(scene: Scene, task: str, answer: str, processor: Florence2Processor) -> dict:
-    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[
-        task
-    ]
+    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
 
 
 def _found(scene: Scene, task: str, answer: str, processor: Florence2Processor) -> Found:
@@ -138,9 +136,7 @@ def _found(scene: Scene, task: str, answer: str, processor: Florence2Processor) 
     return Found(parsed.get("labels", parsed.get("bboxes_labels")), parsed["bboxes"])
 
 
-def _segmentation_score(
-    scene: Scene, question: Question, answer: str, processor: Florence2Processor
-) -> Score:
+def _segmentation_score(scene: Scene, question: Question, answer: str, processor: Florence2Processor) -> Score:
     """The answer's polygons against the truth's, both filled at the scene's size."""
     masks = []
     for text in (question.answer, answer):

@@ -113,9 +113,7 @@ def answer_logits(
     """
     config = model.config.text_config
     embeddings = torch.cat([image_embeddings, model.get_input_embeddings()(prompt_ids)], dim=1)
-    mask = torch.cat(
-        [prompt_ids.new_ones(image_embeddings.shape[:2]), (prompt_ids != config.pad_token_id).long()], 1
-    )
+    mask = torch.cat([prompt_ids.new_ones(image_embeddings.shape[:2]), (prompt_ids != config.pad_token_id).long()], 1)
     start = label_ids.new_full((len(label_ids), 1), config.decoder_start_token_id)
     outputs = model.model.language_model(
         inputs_embeds=embeddings,

@@ -25,9 +25,7 @@ class Run:
         parts = {
             "model.safetensors": lambda path: save_file(dict(self.model.named_parameters()), path),
             "average.safetensors": lambda path: save_file(self.average.weights, path),
-            "optimizers.pt": lambda path: torch.save(
-                {"step": step, "states": self.optimizers.state_dict()}, path
-            ),
+            "optimizers.pt": lambda path: torch.save({"step": step, "states": self.optimizers.state_dict()}, path),
         }
         draft = self.folder / "draft"
         draft.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ from florence2_engine.tokenizer import PromptTokenizer
 
 from tests.conftest import DEMO_CHECKPOINT
 from tests.reference import TASKS, Question, Reference, png
-from training.scenes import draw, sample_scene
+from training.sampling import sample_scene
+from training.scenes import draw
 
 OPTIONS = [
     {"max_new_tokens": 120},

@@ -13,7 +13,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.reference import TASKS, png
 from tests.server.conftest import ask, tensors
-from training.scenes import draw, sample_scene
+from training.sampling import sample_scene
+from training.scenes import draw
 
 LONG = GenerationOptions(min_new_tokens=900, no_repeat_ngram_size=0)
 GRID_SEEDS = range(20, 24)

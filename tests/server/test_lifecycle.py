@@ -15,7 +15,8 @@ from serve import REPOSITORY, Ports, ServerError, TritonServer
 
 from tests.reference import png
 from tests.server.conftest import START_SECONDS, ask, children_of
-from training.scenes import draw, sample_scene
+from training.sampling import sample_scene
+from training.scenes import draw
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps what it shares with its stub
 STOP_SECONDS = 30

@@ -15,7 +15,8 @@ from tritonclient.utils import InferenceServerException
 
 from tests.reference import REGION, TASKS, png
 from tests.server.conftest import CALL_SECONDS, ask, tensors
-from training.scenes import draw, sample_scene
+from training.sampling import sample_scene
+from training.scenes import draw
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,7 @@ def near(found, true, scene):
 
 
 def parse(processor, scene, task, answer):
-    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[
-        task
-    ]
+    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
 
 
 def test_captions_tell_more_and_more():
@@ -86,9 +84,7 @@ def test_words_parse_back_to_the_scene(processor):
     for scene in SCENES:
         if not scene.words:
             continue
-        answer = parse(
-            processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer
-        )
+        answer = parse(processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer)
         assert answer["labels"] == [word.text for word in scene.words]
         quads = sorted([*quad[:2], *quad[4:6]] for quad in answer["quad_boxes"])
         assert near(quads, boxes_of(scene.words), scene)

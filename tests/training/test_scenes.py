@@ -64,9 +64,7 @@ def test_a_curriculum_can_ask_for_emptier_scenes():
     assert not any(scene.words for scene in scenes)
 
 
-@pytest.mark.parametrize(
-    ("pixel", "side", "expected"), [(0, 640, 0), (320, 640, 500), (640, 640, 999), (-3, 640, 0)]
-)
+@pytest.mark.parametrize(("pixel", "side", "expected"), [(0, 640, 0), (320, 640, 500), (640, 640, 999), (-3, 640, 0)])
 def test_bins_are_thousandths_cut_at_the_ends(pixel, side, expected):
     assert bin_of(pixel, side) == expected
 

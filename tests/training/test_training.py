@@ -38,9 +38,7 @@ def test_logits_are_those_of_the_whole_model(model, processor):
         found = answer_logits(model, images, prompt, labels)
         front = torch.full((2, IMAGE_TOKENS), processor.image_token_id)
         ids = torch.cat([front, prompt], dim=1)
-        expected = model(
-            input_ids=ids, pixel_values=pixels, attention_mask=(ids != 1).long(), labels=labels
-        ).logits
+        expected = model(input_ids=ids, pixel_values=pixels, attention_mask=(ids != 1).long(), labels=labels).logits
     torch.testing.assert_close(found, expected)
 
 

@@ -1,0 +1,108 @@
+"""The typed clients against a real tritonserver: every method's answer is what Hugging Face's model says, decoded."""
+
+import asyncio
+import io
+
+import florence2
+import numpy as np
+import PIL.Image
+import pytest
+
+from tests.reference import png
+from training.sampling import sample_scene
+from training.scenes import draw
+
+REGION = (20.0, 30.0, 150.5, 140.0)
+BOX = {"x_min": 20.0, "y_min": 30.0, "x_max": 150.5, "y_max": 140.0}
+OPTIONS = {"max_new_tokens": 200}
+METHODS = [
+    ("caption", (), {"caption": {}}),
+    ("caption", ("detailed",), {"detailed_caption": {}}),
+    ("caption", ("paragraph",), {"more_detailed_caption": {}}),
+    ("detect", (), {"object_detection": {}}),
+    ("describe_regions", (), {"dense_region_caption": {}}),
+    ("propose_regions", (), {"region_proposal": {}}),
+    ("ground", ("A red circle.",), {"phrase_grounding": {"caption": "A red circle."}}),
+    ("detect_open_vocabulary", ("red circle",), {"open_vocabulary_detection": {"query": "red circle"}}),
+    ("segment", ("red circle",), {"referring_expression_segmentation": {"expression": "red circle"}}),
+    ("segment_region", (REGION,), {"region_to_segmentation": {"region": BOX}}),
+    ("classify_region", (REGION,), {"region_to_category": {"region": BOX}}),
+    ("describe_region", (REGION,), {"region_to_description": {"region": BOX}}),
+    ("read_region", (REGION,), {"region_to_ocr": {"region": BOX}}),
+    ("read_text", (), {"ocr": {}}),
+    ("read_text_regions", (), {"ocr_with_region": {}}),
+    ("generate", ("How many circles?",), {"free_prompt": {"text": "How many circles?"}}),
+]
+
+
+@pytest.fixture(scope="module")
+def picture() -> PIL.Image.Image:
+    return draw(sample_scene(31))
+
+
+@pytest.fixture(scope="module")
+def expected(reference, picture) -> list[florence2.Result]:
+    questions = [reference.question(png(picture), task, OPTIONS) for _, _, task in METHODS]
+    tasks = [next(iter(task)) for _, _, task in METHODS]
+    tokens = {task.name: task.token for task in florence2.TASKS}
+    return [
+        florence2.decode(tokens.get(task, ""), reference.text(question), picture.size)
+        for task, question in zip(tasks, questions, strict=True)
+    ]
+
+
+def test_every_method_gives_the_models_answer(server, picture, expected):
+    with florence2.Client(server.grpc_url) as client:
+        answers = [getattr(client, method)(picture, *arguments, **OPTIONS) for method, arguments, _ in METHODS]
+    assert answers == expected
+
+
+def test_every_method_awaited_together_gives_the_models_answer(server, picture, expected):
+    async def ask_all() -> list[florence2.Result]:
+        async with florence2.AsyncClient(server.grpc_url) as client:
+            calls = [getattr(client, method)(picture, *arguments, **OPTIONS) for method, arguments, _ in METHODS]
+            return await asyncio.gather(*calls)
+
+    assert asyncio.run(ask_all()) == expected
+
+
+def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(server, picture, tmp_path):
+    path = tmp_path / "scene.png"
+    picture.save(path)
+    with florence2.Client(server.grpc_url) as client:
+        answers = [client.detect(image) for image in (path, path.read_bytes(), picture, np.asarray(picture))]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_coordinates_are_those_of_the_image_as_displayed(server, picture):
+    """A camera held upright stores the image lying; what a viewer shows is what coordinates are about."""
+    turned = picture.transpose(PIL.Image.Transpose.ROTATE_90)
+    exif = turned.getexif()
+    exif[0x0112] = 6  # display by turning 90 degrees clockwise
+    file = io.BytesIO()
+    turned.save(file, "PNG", exif=exif)
+    with florence2.Client(server.grpc_url) as client:
+        answer = client.run(file.getvalue(), florence2.v1.TaskRequest(object_detection={}))
+        assert answer.image_size == picture.size
+        assert answer.result == client.detect(picture)
+
+
+def test_errors_are_typed(server, picture):
+    with florence2.Client(server.grpc_url) as client:
+        with pytest.raises(florence2.errors.InvalidArgumentError, match=r"region.*expected"):
+            client.read_region(picture, (0, 0, picture.width + 1, 5))
+        with pytest.raises(florence2.errors.InvalidArgumentError, match="IMAGE"):
+            client.detect(b"not an image")
+        with pytest.raises(florence2.errors.DeadlineExceededError):
+            client.read_text(picture, min_new_tokens=900, timeout=0.3)
+        with pytest.raises(florence2.TruncatedAnswerError):
+            client.detect(picture, max_new_tokens=4)
+
+
+def test_a_wrong_model_and_a_dead_server_are_typed_too(server, picture):
+    with florence2.Client(server.grpc_url, model="florence3") as client:
+        assert not client.is_ready()
+        with pytest.raises(florence2.errors.ServerError, match="NOT_FOUND"):
+            client.detect(picture)
+    with florence2.Client("localhost:1", timeout=5) as client, pytest.raises(florence2.errors.UnavailableError):
+        client.detect(picture)
