@@ -9,14 +9,13 @@ import random
 from pathlib import Path
 
 import torch
-from PIL import ImageFont
 from rich.console import Console
 from rich.table import Table
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
 from training.answers import ask, tasks_of
 from training.evaluate import CHECKPOINT, ROOT, Examiner, score
-from training.scenes import Box, Scene, Shape, Word, draw
+from training.scenes import Box, Scene, Shape, Word, draw, ink_box
 
 PICTURE = ROOT / "examples" / "scene.png"
 
@@ -37,9 +36,8 @@ def demo_scene() -> Scene:
 
 
 def _word(text: str, font_size: int, corner: tuple[int, int]) -> Word:
-    left, top, right, bottom = ImageFont.load_default(font_size).getbbox(text)
-    x, y = corner
-    return Word(text, font_size, Box(x, y, x + int(right - left), y + int(bottom - top)))
+    ink, (x, y) = ink_box(text, font_size), corner
+    return Word(text, font_size, Box(x, y, x + ink.right - ink.left, y + ink.bottom - ink.top))
 
 
 def answers_table(checkpoint: Path) -> Table:

@@ -19,7 +19,7 @@ class Optimizers:
         matrices, others = _split(model)
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
-            torch.optim.Muon(matrices, weight_decay=0.0, momentum=0.95),
+            torch.optim.Muon(matrices, weight_decay=0.1, momentum=0.95),
         ]
 
     def step(self, rate: float) -> None:

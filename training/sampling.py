@@ -14,9 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
-from PIL import ImageFont
-
-from training.scenes import BACKGROUNDS, COLOURS, KINDS, WORDS, Box, Scene, Shape, Word, bin_of, zone
+from training.scenes import BACKGROUNDS, COLOURS, KINDS, WORDS, Box, Scene, Shape, Word, bin_of, ink_box, zone
 
 MARGIN_FRACTION = 0.02
 FONT_SIZE_FRACTIONS = (0.18, 0.36)
@@ -80,8 +78,8 @@ def _texts(rng: random.Random, limits: Limits) -> list[str]:
 def _word(rng: random.Random, side: int, text: str) -> Word:
     """A word at the canvas's corner, still to be placed."""
     font_size = round(side * rng.uniform(*FONT_SIZE_FRACTIONS))
-    left, top, right, bottom = ImageFont.load_default(font_size).getbbox(text)
-    return Word(text, font_size, Box(0, 0, int(right - left), int(bottom - top)))
+    ink = ink_box(text, font_size)
+    return Word(text, font_size, Box(0, 0, ink.right - ink.left, ink.bottom - ink.top))
 
 
 def _shapes(rng: random.Random, side: int, limits: Limits) -> list[Shape]:

@@ -117,10 +117,22 @@ def draw(scene: Scene) -> Image.Image:
     for shape in scene.shapes:
         _draw_shape(canvas, shape)
     for word in scene.words:
-        font = ImageFont.load_default(word.font_size)
-        left, top, _, _ = font.getbbox(word.text)
-        canvas.text((word.box.left - left, word.box.top - top), word.text, INK[scene.background], font)
+        ink = ink_box(word.text, word.font_size)
+        origin = (word.box.left - ink.left, word.box.top - ink.top)
+        font, stroke = ImageFont.load_default(word.font_size), stroke_width(word.font_size)
+        canvas.text(origin, word.text, INK[scene.background], font, stroke_width=stroke)
     return image
+
+
+def stroke_width(font_size: int) -> int:
+    """By how much letters are drawn bolder, in pixels: thin ones all but vanish at the model's 128 pixels."""
+    return max(1, round(0.035 * font_size))
+
+
+def ink_box(text: str, font_size: int) -> Box:
+    """The bounding box of a text drawn at (0, 0), as the font measures it."""
+    corners = ImageFont.load_default(font_size).getbbox(text, stroke_width=stroke_width(font_size))
+    return Box(*map(int, corners))
 
 
 def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape) -> None:

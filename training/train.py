@@ -39,21 +39,20 @@ class Plan:
     A text token weighs `text_weight` times a location token: there are fewer of them, and words are learned last.
     """
 
-    steps: int = 2650
+    steps: int = 1650
     peak: float = 1e-3
-    warmup: int = 200
-    cooldown: int = 600
+    warmup: int = 100
+    cooldown: int = 500
     average_decay: float = 0.995
     clip: float = 1.0
-    sigma_first: float = 25.0
+    sigma_first: float = 20.0
     sigma_last: float = 3.0
-    sigma_steps: int = 2400
+    sigma_steps: int = 1200
     curriculum: tuple[Stage, ...] = (
-        Stage(0, Limits(1, 1)),
-        Stage(400, Limits(2, 2)),
-        Stage(700, Limits(3, 2)),
-        Stage(1100, Limits(1, 1), reading=15.0),
-        Stage(1400, Limits(3, 2)),
+        # Words first: once the tower is tuned to colours, it hardly sees them.
+        Stage(0, Limits(1, 1), reading=1000.0),
+        Stage(300, Limits(2, 2), reading=6.0),
+        Stage(500, Limits(3, 2)),
     )
     sampling: Sampling = field(default_factory=Sampling)
     text_weight: float = 3.0

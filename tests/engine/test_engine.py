@@ -177,3 +177,13 @@ def test_closing_fails_what_is_under_way(runner):
     for request in requests:
         with pytest.raises(EngineClosedError):
             request.future.result(WAIT)
+
+
+def test_a_closed_engine_answers_at_once_that_it_is_closed(runner):
+    engine = Engine(runner, Scheduler(slots=1, prefill_batch=1))
+    engine.start()
+    engine.close()
+    late = request_of(2)
+    engine.submit(late)
+    with pytest.raises(EngineClosedError):
+        late.future.result(WAIT)

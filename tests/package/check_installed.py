@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import re
 
 import florence2
 import numpy as np
@@ -11,9 +12,9 @@ ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tritonclient"}
 
 
 def brought_by(package: str) -> set[str]:
-    """Names of a package's own requirements, extras apart."""
+    """Names of a package's own requirements."""
     requirements = importlib.metadata.requires(package) or []
-    return {requirement.split(">")[0].split("[")[0].strip() for requirement in requirements}
+    return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
 
 
 def main() -> None:

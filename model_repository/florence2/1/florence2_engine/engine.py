@@ -40,7 +40,10 @@ class Engine:
 
     def submit(self, request: Request) -> None:
         """Queue a request. Its future ends with an Answer, an exception, or cancelled."""
-        self._inbox.put(request)
+        if self._open:
+            self._inbox.put(request)
+        else:
+            self._fail([request], EngineClosedError("the engine was stopped"))
 
     def close(self) -> None:
         """Stop the loop; what is under way ends with EngineClosedError."""
@@ -48,12 +51,17 @@ class Engine:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._open:
+        try:
+            while self._open:
+                self._receive()
+                self._drop_cancelled()
+                self._prefill()
+                self._decode()
+        finally:  # also when the loop itself is at fault: nobody may wait for an engine that is not there
+            self._open = False
             self._receive()
-            self._drop_cancelled()
-            self._prefill()
-            self._decode()
-        self._fail([*self._scheduler.waiting, *self._scheduler.running], EngineClosedError("the engine was stopped"))
+            left = [*self._scheduler.waiting, *self._scheduler.running]
+            self._fail(left, EngineClosedError("the engine was stopped"))
 
     def _receive(self) -> None:
         """Take what has come; sleep until something comes if there is nothing else to do."""
