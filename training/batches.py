@@ -19,8 +19,11 @@ from training.answers import WORD_TASKS, Question, ask, tasks_of
 from training.sampling import TRAINING_SEEDS, Limits, sample_scene
 from training.scenes import Scene, draw
 
-# Tasks with locations in their answers, or with much to say, are asked more often; those about words by the stage.
+# Tasks with locations in their answers, or with much to say or to count, are asked more often; those about words by
+# the stage.
 WEIGHTS = {
+    "<CAPTION>": 4.0,
+    "<DETAILED_CAPTION>": 2.0,
     "<OD>": 2.0,
     "<DENSE_REGION_CAPTION>": 2.0,
     "<MORE_DETAILED_CAPTION>": 2.0,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,4 +81,6 @@ def export_checkpoint(model: Florence2ForConditionalGeneration, tokenizer: Token
         half.save_pretrained(draft)
         write_processor(tokenizer, draft)
         for file in draft.iterdir():
-            shutil.move(file, folder / file.name)
+            # safetensors makes its file readable to its owner alone.
+            file.chmod(0o644)
+            file.replace(folder / file.name)

@@ -32,10 +32,11 @@ Item = TypeVar("Item", Shape, Word)
 
 @dataclass(frozen=True)
 class Limits:
-    """How full a scene may be: a curriculum starts with less than the defaults."""
+    """How full a scene may be, and how likely a shape is to repeat the first one's label; a curriculum varies them."""
 
     shapes: int = 3
     words: int = 2
+    repeats: float = 0.15
 
 
 def sample_scene(seed: int, limits: Limits = Limits()) -> Scene:
@@ -88,7 +89,7 @@ def _shapes(rng: random.Random, side: int, limits: Limits) -> list[Shape]:
     # Fuller scenes are turned down more often, so they are tried more often.
     for _ in range(rng.choices(range(1, limits.shapes + 1), [4, 5, 8][: limits.shapes])[0]):
         kind, colour, size = rng.choice(KINDS), rng.choice(list(COLOURS)), rng.choice(list(SIZE_FRACTIONS))
-        if shapes and rng.random() < 0.2:
+        if shapes and rng.random() < limits.repeats:
             kind, colour = shapes[0].kind, shapes[0].colour
         length = round(side * rng.uniform(*SIZE_FRACTIONS[size]))
         shapes.append(Shape(kind, colour, size, Box(0, 0, length, length)))

@@ -16,8 +16,8 @@ COLOURS = {
     "purple": (140, 45, 170),
     "orange": (250, 130, 20),
 }
-BACKGROUNDS = {"white": (255, 255, 255), "gray": (135, 135, 135), "black": (15, 15, 15)}
-INK = {"white": (0, 0, 0), "gray": (0, 0, 0), "black": (255, 255, 255)}
+BACKGROUNDS = {"white": (255, 255, 255), "gray": (150, 150, 150)}
+INK = (0, 0, 0)
 WORDS = (
     "OPEN",
     "EXIT",
@@ -120,7 +120,7 @@ def draw(scene: Scene) -> Image.Image:
         ink = ink_box(word.text, word.font_size)
         origin = (word.box.left - ink.left, word.box.top - ink.top)
         font, stroke = ImageFont.load_default(word.font_size), stroke_width(word.font_size)
-        canvas.text(origin, word.text, INK[scene.background], font, stroke_width=stroke)
+        canvas.text(origin, word.text, INK, font, stroke_width=stroke)
     return image
 
 

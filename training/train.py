@@ -39,10 +39,10 @@ class Plan:
     A text token weighs `text_weight` times a location token: there are fewer of them, and words are learned last.
     """
 
-    steps: int = 1650
+    steps: int = 2500
     peak: float = 1e-3
     warmup: int = 100
-    cooldown: int = 500
+    cooldown: int = 300
     average_decay: float = 0.995
     clip: float = 1.0
     sigma_first: float = 20.0
@@ -51,8 +51,10 @@ class Plan:
     curriculum: tuple[Stage, ...] = (
         # Words first: once the tower is tuned to colours, it hardly sees them.
         Stage(0, Limits(1, 1), reading=1000.0),
-        Stage(300, Limits(2, 2), reading=6.0),
-        Stage(500, Limits(3, 2)),
+        Stage(450, Limits(2, 2), reading=6.0),
+        Stage(600, Limits(3, 2)),
+        # Counting comes last.
+        Stage(1200, Limits(3, 2, repeats=0.5)),
     )
     sampling: Sampling = field(default_factory=Sampling)
     text_weight: float = 3.0
