@@ -144,7 +144,11 @@ class TritonServer:
 
     def start(self) -> None:
         """Start the process; it is not ready yet."""
-        installation = find_installation(Path(self._scratch.name))
+        scratch = Path(self._scratch.name)
+        installation = find_installation(scratch)
+        # Triton takes every folder of a repository for a model, also a __pycache__ beside this file.
+        (scratch / "models").mkdir()
+        (scratch / "models" / "florence2").symlink_to(REPOSITORY / "florence2")
         self._process = subprocess.Popen(
             [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)],
             env=installation.environment(self._environment),
@@ -214,7 +218,7 @@ class TritonServer:
 
     def _flags(self, installation: Installation) -> list[str]:
         flags = [
-            f"--model-repository={REPOSITORY}",
+            f"--model-repository={Path(self._scratch.name) / 'models'}",
             f"--backend-directory={installation.home / 'backends'}",
             "--model-control-mode=none",
             "--strict-readiness=true",

@@ -109,3 +109,9 @@ def wait_until_ready(port: int) -> None:
                 pass
             time.sleep(0.1)
     raise AssertionError("not ready in time")
+
+
+def test_a_stray_folder_in_the_repository_is_no_model(start_server):
+    stray = REPOSITORY / "__pycache__"  # what importing serve.py leaves there
+    stray.mkdir(exist_ok=True)
+    assert start_server(FLORENCE2_SLOTS="1").is_ready()
