@@ -43,4 +43,6 @@ def _engine_config(args: dict[str, str]) -> EngineConfig:
     parameters = {name: value["string_value"] for name, value in model_config["parameters"].items()}
     if args["model_instance_kind"] == "GPU" and parameters.get("device") == "auto":
         parameters["device"] = f"cuda:{args['model_instance_device_id']}"
-    return EngineConfig.from_strings(settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve()))
+    return EngineConfig.from_strings(
+        settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve())
+    )
