@@ -33,11 +33,15 @@ TASKS = [
 
 @dataclass(frozen=True)
 class Question:
-    """A task about an image with options, and what Hugging Face answers."""
+    """A task about an image with options, and what Hugging Face answers.
+
+    `narrowest_lead` is the least by which a token's score led the next best one's, over all steps.
+    """
 
     image: bytes
     request: TaskRequest
     expected: list[int]
+    narrowest_lead: float
 
 
 class Reference:
@@ -54,8 +58,12 @@ class Reference:
         options = {"max_new_tokens": 1024, **options}
         if options.pop("suppress_bos", False):
             options["bad_words_ids"] = [[self.processor.tokenizer.bos_token_id]]
-        ids = self.model.generate(**inputs, num_beams=1, early_stopping=False, **options)
-        return Question(image, request, ids[0].tolist())
+        generated = self.model.generate(
+            **inputs, num_beams=1, early_stopping=False, output_scores=True, return_dict_in_generate=True, **options
+        )
+        best_two = torch.stack([scores[0].topk(2).values for scores in generated.scores])
+        lead = float((best_two[:, 0] - best_two[:, 1]).min())
+        return Question(image, request, generated.sequences[0].tolist(), lead)
 
     def text(self, question: Question) -> str:
         """The expected answer in words, special tokens kept."""

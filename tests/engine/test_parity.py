@@ -22,6 +22,8 @@ from tests.reference import TASKS, Question, Reference, png
 from training.sampling import sample_scene
 from training.scenes import draw
 
+ROUNDING = 1e-5  # fp32 scores of size 10, added up in another order
+
 OPTIONS = [
     {"max_new_tokens": 120},
     {"max_new_tokens": 1},
@@ -68,7 +70,11 @@ def questions(folder) -> list[Question]:
     reference = Reference(folder)
     images = [png(draw(sample_scene(seed))) for seed in range(4)] + [png(_noise())]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 50)
-    return [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
+    asked = [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
+    # Random weights come to ties: where two tokens are a rounding error apart, no order of additions is the right one.
+    decided = [question for question in asked if question.narrowest_lead > ROUNDING]
+    assert len(decided) >= 45, "a tie is the exception"
+    return decided
 
 
 @pytest.mark.parametrize("slots", [1, 4, 16])
