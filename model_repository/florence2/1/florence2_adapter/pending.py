@@ -20,6 +20,10 @@ class PendingRequest:
         self._request = request
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
+        # Triton frees what `is_cancelled` looks at when the answer is sent, and dies of looking at it afterwards:
+        # asking and answering exclude each other.
+        self._in_triton = threading.Lock()
+        self._sent = False
         self._answered = False
         self._calls: list[EngineCall] = []
         self._responses: list[bytes | None] = []
@@ -68,8 +72,11 @@ class PendingRequest:
 
     def cancelled_by_caller(self) -> bool:
         """Ask Triton whether the caller has left. A round trip to the server process."""
-        cancelled: bool = self._request.is_cancelled()
+        with self._in_triton:
+            cancelled: bool = not self._sent and self._request.is_cancelled()
         return cancelled
 
     def _send(self, response: Any) -> None:
-        self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        with self._in_triton:
+            self._sent = True
+            self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
