@@ -1,10 +1,11 @@
 from florence2.v1 import geometry_pb2 as _geometry_pb2
 from florence2.v1 import results_pb2 as _results_pb2
 from florence2.v1 import tasks_pb2 as _tasks_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -106,7 +107,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., queue_milliseconds: _Optional[float] = ..., encode_milliseconds: _Optional[float] = ..., decode_milliseconds: _Optional[float] = ..., image_embedding_cached: _Optional[bool] = ...) -> None: ...
 
 class TaskResponse(_message.Message):
-    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions")
+    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions", "token_log_probabilities", "token_ends")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +116,8 @@ class TaskResponse(_message.Message):
     DETECTIONS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTATION_FIELD_NUMBER: _ClassVar[int]
     TEXT_REGIONS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
     text: str
     image_size: _geometry_pb2.ImageSize
     finish_reason: FinishReason
@@ -123,4 +126,6 @@ class TaskResponse(_message.Message):
     detections: _results_pb2.Detections
     segmentation: _results_pb2.Segmentation
     text_regions: _results_pb2.TextRegions
-    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ...) -> None: ...
+    token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    token_ends: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ...) -> None: ...
