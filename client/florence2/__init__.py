@@ -14,6 +14,8 @@ Without a server, for those who run the model themselves:
     sentence = florence2.expand_prompt(prompt)                      # "Locate the objects with …"
     found = florence2.decode("<OD>", generated_text, (640, 480))    # Detections
 
+With `florence2.TokenScores` of the generated tokens, `decode` also says how sure the model was, as the client does.
+
 Coordinates are pixels of the image as displayed. The messages of the wire are in `florence2.v1`; some have
 the names of the results here, which are dataclasses over numpy arrays. `florence2.messages` converts.
 """
@@ -24,6 +26,7 @@ from florence2 import errors, v1
 from florence2.drawing import draw
 from florence2.parsing import decode
 from florence2.results import Detections, Result, Segmentation, Text, TextRegions
+from florence2.scores import TokenScores
 from florence2.tasks import TASKS, Task, expand_prompt, render_prompt
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ __all__ = [
     "Task",
     "Text",
     "TextRegions",
+    "TokenScores",
     "TruncatedAnswerError",
     "decode",
     "draw",

@@ -6,9 +6,10 @@ from typing import Literal, TypeAlias
 from google.protobuf.message import DecodeError
 
 from florence2 import v1
-from florence2.errors import Florence2Error, ServerError
+from florence2.errors import Florence2Error, InvalidArgumentError, ServerError
 from florence2.parsing import decode
 from florence2.results import Result
+from florence2.scores import TokenScores
 from florence2.tasks import task_of
 
 FinishReason: TypeAlias = Literal["stop", "length"]
@@ -24,7 +25,8 @@ class Answer:
     """An answer with all that the server says about it, as `run` returns it."""
 
     result: Result
-    """The decoded answer, its coordinates in pixels of the image as displayed."""
+    """The decoded answer, its coordinates in pixels of the image as displayed. It has scores where
+    `token_scores` are known."""
     text: str
     """The generated text as the model wrote it, special tokens and all: `"</s><s>A dog.</s>"`."""
     image_size: tuple[int, int]
@@ -34,6 +36,9 @@ class Answer:
     position; `result` holds what is whole in it."""
     usage: v1.Usage
     """What the answer cost: tokens, and milliseconds in each stage."""
+    token_scores: TokenScores | None = None
+    """The log-probability of each generated token, and where it ends in `text`; None where the server does not
+    say."""
 
     @property
     def is_truncated(self) -> bool:
@@ -72,13 +77,19 @@ def read_answer(request: v1.TaskRequest, payload: bytes) -> Answer:
         raise ServerError(f"the response's image_size is {image_size}, expected at least 1 x 1 pixels")
     if response.finish_reason not in _FINISH_REASONS:
         raise ServerError(f"the response's finish_reason is {response.finish_reason}, which is unknown here")
-    return Answer(
+    try:
+        token_scores = TokenScores.of_response(response)
         # decode() takes what is no task for a free prompt.
-        result=decode(task_of(request) or "", response.text, image_size),
+        result = decode(task_of(request) or "", response.text, image_size, token_scores)
+    except InvalidArgumentError as error:
+        raise ServerError(f"the response's token scores do not fit its text: {error}") from error
+    return Answer(
+        result=result,
         text=response.text,
         image_size=image_size,
         finish_reason=_FINISH_REASONS[response.finish_reason],
         usage=response.usage,
+        token_scores=token_scores,
     )
 
 

@@ -33,11 +33,12 @@ class TaskOptions(CallOptions, total=False):
         max_new_tokens: the most tokens the answer may have, at least 1. An answer that is cut there raises
             `TruncatedAnswerError`.
         min_new_tokens: the answer cannot end before this many tokens, 0 to `max_new_tokens`.
-        num_beams: number of beams; 1 is greedy search.
-        length_penalty: exponent of the length in a beam's score, -10 to 10. Greedy search has no use for it.
+        num_beams: number of beams, 1 to 8; 1 is greedy search. Official checkpoints say 3.
+        length_penalty: exponent of the length by which a beam's summed log-probability is divided, -10 to 10:
+            above 0 favours long answers, below 0 short ones. Greedy search has no use for it.
         early_stopping: when beam search stops, in the terms of Hugging Face's `generate`: True as soon as
             there are `num_beams` whole answers, False when it is unlikely that a better one comes, `"never"`
-            only when none can.
+            only when none can. Greedy search has no use for it.
         no_repeat_ngram_size: no sequence of this many tokens occurs twice in an answer, 0 to 1024; 0 switches
             the rule off.
         suppress_bos: True keeps the token `<s>` out of the answer but where the checkpoint forces it.

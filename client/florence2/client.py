@@ -47,6 +47,9 @@ class Client(BaseClient):
     Coordinates, of regions given and of results, are pixels of the image as displayed (EXIF orientation
     applied): x to the right and y downwards from the top left corner, floats.
 
+    Results have scores, 0 to 1: the geometric mean of the probabilities that the model gave the tokens of what it
+    wrote. They tell how sure the model was and are not calibrated; see `florence2.scores`.
+
     Every task method takes the keywords of `TaskOptions`: generation options, `timeout` (seconds) and
     `priority`.
 
@@ -183,7 +186,8 @@ class Client(BaseClient):
             **options: `timeout` and `priority`, see `CallOptions`.
 
         Returns:
-            The result, the generated text, the image's size, why the answer ended, and what it cost.
+            The result, the generated text, its tokens' log-probabilities, the image's size, why the answer ended, and
+            what it cost.
 
         Raises:
             InvalidArgumentError: the request or the image is wrong, now and ever after.

@@ -45,8 +45,8 @@ _FILL_OPACITY = 90  # of 255
 def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None = None) -> Image.Image:
     """Draw a result.
 
-    Boxes, quads and polygons are drawn on the image with their labels, and scores where there are any; words
-    are written on a strip below the image, which makes the picture taller.
+    Boxes, quads and polygons are drawn on the image with their labels, those of `Detections` also with their
+    scores where there are any; words are written on a strip below the image, which makes the picture taller.
 
     Args:
         image: what the result is of. A file or bytes are shown as their EXIF orientation says, a PIL image or
@@ -125,13 +125,13 @@ def _displayed(image: ImageSource) -> Image.Image:
 def _annotations(result: Detections | Segmentation | TextRegions) -> Iterator[_Annotation]:
     match result:
         case Detections():
-            for box, label, score, polygons in result:
+            for box, label, score, polygons, *_ in result:
                 yield _Annotation(polygons or [_corners(box)], label, score, filled=bool(polygons))
         case Segmentation():
-            for polygons, label in result:
+            for polygons, label, _ in result:
                 yield _Annotation(polygons, label, filled=True)
         case TextRegions():
-            for quad, label in result:
+            for quad, label, *_ in result:
                 yield _Annotation([quad.reshape(4, 2)], label)
 
 

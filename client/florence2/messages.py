@@ -1,6 +1,7 @@
 """Results to and from their protobuf messages, for the wire.
 
-Messages hold no scores; an object's outline is empty where a result has none.
+A message has a score for each item, which is unset where a result has none; an object's outline is empty where a
+result has none.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +20,7 @@ def to_message(result: Result) -> ResultMessage:
     """The message of the same name in `florence2.v1`."""
     match result:
         case Text():
-            return v1.Text(text=result.text)
+            return v1.Text(text=result.text, score=result.score)
         case Detections():
             return v1.Detections(detections=_to_detections(result))
         case Segmentation():
@@ -29,22 +30,22 @@ def to_message(result: Result) -> ResultMessage:
 
 
 def from_message(message: ResultMessage) -> Result:
-    """The result of the same name in `florence2.results`; its scores are None.
+    """The result of the same name in `florence2.results`.
+
+    Scores are None where an item lacks them, and where there are no items.
 
     Raises:
         ServerError: a quad has not four corners.
     """
     match message:
         case v1.Text():
-            return Text(message.text)
+            return Text(message.text, message.score if message.HasField("score") else None)
         case v1.Detections():
             return _from_detections(message.detections)
         case v1.Segmentation():
-            segments = message.segments
-            return Segmentation([_from_polygons(s.polygons) for s in segments], [s.label for s in segments])
+            return _from_segments(message.segments)
         case v1.TextRegions():
-            regions = message.text_regions
-            return TextRegions(np.array([_from_quad(r.quad) for r in regions]), [r.text for r in regions])
+            return _from_text_regions(message.text_regions)
 
 
 def set_result(response: v1.TaskResponse, result: Result) -> None:
@@ -73,17 +74,33 @@ def result_of(response: v1.TaskResponse) -> Result | None:
 
 def _to_detections(result: Detections) -> list[v1.Detection]:
     return [
-        v1.Detection(label=label, bounding_box=_to_box(box), polygons=_to_polygons(polygons))
-        for box, label, _, polygons in result
+        v1.Detection(
+            label=item.label,
+            bounding_box=_to_box(item.box),
+            polygons=_to_polygons(item.polygons),
+            score=item.score,
+            label_score=item.label_score,
+            location_score=item.location_score,
+        )
+        for item in result
     ]
 
 
 def _to_segments(result: Segmentation) -> list[v1.Segment]:
-    return [v1.Segment(label=label, polygons=_to_polygons(polygons)) for polygons, label in result]
+    return [v1.Segment(label=item.label, polygons=_to_polygons(item.polygons), score=item.score) for item in result]
 
 
 def _to_text_regions(result: TextRegions) -> list[v1.TextRegion]:
-    return [v1.TextRegion(text=words, quad=v1.Quad(corners=_to_points(quad))) for quad, words in result]
+    return [
+        v1.TextRegion(
+            text=item.label,
+            quad=v1.Quad(corners=_to_points(item.quad)),
+            score=item.score,
+            label_score=item.label_score,
+            location_score=item.location_score,
+        )
+        for item in result
+    ]
 
 
 def _to_box(box: Float32Array) -> v1.BoundingBox:
@@ -103,7 +120,38 @@ def _from_detections(found: Sequence[v1.Detection]) -> Detections:
     corners = [d.bounding_box for d in found]
     boxes = np.array([(c.x_min, c.y_min, c.x_max, c.y_max) for c in corners], np.float32)
     polygons = [_from_polygons(d.polygons) for d in found]
-    return Detections(boxes, [d.label for d in found], polygons=polygons if any(polygons) else None)
+    return Detections(
+        boxes,
+        [d.label for d in found],
+        scores=_from_scores(found, "score"),
+        polygons=polygons if any(polygons) else None,
+        label_scores=_from_scores(found, "label_score"),
+        location_scores=_from_scores(found, "location_score"),
+    )
+
+
+def _from_segments(segments: Sequence[v1.Segment]) -> Segmentation:
+    return Segmentation(
+        [_from_polygons(s.polygons) for s in segments],
+        [s.label for s in segments],
+        scores=_from_scores(segments, "score"),
+    )
+
+
+def _from_text_regions(regions: Sequence[v1.TextRegion]) -> TextRegions:
+    return TextRegions(
+        np.array([_from_quad(r.quad) for r in regions]),
+        [r.text for r in regions],
+        scores=_from_scores(regions, "score"),
+        label_scores=_from_scores(regions, "label_score"),
+        location_scores=_from_scores(regions, "location_score"),
+    )
+
+
+def _from_scores(items: Sequence[v1.Detection | v1.Segment | v1.TextRegion], field: str) -> Float32Array | None:
+    if not items or not all(item.HasField(field) for item in items):
+        return None
+    return np.array([getattr(item, field) for item in items], np.float32)
 
 
 def _from_polygons(polygons: Iterable[v1.Polygon]) -> list[Float32Array]:

@@ -30,28 +30,51 @@ image").
 
 import re
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from google.protobuf.message import Message
 
 from florence2.locations import ImageSizeLike, bins_to_pixels
 from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
+from florence2.scores import AnswerTokens, IntArray, Span, TokenScores
 from florence2.tasks import AnswerForm, Task, task_named
 
 _CONTROL_TOKENS = ("<s>", "</s>", "<pad>")
 _LOCATION = re.compile("<loc_([0-9]{1,3})>")
 # Possessive (++): a run is never given back piece by piece, so the scan is linear.
 _LOCATION_RUN = re.compile("(?:<loc_[0-9]{1,3}>|<sep>|</?poly>)++")
-_SEPARATOR = re.compile("<sep>|</?poly>")
+_LOCATION_OR_SEPARATOR = re.compile(f"{_LOCATION.pattern}|<sep>|</?poly>")
+# The inside of <poly>...</poly>, either of which may be missing.
+_POLY = re.compile("<poly>((?:<loc_[0-9]{1,3}>|<sep>)*+)")
 _MARKUP = re.compile(
     "<loc_[0-9]+>|</?(?:od|ocr|cap|ncap|dcap|grounding|seg|region_cap|region_to_desciption|proposal|and)>"
 )
+_MARKUP_OR_LETTERS = re.compile(rf"{_MARKUP.pattern}|(?P<letters>[^\s<]++|<)")
 # A shorter run of locations and separators outlines nothing; the limit is the processor's.
 _LEAST_OUTLINE_TOKENS = 4
 
+# The locations of a box, a quad or a polygon, as they stand in the text.
+_Locations: TypeAlias = list[re.Match[str]]
 
-def decode(task: str | Message | Task, text: str, image_size: ImageSizeLike) -> Result:
+
+class _Label(NamedTuple):
+    words: str
+    span: Span
+
+
+class _Parsed(NamedTuple):
+    """A result, and where its items stand in the text that was parsed."""
+
+    result: Result
+    locations: list[Span]
+    labels: list[Span] | None = None
+
+
+def decode(
+    task: str | Message | Task, text: str, image_size: ImageSizeLike, token_scores: TokenScores | None = None
+) -> Result:
     """The result that an answer stands for.
 
     Args:
@@ -59,95 +82,156 @@ def decode(task: str | Message | Task, text: str, image_size: ImageSizeLike) -> 
             answer to anything else is text.
         text: the generated text, with its special tokens. Whatever cannot be read in it is left out.
         image_size: the image's extent in pixels, as displayed; coordinates are relative to it.
+        token_scores: how probable the text's tokens were. With it the result has scores: how sure the model was,
+            0 to 1, not calibrated (see `florence2.scores`).
 
     Returns:
         `Text`, `Detections`, `Segmentation` or `TextRegions`, with the coordinates in pixels.
 
     Raises:
-        InvalidArgumentError: `image_size` is not an image's size. The answer itself never raises.
+        InvalidArgumentError: `image_size` is not an image's size, or `token_scores` are not of this text. The
+            answer itself never raises.
     """
     row = task if isinstance(task, Task) else task_named(task)
+    answer, origins = _without_control_tokens(text)
+    parsed = _PARSERS[row.answer if row else AnswerForm.TEXT](answer, image_size)
+    if token_scores is None:
+        return parsed.result
+    return _with_scores(parsed, AnswerTokens(token_scores, text, origins))
+
+
+def _without_control_tokens(text: str) -> tuple[str, IntArray]:
+    """The text without control tokens, and for each of its characters where it stood before."""
+    origins = np.arange(len(text))
     for token in _CONTROL_TOKENS:
-        text = text.replace(token, "")
-    return _PARSERS[row.answer if row else AnswerForm.TEXT](text, image_size)
+        kept = np.ones(len(text), bool)
+        for occurrence in re.finditer(token, text):
+            kept[slice(*occurrence.span())] = False
+        text, origins = text.replace(token, ""), origins[kept]
+    return text, origins
 
 
-def _parse_text(text: str, _: ImageSizeLike) -> Text:
-    return Text(text.strip())
+def _with_scores(parsed: _Parsed, tokens: AnswerTokens) -> Result:
+    if isinstance(parsed.result, Text):
+        return replace(parsed.result, score=tokens.score())
+    scores, label_scores, location_scores = tokens.item_scores(parsed.labels, parsed.locations)
+    if isinstance(parsed.result, Segmentation):
+        return replace(parsed.result, scores=scores)
+    return replace(parsed.result, scores=scores, label_scores=label_scores, location_scores=location_scores)
 
 
-def _parse_region_text(text: str, _: ImageSizeLike) -> Text:
-    return Text(_LOCATION.sub("", text).strip())
+def _parse_text(text: str, _: ImageSizeLike) -> _Parsed:
+    return _Parsed(Text(text.strip()), [])
 
 
-def _parse_boxes(text: str, image_size: ImageSizeLike) -> Detections:
-    bins = [box for run in _LOCATION_RUN.findall(text) for box in _groups(run, 4)]
-    return Detections(bins_to_pixels(bins, image_size).reshape(-1, 4), [""] * len(bins))
+def _parse_region_text(text: str, _: ImageSizeLike) -> _Parsed:
+    return _Parsed(Text(_LOCATION.sub("", text).strip()), [])
 
 
-def _parse_labeled_boxes(text: str, image_size: ImageSizeLike) -> Detections:
+def _parse_boxes(text: str, image_size: ImageSizeLike) -> _Parsed:
+    found = [box for run in _LOCATION_RUN.finditer(text) for box in _groups(run, 4)]
+    boxes = _pixels(found, image_size).reshape(-1, 4)
+    return _Parsed(Detections(boxes, [""] * len(found)), [_span(box) for box in found])
+
+
+def _parse_labeled_boxes(text: str, image_size: ImageSizeLike) -> _Parsed:
     found = [(label, box) for label, run in _phrases(text) for box in _groups(run, 4)]
-    boxes = bins_to_pixels([box for _, box in found], image_size).reshape(-1, 4)
-    return Detections(boxes, [label for label, _ in found])
+    boxes = _pixels([box for _, box in found], image_size).reshape(-1, 4)
+    result = Detections(boxes, [label.words for label, _ in found])
+    return _Parsed(result, [_span(box) for _, box in found], [label.span for label, _ in found])
 
 
-def _parse_quads(text: str, image_size: ImageSizeLike) -> TextRegions:
+def _parse_quads(text: str, image_size: ImageSizeLike) -> _Parsed:
     # A piece of text has one quad: what is left of longer runs belongs to nothing.
     found = [(label, quad) for label, run in _phrases(text) for quad in _groups(run, 8)[:1]]
-    quads = bins_to_pixels([quad for _, quad in found], image_size).reshape(-1, 8)
-    return TextRegions(quads, [label for label, _ in found])
+    quads = _pixels([quad for _, quad in found], image_size).reshape(-1, 8)
+    result = TextRegions(quads, [label.words for label, _ in found])
+    return _Parsed(result, [_span(quad) for _, quad in found], [label.span for label, _ in found])
 
 
-def _parse_polygons(text: str, image_size: ImageSizeLike) -> Segmentation:
-    runs = _LOCATION_RUN.findall(text)
-    outlines = [outline for run in runs for outline in _outlines(run, image_size)]
-    return Segmentation(outlines, [""] * len(outlines))
+def _parse_polygons(text: str, image_size: ImageSizeLike) -> _Parsed:
+    outlines = [outline for run in _LOCATION_RUN.finditer(text) for outline in _outlines(run)]
+    polygons = [[_pixels([polygon], image_size) for polygon in outline] for outline in outlines]
+    return _Parsed(Segmentation(polygons, [""] * len(outlines)), [_span(*outline) for outline in outlines])
 
 
-def _parse_labeled_boxes_or_polygons(text: str, image_size: ImageSizeLike) -> Detections:
+def _parse_labeled_boxes_or_polygons(text: str, image_size: ImageSizeLike) -> _Parsed:
     if "<poly>" not in text:
         return _parse_labeled_boxes(text, image_size)
     boxes: list[Float32Array] = []
-    labels: list[str] = []
     polygons: list[list[Float32Array]] = []
+    labels: list[_Label] = []
+    locations: list[Span] = []
     for label, run in _phrases(text):
-        outlines = _outlines(run, image_size) if "<poly>" in run else []
-        whole = [] if "<poly>" in run else _groups(run, 4)
-        boxes += [_enclosing_box(outline) for outline in outlines]
-        boxes += [bins_to_pixels(box, image_size).reshape(4) for box in whole]
-        polygons += outlines + [[] for _ in whole]
+        outlines = _outlines(run) if "<poly>" in run.group() else []
+        whole = [] if "<poly>" in run.group() else _groups(run, 4)
+        outlined = [[_pixels([polygon], image_size) for polygon in outline] for outline in outlines]
+        boxes += [_enclosing_box(outline) for outline in outlined]
+        boxes += [_pixels([box], image_size).reshape(4) for box in whole]
+        polygons += outlined + [[] for _ in whole]
         labels += [label] * (len(outlines) + len(whole))
-    return Detections(np.array(boxes), labels, polygons=polygons if any(polygons) else None)
+        locations += [_span(*outline) for outline in outlines] + [_span(box) for box in whole]
+    words = [label.words for label in labels]
+    result = Detections(np.array(boxes), words, polygons=polygons if any(polygons) else None)
+    return _Parsed(result, locations, [label.span for label in labels])
 
 
-def _phrases(text: str) -> Iterator[tuple[str, str]]:
+def _phrases(text: str) -> Iterator[tuple[_Label, re.Match[str]]]:
     """Every label with the run of locations and separators after it. Labels may be blank, but not missing."""
     end = 0
     for run in _LOCATION_RUN.finditer(text):
-        words = _MARKUP.sub("", text[end : run.start()])
+        label = _label(text, end, run.start())
         end = run.end()
-        if words:
-            yield words.strip(), run.group()
+        if label:
+            yield label, run
 
 
-def _groups(run: str, size: int) -> list[list[int]]:
-    """The bins of a run, `size` at a time. What is too few before a separator or the end is dropped."""
-    groups = []
-    for piece in _SEPARATOR.split(run):
-        bins = _bins(piece)
-        groups += [bins[start : start + size] for start in range(0, len(bins) - size + 1, size)]
-    return groups
+def _label(text: str, start: int, end: int) -> _Label | None:
+    """The label in a part of the text; None where there is nothing but mark-up."""
+    words = _MARKUP.sub("", text[start:end])
+    if not words:
+        return None
+    letters = [part for part in _MARKUP_OR_LETTERS.finditer(text, start, end) if part["letters"]]
+    span = (letters[0].start(), letters[-1].end()) if letters else (start, end)
+    return _Label(words.strip(), span)
 
 
-def _outlines(run: str, image_size: ImageSizeLike) -> list[list[Float32Array]]:
-    """The outlines in a run, each a list of polygons of shape (M, 2), M at least 1."""
-    if run.count("<") < _LEAST_OUTLINE_TOKENS:
+def _groups(run: re.Match[str], size: int) -> list[_Locations]:
+    """The locations of a run, `size` at a time. What is too few before a separator or the end is dropped."""
+    pieces = _pieces(run.string, run.span())
+    return [piece[start : start + size] for piece in pieces for start in range(0, len(piece) - size + 1, size)]
+
+
+def _outlines(run: re.Match[str]) -> list[list[_Locations]]:
+    """The outlines in a run, each of one polygon or more, each of whole vertices, one or more."""
+    if run.group().count("<") < _LEAST_OUTLINE_TOKENS:
         return []
     # With <poly> in the run, locations outside <poly>...</poly> are no outline.
-    pieces = [piece.split("</poly>")[0] for piece in run.split("<poly>")[1:]] if "<poly>" in run else [run]
-    outlines = [[_bins(part) for part in _SEPARATOR.split(piece)] for piece in pieces]
-    whole = [[bins[: len(bins) // 2 * 2] for bins in outline if len(bins) > 1] for outline in outlines]
-    return [[bins_to_pixels(bins, image_size) for bins in outline] for outline in whole if outline]
+    insides = [poly.span(1) for poly in _POLY.finditer(run.string, *run.span())] or [run.span()]
+    outlines = [_pieces(run.string, inside) for inside in insides]
+    whole = [[piece[: len(piece) // 2 * 2] for piece in outline if len(piece) > 1] for outline in outlines]
+    return [outline for outline in whole if outline]
+
+
+def _pieces(text: str, span: Span) -> list[_Locations]:
+    """The locations of a run or a part of one, between separators."""
+    pieces: list[_Locations] = [[]]
+    for token in _LOCATION_OR_SEPARATOR.finditer(text, *span):
+        if token[1] is None:
+            pieces.append([])
+        else:
+            pieces[-1].append(token)
+    return pieces
+
+
+def _pixels(groups: list[_Locations], image_size: ImageSizeLike) -> Float32Array:
+    """The locations' pixels, x and y, shape (M, 2)."""
+    return bins_to_pixels([[int(location[1]) for location in group] for group in groups], image_size)
+
+
+def _span(*groups: _Locations) -> Span:
+    """From the first location to the last."""
+    return groups[0][0].start(), groups[-1][-1].end()
 
 
 def _enclosing_box(outline: list[Float32Array]) -> Float32Array:
@@ -155,11 +239,7 @@ def _enclosing_box(outline: list[Float32Array]) -> Float32Array:
     return np.concatenate([vertices.min(axis=0), vertices.max(axis=0)])
 
 
-def _bins(run: str) -> list[int]:
-    return [int(number) for number in _LOCATION.findall(run)]
-
-
-_Parser: TypeAlias = Callable[[str, ImageSizeLike], Result]
+_Parser: TypeAlias = Callable[[str, ImageSizeLike], _Parsed]
 
 _PARSERS: dict[AnswerForm, _Parser] = {
     AnswerForm.TEXT: _parse_text,

@@ -3,6 +3,10 @@
 Coordinates are pixels of the image as displayed, x to the right and y downwards, float32. Results keep the
 order of the model's answer. `florence2.v1` has messages of the same names, for the wire; `florence2.messages`
 converts.
+
+A score is the geometric mean of the probabilities that the model gave the tokens of what it wrote, 0 to 1. It is not
+calibrated: 0.9 does not mean that nine in ten are right. `florence2.scores` says which tokens count. Scores are None
+where nothing is known of the tokens.
 """
 
 from abc import ABC, abstractmethod
@@ -28,6 +32,8 @@ class Detection(NamedTuple):
     score: float | None
     polygons: list[Float32Array]
     """The outline, each part of shape (M, 2); empty where the answer is boxes."""
+    label_score: float | None
+    location_score: float | None
 
 
 class Segment(NamedTuple):
@@ -36,6 +42,7 @@ class Segment(NamedTuple):
     polygons: list[Float32Array]
     """A polygon of shape (M, 2) for each part that is visible."""
     label: str
+    score: float | None
 
 
 class TextRegion(NamedTuple):
@@ -45,6 +52,9 @@ class TextRegion(NamedTuple):
     """Shape (8,): x1, y1 to x4, y4, clockwise from the text's top left corner."""
     label: str
     """The words."""
+    score: float | None
+    label_score: float | None
+    location_score: float | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,8 @@ class Text:
     """An answer in words."""
 
     text: str
+    score: float | None = None
+    """Of the whole answer, its end token included, 0 to 1; not calibrated."""
 
     def __str__(self) -> str:
         return self.text
@@ -107,16 +119,20 @@ class Detections(_Items[Detection]):
     labels: list[str]
     """N categories, descriptions or phrases; empty strings for region proposals."""
     scores: Float32Array | None = None
-    """Shape (N,), 0 to 1; None where they were not asked for."""
+    """Shape (N,), 0 to 1: of labels and locations together. Not calibrated."""
     polygons: list[list[Float32Array]] | None = None
     """For each object its outline, a polygon of shape (M, 2) for each part that is visible; None where no
     object has one. Only open-vocabulary detection answers with polygons."""
+    label_scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of the labels alone, equal where one label has several boxes. None also for region
+    proposals, which have no labels."""
+    location_scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of the boxes or polygons alone."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
         _set(self, "boxes", _rows("boxes", self.boxes, len(self), 4))
-        if self.scores is not None:
-            _set(self, "scores", _rows("scores", self.scores, len(self)))
+        _set_scores(self, "scores", "label_scores", "location_scores")
         if self.polygons is not None:
             _set(self, "polygons", _outlines(self.polygons, len(self)))
 
@@ -126,14 +142,24 @@ class Detections(_Items[Detection]):
         return cls(np.empty((0, 4), np.float32), [])
 
     def _item(self, index: int) -> Detection:
-        score = None if self.scores is None else float(self.scores[index])
-        polygons = [] if self.polygons is None else self.polygons[index]
-        return Detection(self.boxes[index], self.labels[index], score, polygons)
+        return Detection(
+            box=self.boxes[index],
+            label=self.labels[index],
+            score=_score(self.scores, index),
+            polygons=[] if self.polygons is None else self.polygons[index],
+            label_score=_score(self.label_scores, index),
+            location_score=_score(self.location_scores, index),
+        )
 
     def _subset(self, indices: Sequence[int]) -> Self:
-        scores = None if self.scores is None else self.scores[indices]
-        polygons = None if self.polygons is None else [self.polygons[index] for index in indices]
-        return type(self)(self.boxes[indices], [self.labels[index] for index in indices], scores, polygons)
+        return type(self)(
+            boxes=self.boxes[indices],
+            labels=[self.labels[index] for index in indices],
+            scores=_chosen(self.scores, indices),
+            polygons=None if self.polygons is None else [self.polygons[index] for index in indices],
+            label_scores=_chosen(self.label_scores, indices),
+            location_scores=_chosen(self.location_scores, indices),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +174,13 @@ class Segmentation(_Items[Segment]):
     """For each of N things its outline: a polygon of shape (M, 2) for each part that is visible."""
     labels: list[str]
     """N labels; the model gives none today, so they are empty strings."""
+    scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of the outlines, which are all that the model writes. Not calibrated."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
         _set(self, "polygons", _outlines(self.polygons, len(self)))
+        _set_scores(self, "scores")
 
     @classmethod
     def empty(cls) -> Self:
@@ -159,10 +188,14 @@ class Segmentation(_Items[Segment]):
         return cls([], [])
 
     def _item(self, index: int) -> Segment:
-        return Segment(self.polygons[index], self.labels[index])
+        return Segment(self.polygons[index], self.labels[index], _score(self.scores, index))
 
     def _subset(self, indices: Sequence[int]) -> Self:
-        return type(self)([self.polygons[index] for index in indices], [self.labels[index] for index in indices])
+        return type(self)(
+            polygons=[self.polygons[index] for index in indices],
+            labels=[self.labels[index] for index in indices],
+            scores=_chosen(self.scores, indices),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,10 +210,17 @@ class TextRegions(_Items[TextRegion]):
     """Shape (N, 8): x1, y1 to x4, y4, clockwise from the text's top left corner."""
     labels: list[str]
     """N pieces of text."""
+    scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of words and quads together. Not calibrated."""
+    label_scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of the words alone."""
+    location_scores: Float32Array | None = None
+    """Shape (N,), 0 to 1: of the quads alone."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
         _set(self, "quads", _rows("quads", self.quads, len(self), 8))
+        _set_scores(self, "scores", "label_scores", "location_scores")
 
     @classmethod
     def empty(cls) -> Self:
@@ -188,10 +228,22 @@ class TextRegions(_Items[TextRegion]):
         return cls(np.empty((0, 8), np.float32), [])
 
     def _item(self, index: int) -> TextRegion:
-        return TextRegion(self.quads[index], self.labels[index])
+        return TextRegion(
+            quad=self.quads[index],
+            label=self.labels[index],
+            score=_score(self.scores, index),
+            label_score=_score(self.label_scores, index),
+            location_score=_score(self.location_scores, index),
+        )
 
     def _subset(self, indices: Sequence[int]) -> Self:
-        return type(self)(self.quads[indices], [self.labels[index] for index in indices])
+        return type(self)(
+            quads=self.quads[indices],
+            labels=[self.labels[index] for index in indices],
+            scores=_chosen(self.scores, indices),
+            label_scores=_chosen(self.label_scores, indices),
+            location_scores=_chosen(self.location_scores, indices),
+        )
 
 
 Result: TypeAlias = Text | Detections | Segmentation | TextRegions
@@ -201,6 +253,22 @@ Result: TypeAlias = Text | Detections | Segmentation | TextRegions
 def _set(result: object, name: str, value: object) -> None:
     """Set a field of a frozen dataclass while it is being made."""
     object.__setattr__(result, name, value)
+
+
+def _set_scores(result: _Items[Any], *names: str) -> None:
+    """Make arrays with a score for each label of those fields that are not None."""
+    for name in names:
+        values = getattr(result, name)
+        if values is not None:
+            _set(result, name, _rows(name, values, len(result)))
+
+
+def _score(scores: Float32Array | None, index: int) -> float | None:
+    return None if scores is None else float(scores[index])
+
+
+def _chosen(scores: Float32Array | None, indices: Sequence[int]) -> Float32Array | None:
+    return None if scores is None else scores[indices]
 
 
 def _rows(name: str, values: npt.ArrayLike, count: int, *row: int) -> Float32Array:

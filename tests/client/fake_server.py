@@ -17,6 +17,7 @@ import grpc
 import pytest
 from florence2 import v1
 from florence2.client import AsyncClient, Client
+from florence2.scores import TokenScores
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 WAIT_SECONDS = 10.0
@@ -104,13 +105,20 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return self.received[-1]
 
 
-def task_response(text: str, finish_reason: v1.FinishReason = STOP, size: tuple[int, int] = IMAGE_SIZE) -> bytes:
+def task_response(
+    text: str,
+    finish_reason: v1.FinishReason = STOP,
+    size: tuple[int, int] = IMAGE_SIZE,
+    token_scores: TokenScores | None = None,
+) -> bytes:
     """A raw response, as the real server gives it."""
     return v1.TaskResponse(
         text=text,
         image_size=v1.ImageSize(width=size[0], height=size[1]),
         finish_reason=finish_reason,
         usage=v1.Usage(prompt_tokens=9, generated_tokens=7),
+        token_log_probabilities=token_scores.log_probabilities if token_scores else (),
+        token_ends=token_scores.ends if token_scores else (),
     ).SerializeToString()
 
 

@@ -9,9 +9,10 @@ from florence2.client import Answer, AsyncClient, Client, TruncatedAnswerError
 from florence2.errors import Florence2Error, InvalidArgumentError
 from florence2.parsing import decode
 from florence2.results import Detections, Segmentation, Text, TextRegions
+from florence2.scores import TokenScores
 from google.protobuf import text_format
 
-from tests.client.fake_server import IMAGE_SIZE, LENGTH
+from tests.client.fake_server import IMAGE_SIZE, LENGTH, task_response
 
 pytest_plugins = ["tests.client.fake_server"]
 
@@ -85,6 +86,22 @@ def test_a_task_method_sends_its_task_and_returns_the_decoded_answer(
     task = getattr(expected, expected.WhichOneof("task"))
     assert result == decode(task, f"</s><s>{answer}</s>", IMAGE_SIZE)
     assert str(result) or len(result)
+
+
+@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), CALLS)
+def test_results_have_scores_where_the_server_says_how_probable_the_tokens_were(
+    server, ask, method, arguments, request_text, answer, result_type
+):
+    text = f"</s><s>{answer}</s>"
+    token_scores = TokenScores([-0.5, -0.25, -0.125], [7, 10, len(text)])
+    server.respond(task_response(text, token_scores=token_scores))
+    request = text_format.Parse(request_text, v1.TaskRequest())
+    task = getattr(request, request.WhichOneof("task"))
+    result = ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+    assert result == decode(task, text, IMAGE_SIZE, token_scores)
+    score = result.score if result_type is Text else result.scores[0]
+    assert 0 < score < 1
+    assert ask(lambda client: client.run(IMAGE, request)).token_scores == token_scores
 
 
 def test_coordinates_are_relative_to_the_size_that_the_server_saw(server, ask):

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import threading
 import time
+from math import nan
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ from florence2.errors import (
     ServerError,
     UnavailableError,
 )
+from florence2.scores import TokenScores
 from tritonclient.grpc import service_pb2
 
 from tests.client.fake_server import IMAGE_SIZE, LENGTH, WAIT_SECONDS, infer_response, settled, task_response
@@ -76,12 +78,23 @@ def test_a_timeout_ends_the_call_here_and_on_the_server(server, ask):
     assert server.cancelled.wait(WAIT_SECONDS)
 
 
+def said_of_tokens(log_probabilities: list[float], ends: list[int]) -> bytes:
+    """A response to the text "a", whatever it says of its tokens: messages merge when their bytes are joined."""
+    tokens = v1.TaskResponse(token_log_probabilities=log_probabilities, token_ends=ends)
+    return task_response("a") + tokens.SerializeToString()
+
+
 UNREADABLE = {
     "no protobuf": b"\xff\xff\xff",
     "empty, so without an image size": b"",
     "an impossible image size": task_response("</s><s>A dog.</s>", size=(0, 5)),
     "no finish reason": task_response("a", v1.FinishReason.FINISH_REASON_UNSPECIFIED),
     "a finish reason from the future": task_response("a", 77),
+    "tokens without a probability": said_of_tokens([], [1]),
+    "tokens without an end": said_of_tokens([-0.5, -0.5], [1]),
+    "tokens that end beyond the text": said_of_tokens([-0.5], [2]),
+    "tokens that go back": said_of_tokens([-0.5] * 3, [1, 0, 1]),
+    "a probability that is no number": said_of_tokens([nan], [1]),
     "another tensor": infer_response(task_response("a"), name="ANSWER"),
     "no tensor": service_pb2.ModelInferResponse(),
     "no content": service_pb2.ModelInferResponse(outputs=infer_response(b"").outputs),
@@ -194,7 +207,8 @@ def test_a_client_that_is_closed_while_the_image_is_encoded_sends_nothing(server
 
 
 def test_a_truncated_answer_crosses_process_borders(server, ask):
-    server.answer("</s><s>dog<loc_1><loc_2><loc_3><loc_4>cat<loc_", LENGTH)
+    text = "</s><s>dog<loc_1><loc_2><loc_3><loc_4>cat<loc_"
+    server.respond(task_response(text, LENGTH, token_scores=TokenScores([-0.5], [len(text)])))
     with pytest.raises(TruncatedAnswerError) as caught:
         ask(lambda client: client.detect(IMAGE))
     copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301

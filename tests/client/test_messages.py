@@ -12,20 +12,44 @@ labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 outlines = st.lists(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4), max_size=3)
 coordinates = st.lists(numbers, min_size=8, max_size=8)
 items = st.lists(st.tuples(labels, coordinates, outlines), max_size=4)
+probabilities = st.floats(0, 1, width=32)
 
 
-def detections(of: list) -> Detections:
+@st.composite
+def scores(draw, of: list) -> list[float] | None:
+    """A score for each item; none at all where there are no items."""
+    each = st.lists(probabilities, min_size=len(of), max_size=len(of))
+    return draw(st.none() | each) if of else None
+
+
+@st.composite
+def detections(draw) -> Detections:
+    of = draw(items)
     polygons = [outline for _, _, outline in of]
-    found = [numbers[:4] for _, numbers, _ in of]
-    return Detections(found, [label for label, _, _ in of], polygons=polygons if any(polygons) else None)
+    return Detections(
+        [coordinates[:4] for _, coordinates, _ in of],
+        [label for label, _, _ in of],
+        draw(scores(of)),
+        polygons if any(polygons) else None,
+        draw(scores(of)),
+        draw(scores(of)),
+    )
 
 
-results = st.one_of(
-    labels.map(Text),
-    items.map(detections),
-    items.map(lambda of: Segmentation([outline for _, _, outline in of], [label for label, _, _ in of])),
-    items.map(lambda of: TextRegions([quad for _, quad, _ in of], [label for label, _, _ in of])),
-)
+@st.composite
+def segmentations(draw) -> Segmentation:
+    of = draw(items)
+    return Segmentation([outline for _, _, outline in of], [label for label, _, _ in of], draw(scores(of)))
+
+
+@st.composite
+def text_regions(draw) -> TextRegions:
+    of = draw(items)
+    quads, words = [quad for _, quad, _ in of], [label for label, _, _ in of]
+    return TextRegions(quads, words, draw(scores(of)), draw(scores(of)), draw(scores(of)))
+
+
+results = st.one_of(st.builds(Text, labels, st.none() | probabilities), detections(), segmentations(), text_regions())
 
 
 @given(results)
@@ -63,11 +87,24 @@ def test_an_empty_result_is_still_a_result(result, field):
 
 
 def test_fields_are_filled_by_their_meaning():
-    found = Detections([[1, 2, 3, 4]], ["dog"], scores=[0.5], polygons=[[np.array([[5, 6], [7, 8]])]])
+    outlines = [[np.array([[5, 6], [7, 8]])]]
+    found = Detections([[1, 2, 3, 4]], ["dog"], [0.5], outlines, label_scores=[0.25], location_scores=[0.75])
     corners = v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
     outline = v1.Polygon(vertices=[v1.Point(x=5, y=6), v1.Point(x=7, y=8)])
-    expected = v1.Detection(label="dog", bounding_box=corners, polygons=[outline])
+    certainty = {"score": 0.5, "label_score": 0.25, "location_score": 0.75}
+    expected = v1.Detection(label="dog", bounding_box=corners, polygons=[outline], **certainty)
     assert to_message(found) == v1.Detections(detections=[expected])
+
+
+def test_a_score_of_zero_is_a_score():
+    assert from_message(v1.Text(text="a", score=0)) == Text("a", 0.0)
+    found = from_message(v1.Detections(detections=[v1.Detection(label="dog", score=0)]))
+    assert (found.scores.tolist(), found.label_scores) == ([0], None)
+
+
+def test_scores_that_some_items_lack_are_none():
+    segments = [v1.Segment(score=0.5), v1.Segment()]
+    assert from_message(v1.Segmentation(segments=segments)).scores is None
 
 
 def test_a_quad_without_four_corners_is_the_server_s_fault():

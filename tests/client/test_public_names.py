@@ -8,7 +8,7 @@ import pytest
 PUBLIC_NAMES = {
     *("Client", "AsyncClient", "Answer", "TruncatedAnswerError", "TLS", "Keepalive", "errors", "v1"),
     *("TASKS", "Task", "render_prompt", "expand_prompt"),
-    *("decode", "draw", "Result", "Text", "Detections", "Segmentation", "TextRegions"),
+    *("decode", "draw", "Result", "Text", "Detections", "Segmentation", "TextRegions", "TokenScores"),
 }
 
 

@@ -14,15 +14,17 @@ def detections() -> Detections:
         ["a", "b", "c"],
         [0.5, 0.25, 1],
         [[TRIANGLE, LINE], [], [LINE]],
+        [0.75, 0.125, 1],
+        [0.25, 0.5, 1],
     )
 
 
 def segmentation() -> Segmentation:
-    return Segmentation([[TRIANGLE, LINE], [LINE]], ["", "dog"])
+    return Segmentation([[TRIANGLE, LINE], [LINE]], ["", "dog"], [0.5, 0.25])
 
 
 def text_regions() -> TextRegions:
-    return TextRegions([range(8), range(8, 16)], ["HELLO", "WORLD"])
+    return TextRegions([range(8), range(8, 16)], ["HELLO", "WORLD"], [0.5, 0.25], [0.75, 0.125], [0.25, 0.5])
 
 
 RESULTS = [detections, segmentation, text_regions]
@@ -44,6 +46,9 @@ def test_what_looks_like_numbers_becomes_float32_arrays():
         (lambda: Detections([], ["a"]), r"boxes: expected shape \(1, 4\), .* got \(0,\)"),
         (lambda: Detections([range(4)], ["a"], [1, 2]), r"scores: expected shape \(1,\), .* got \(2,\)"),
         (lambda: Detections([range(4)], ["a"], None, []), "polygons: expected 1 lists, .* got 0"),
+        (lambda: Detections([range(4)], ["a"], label_scores=[]), r"label_scores: expected shape \(1,\), .* got \(0,\)"),
+        (lambda: Segmentation([[LINE]], [""], 0.5), r"scores: expected shape \(1,\), .* got \(\)"),
+        (lambda: TextRegions([range(8)], ["a"], location_scores=[[1]]), r"location_scores: .* got \(1, 1\)"),
         (
             lambda: Segmentation([[[[1, 2, 3]]]], [""]),
             r"polygons: expected arrays of shape \(M, 2\), got \(1, 3\)",
@@ -70,15 +75,23 @@ def test_empty_arrays_keep_their_columns():
 
 
 def test_an_object_is_a_box_with_what_belongs_to_it():
-    box, label, score, polygons = detections()[1]
+    box, label, score, polygons, label_score, location_score = detections()[1]
     assert (box.tolist(), label, score, polygons) == ([4, 5, 6, 7], "b", 0.25, [])
+    assert (label_score, location_score) == (0.125, 0.5)
     bare = Detections([range(4)], ["a"])[0]
-    assert (bare.score, bare.polygons) == (None, [])
+    assert (bare.score, bare.polygons, bare.label_score, bare.location_score) == (None, [], None, None)
 
 
 def test_segments_and_text_regions_are_shapes_with_labels():
     assert [(len(segment.polygons), segment.label) for segment in segmentation()] == [(2, ""), (1, "dog")]
     assert [region.quad.tolist() for region in text_regions()] == [list(range(8)), list(range(8, 16))]
+
+
+def test_segments_and_text_regions_have_scores():
+    assert [segment.score for segment in segmentation()] == [0.5, 0.25]
+    assert [tuple(region)[2:] for region in text_regions()] == [(0.5, 0.75, 0.25), (0.25, 0.125, 0.5)]
+    assert Segmentation([[LINE]], [""])[0].score is None
+    assert tuple(TextRegions([range(8)], ["a"])[0])[2:] == (None, None, None)
 
 
 @pytest.mark.parametrize("make", RESULTS)
@@ -95,12 +108,15 @@ def test_slices_lists_and_masks_give_smaller_results(index):
     chosen = detections()[index]
     assert isinstance(chosen, Detections)
     assert (chosen.labels, chosen.scores.tolist()) == (["a", "c"], [0.5, 1])
+    assert (chosen.label_scores.tolist(), chosen.location_scores.tolist()) == ([0.75, 1], [0.25, 1])
     assert [len(outline) for outline in chosen.polygons] == [2, 1]
 
 
-def test_scores_choose_detections():
-    found = detections()
+def test_scores_choose_items():
+    found, segments, regions = detections(), segmentation(), text_regions()
     assert found[found.scores > 0.3].labels == ["a", "c"]
+    assert segments[segments.scores < 0.3].scores.tolist() == [0.25]
+    assert regions[regions.label_scores > 0.3] == regions[:1]
 
 
 @pytest.mark.parametrize("make", RESULTS)
@@ -127,6 +143,8 @@ def test_a_difference_in_any_field_makes_detections_unequal(field):
         "labels": ["a", "b", "x"],
         "scores": None,
         "polygons": [[], [], [LINE]],
+        "label_scores": None,
+        "location_scores": [0, 0, 0],
     }
     assert dataclasses.replace(detections(), **{field: others[field]}) != detections()
 
@@ -139,3 +157,5 @@ def test_results_of_different_kinds_are_unequal():
 def test_text_is_its_words():
     assert str(Text("a dog")) == "a dog"
     assert Text("a dog") == Text("a dog") != Text("a cat")
+    assert Text("a dog", 0.5) == Text("a dog", 0.5) != Text("a dog", 0.25)
+    assert Text("a dog").score is None

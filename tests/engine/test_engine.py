@@ -5,13 +5,16 @@ from concurrent.futures import CancelledError
 
 import pytest
 import torch
+from florence2_engine.candidates import CandidateFinder
+from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import EngineClosedError
 from florence2_engine.images import Image
 from florence2_engine.request import Request
 from florence2_engine.scheduler import Scheduler
+from florence2_engine.search import start_search
 
-from tests.engine.test_request import make_request
+from tests.engine.test_search import make_options
 
 WORD = 5
 WAIT = 10
@@ -32,20 +35,31 @@ class FakeRunner:
         self.images_encoded.append(len(pixels))
         return [torch.zeros(1) for _ in pixels]
 
-    def prefill(self, first_row, embeddings, prompts):  # noqa: ARG002
+    def prefill(self, first_slot, embeddings, prompts):  # noqa: ARG002
         if self.fails_on_prompt in prompts:
             raise RuntimeError("no memory")
         self.prefills.append(prompts)
 
-    def decode_step(self, token_ids, positions):
+    def decode_step(self, token_ids, positions, rows_of_slots):
         assert self.may_decode.wait(WAIT)
+        assert sorted(row for rows in rows_of_slots for row in rows) == list(range(len(token_ids)))
         self.steps.append(positions)
         logits = torch.zeros(len(token_ids), 10)
         logits[:, WORD] = 1
         return logits
 
-    def move_row(self, source, target, self_positions):
+    def move_slot(self, source, target):
         pass
+
+    def copy_row(self, source, target, first, end):
+        pass
+
+
+def engine_with(runner, slots: int = 4, prefill_batch: int = 2, cache_bytes: int = 0) -> Engine:
+    scheduler = Scheduler(slots, rows=slots * 2, prefill_batch=prefill_batch, image_batch=prefill_batch)
+    engine = Engine(runner, scheduler, CandidateFinder(0, 2), EmbeddingCache(cache_bytes))
+    engine.start()
+    return engine
 
 
 @pytest.fixture
@@ -55,17 +69,18 @@ def runner():
 
 @pytest.fixture
 def engine(runner):
-    engine = Engine(runner, Scheduler(slots=4, prefill_batch=2))
-    engine.start()
+    engine = engine_with(runner)
     yield engine
     runner.may_decode.set()
     engine.close()
 
 
 def request_of(tokens: int, image: Image | None = None, prompt: int = 0) -> Request:
-    request = make_request(0)
-    options = request.options.__class__(**{**vars(request.options), "max_new_tokens": tokens})
-    return Request(image or Image(torch.zeros(1), (1, 1)), [prompt], options)
+    return Request(image or new_image(), [prompt], start_search(make_options(max_new_tokens=tokens)))
+
+
+def new_image() -> Image:
+    return Image((1, 1), _pixels=torch.zeros(1))
 
 
 def wait_for(condition) -> None:
@@ -85,8 +100,8 @@ def test_a_short_request_joins_and_leaves_while_a_long_one_runs(engine, runner):
     short = request_of(3)
     engine.submit(short)
     runner.may_decode.set()
-    assert len(short.future.result(WAIT).token_ids) == 4
-    assert len(long.future.result(WAIT).token_ids) == 201
+    assert len(short.future.result(WAIT).hypothesis.token_ids) == 4
+    assert len(long.future.result(WAIT).hypothesis.token_ids) == 201
     rows = [len(positions) for positions in runner.steps]
     assert rows == [1, 2, 2, 2] + [1] * 196  # the short one cost no step of its own
 
@@ -95,7 +110,7 @@ def test_one_image_asked_twice_at_once_is_embedded_once(engine, runner):
     runner.may_decode.clear()
     engine.submit(request_of(2))
     wait_for(lambda: runner.prefills)
-    image = Image(torch.zeros(1), (1, 1))
+    image = new_image()
     twice = [request_of(2, image), request_of(2, image)]
     for request in twice:
         engine.submit(request)
@@ -103,6 +118,19 @@ def test_one_image_asked_twice_at_once_is_embedded_once(engine, runner):
     cached = [request.future.result(WAIT).image_embedding_cached for request in twice]
     assert cached == [False, True]
     assert runner.images_encoded == [1, 1]
+
+
+def test_an_image_asked_about_again_is_not_encoded_again_while_the_cache_has_it(runner):
+    engine = engine_with(runner, cache_bytes=4)
+    image, other = new_image(), new_image()
+    cached = []
+    for each in (image, image, other, other):
+        request = request_of(2, each)
+        engine.submit(request)
+        cached.append(request.future.result(WAIT).image_embedding_cached)
+    engine.close()
+    assert cached == [False, True, False, True]
+    assert engine.embeddings.bytes == 4
 
 
 def test_decode_steps_go_on_between_prefills(engine, runner):
@@ -161,12 +189,11 @@ def test_a_failing_prefill_fails_its_requests_alone(engine, runner):
     engine.submit(unlucky)
     with pytest.raises(RuntimeError, match="no memory"):
         unlucky.future.result(WAIT)
-    assert len(running.future.result(WAIT).token_ids) == 1001
+    assert len(running.future.result(WAIT).hypothesis.token_ids) == 1001
 
 
 def test_closing_fails_what_is_under_way(runner):
-    engine = Engine(runner, Scheduler(slots=1, prefill_batch=1))
-    engine.start()
+    engine = engine_with(runner, slots=1, prefill_batch=1)
     runner.may_decode.clear()
     requests = [request_of(1000), request_of(1000)]
     for request in requests:
@@ -180,8 +207,7 @@ def test_closing_fails_what_is_under_way(runner):
 
 
 def test_a_closed_engine_answers_at_once_that_it_is_closed(runner):
-    engine = Engine(runner, Scheduler(slots=1, prefill_batch=1))
-    engine.start()
+    engine = engine_with(runner, slots=1, prefill_batch=1)
     engine.close()
     late = request_of(2)
     engine.submit(late)

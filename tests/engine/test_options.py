@@ -2,11 +2,15 @@ import pytest
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import GenerationOptions
 from florence2_engine.options import GenerationDefaults
+from florence2_engine.request import EarlyStopping
 
 DEFAULTS = GenerationDefaults(
     max_positions=1024,
     max_new_tokens=1024,
     min_new_tokens=0,
+    num_beams=3,
+    length_penalty=1.0,
+    early_stopping=EarlyStopping.FIRST,
     no_repeat_ngram_size=3,
     bos_token_id=0,
     eos_token_id=2,
@@ -19,7 +23,13 @@ DEFAULTS = GenerationDefaults(
 def test_what_is_unset_is_the_checkpoints_own():
     options = DEFAULTS.complete(GenerationOptions())
     assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (1024, 0, 3)
+    assert (options.num_beams, options.length_penalty, options.early_stopping) == (3, 1.0, EarlyStopping.FIRST)
     assert not options.suppress_bos
+
+
+def test_a_search_is_chosen_by_the_request():
+    options = DEFAULTS.complete(GenerationOptions(num_beams=8, length_penalty=-2, early_stopping=3))
+    assert (options.num_beams, options.length_penalty, options.early_stopping) == (8, -2, EarlyStopping.NEVER)
 
 
 def test_what_is_set_wins_even_where_it_is_zero():
@@ -37,7 +47,10 @@ def test_what_is_set_wins_even_where_it_is_zero():
         ({"max_new_tokens": 1025}, "generation.max_new_tokens: got 1025, expected 1 to 1024"),
         ({"max_new_tokens": 5, "min_new_tokens": 6}, "generation.min_new_tokens: got 6, expected 0 to 5"),
         ({"no_repeat_ngram_size": -1}, "generation.no_repeat_ngram_size: got -1, expected 0 to 1024"),
-        ({"num_beams": 3}, "generation.num_beams: got 3, expected 1"),
+        ({"num_beams": 0}, "generation.num_beams: got 0, expected 1 to 8"),
+        ({"num_beams": 9}, "generation.num_beams: got 9, expected 1 to 8"),
+        ({"length_penalty": 10.5}, "generation.length_penalty: got 10.5, expected -10 to 10"),
+        ({"length_penalty": float("nan")}, "generation.length_penalty: got nan, expected -10 to 10"),
     ],
 )
 def test_an_option_out_of_range_is_named_with_its_limit(options, message):

@@ -7,52 +7,55 @@ from concurrent.futures import ThreadPoolExecutor
 
 import PIL.Image
 import pytest
+from florence2.engine.v1.engine_pb2 import GenerateRequest
 from florence2_adapter.prompts import prompt_parts
-from florence2_engine.checkpoint import load
+from florence2_engine.__main__ import build
 from florence2_engine.config import EngineConfig
-from florence2_engine.engine import Engine
-from florence2_engine.images import ImageDecoder
-from florence2_engine.request import Answer, FinishReason, Request
-from florence2_engine.runner import Runner
-from florence2_engine.scheduler import Scheduler
-from florence2_engine.tokenizer import PromptTokenizer
+from florence2_engine.request import Answer, FinishReason
 
 from tests.conftest import DEMO_CHECKPOINT
 from tests.reference import TASKS, Question, Reference, png
 from training.sampling import sample_scene
 from training.scenes import draw
 
-ROUNDING = 1e-5  # fp32 scores of size 10, added up in another order
+HEURISTIC, FIRST, NEVER = 1, 2, 3  # florence2.v1.EarlyStopping
 
 OPTIONS = [
     {"max_new_tokens": 120},
     {"max_new_tokens": 1},
-    {"max_new_tokens": 2},
-    {"max_new_tokens": 23},
-    {"max_new_tokens": 40, "min_new_tokens": 30},
-    {"max_new_tokens": 60, "no_repeat_ngram_size": 0},
-    {"max_new_tokens": 60, "no_repeat_ngram_size": 1},
-    {"max_new_tokens": 60, "no_repeat_ngram_size": 2, "suppress_bos": True},
-    {"max_new_tokens": 60, "no_repeat_ngram_size": 5, "min_new_tokens": 9},
+    {"max_new_tokens": 2, "num_beams": 1},
+    {"max_new_tokens": 23, "num_beams": 1},
+    {"max_new_tokens": 40, "num_beams": 1, "min_new_tokens": 30},
+    {"max_new_tokens": 60, "num_beams": 1, "no_repeat_ngram_size": 0},
+    {"max_new_tokens": 60, "num_beams": 1, "no_repeat_ngram_size": 1},
+    {"max_new_tokens": 60, "num_beams": 1, "no_repeat_ngram_size": 2, "suppress_bos": True},
+    {"max_new_tokens": 60, "num_beams": 1, "no_repeat_ngram_size": 5, "min_new_tokens": 9},
+    {"max_new_tokens": 1, "num_beams": 4},
+    {"max_new_tokens": 2, "num_beams": 3},
+    {"max_new_tokens": 60, "num_beams": 2, "early_stopping": HEURISTIC},
+    {"max_new_tokens": 60, "num_beams": 3, "early_stopping": FIRST},
+    {"max_new_tokens": 30, "num_beams": 3, "early_stopping": NEVER},
+    {"max_new_tokens": 40, "num_beams": 3, "early_stopping": NEVER, "length_penalty": 2.0},
+    {"max_new_tokens": 40, "num_beams": 4, "early_stopping": HEURISTIC, "length_penalty": 0.0},
+    {"max_new_tokens": 40, "num_beams": 5, "early_stopping": HEURISTIC, "length_penalty": -1.0},
+    {"max_new_tokens": 40, "num_beams": 3, "early_stopping": FIRST, "length_penalty": 0.6, "no_repeat_ngram_size": 0},
+    {"max_new_tokens": 30, "num_beams": 8, "early_stopping": HEURISTIC, "suppress_bos": True},
+    {"max_new_tokens": 30, "num_beams": 2, "early_stopping": NEVER, "no_repeat_ngram_size": 1, "min_new_tokens": 25},
+    {"max_new_tokens": 25, "num_beams": 6, "early_stopping": FIRST, "no_repeat_ngram_size": 2, "min_new_tokens": 10},
 ]
 
 
 class Served:
-    """The engine's parts in this process, so that tokens can be compared."""
+    """The engine in this process, so that tokens can be compared."""
 
-    def __init__(self, folder, slots: int, prefill_batch: int) -> None:
-        config = EngineConfig(checkpoint=str(folder), device="cpu", slots=slots, prefill_batch=prefill_batch)
-        checkpoint = load(config)
-        self._images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
-        self._tokenizer = PromptTokenizer(checkpoint.tokenizer, max_prompt_tokens=447)
-        self._defaults = checkpoint.generation
-        self.engine = Engine(Runner(checkpoint.model, slots), Scheduler(slots, prefill_batch))
+    def __init__(self, folder, **settings) -> None:
+        self.engine, self._service = build(EngineConfig(checkpoint=str(folder), device="cpu", **settings))
         self.engine.start()
 
     def answer(self, question: Question) -> Answer:
-        image = self._images.decode(question.image)
-        prompt_ids = self._tokenizer.encode(prompt_parts(question.request), image.size)
-        request = Request(image, prompt_ids, self._defaults.complete(question.request.generation))
+        parts = prompt_parts(question.request)
+        message = GenerateRequest(image=question.image, prompt=parts, generation=question.request.generation)
+        request = self._service.prepare(message)
         self.engine.submit(request)
         return request.future.result(120)
 
@@ -69,17 +72,16 @@ def questions(folder) -> list[Question]:
     """Tasks with sets of options about five images, drawn by lot, and one answer that may take every position."""
     reference = Reference(folder)
     images = [png(draw(sample_scene(seed))) for seed in range(4)] + [png(_noise())]
-    combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 50)
+    combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 42)
     asked = [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
-    # Random weights come to ties: where two tokens are a rounding error apart, no order of additions is the right one.
-    decided = [question for question in asked if question.narrowest_lead > ROUNDING]
-    assert len(decided) >= 45, "a tie is the exception"
+    decided = [question for question in asked if question.decided]
+    assert len(decided) >= 0.9 * len(asked), "a tie is the exception"
     return decided
 
 
 @pytest.mark.parametrize("slots", [1, 4, 16])
 def test_tokens_equal_generate_whatever_shares_the_batch(folder, questions, slots):
-    served = Served(folder, slots, prefill_batch=3)
+    served = Served(folder, slots=slots, rows=max(8, 2 * slots), prefill_batch=3, image_batch=2)
     arrivals = random.Random(slots)
     shuffled = arrivals.sample(questions, len(questions))
 
@@ -93,7 +95,7 @@ def test_tokens_equal_generate_whatever_shares_the_batch(folder, questions, slot
     finally:
         served.engine.close()
     for question, answer in zip(shuffled, answers, strict=True):
-        assert list(answer.token_ids) == question.expected, question.request
+        assert list(answer.hypothesis.token_ids) == question.expected, question.request
 
 
 def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, questions):
@@ -102,12 +104,12 @@ def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, q
         answers = [served.answer(question) for question in questions]
     finally:
         served.engine.close()
-    reasons = [answer.finish_reason for answer in answers]
+    reasons = [answer.hypothesis.finish_reason for answer in answers]
     assert reasons.count(FinishReason.STOP) >= 5
     assert reasons.count(FinishReason.LENGTH) >= 5
     for question, answer in zip(questions, answers, strict=True):
-        whole = len(answer.token_ids) - 1 < (question.request.generation.max_new_tokens or 1024)
-        assert answer.finish_reason is FinishReason.STOP or not whole
+        whole = len(answer.hypothesis.token_ids) - 1 < (question.request.generation.max_new_tokens or 1024)
+        assert answer.hypothesis.finish_reason is FinishReason.STOP or not whole
 
 
 def _noise() -> PIL.Image.Image:

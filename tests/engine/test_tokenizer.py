@@ -1,3 +1,5 @@
+import random
+
 import pytest
 from florence2.engine.v1.engine_pb2 import PromptPart
 from florence2.errors import InvalidArgumentError
@@ -54,14 +56,14 @@ def test_markup_knows_the_checkpoints_prompt_tokens(tokenizer, reference):
 def test_control_tokens_in_a_prompt_are_words(tokenizer, reference, kind, control):
     ids = tokenizer.encode([PromptPart(**{kind: f"a {control} b"})], SIZE)[1:-1]
     assert not {reference.convert_tokens_to_ids(control)} & set(ids)
-    assert tokenizer.decode(ids) == f"a {control} b"
+    assert tokenizer.decode(ids)[0] == f"a {control} b"
 
 
 @pytest.mark.parametrize("token", ["<loc_5>", "<OD>", "<od>", "<poly>", "<loc_999><loc_0>"])
 def test_a_callers_words_never_become_special_tokens(tokenizer, token):
     ids = tokenizer.encode([PromptPart(text=f"a {token} b")], SIZE)[1:-1]
     assert max(ids) < FIRST_LOCATION - 5
-    assert tokenizer.decode(ids) == f"a {token} b"
+    assert tokenizer.decode(ids)[0] == f"a {token} b"
 
 
 def test_a_prompt_has_at_most_the_tokens_that_the_image_leaves(tokenizer):
@@ -86,5 +88,32 @@ def test_a_region_that_is_not_in_the_image_is_refused(tokenizer, region):
 
 
 def test_answers_keep_their_special_tokens(tokenizer):
-    assert tokenizer.decode([2, 0, 38951, FIRST_LOCATION, 2]).startswith("</s><s>")
-    assert tokenizer.decode([FIRST_LOCATION + 7]) == "<loc_7>"
+    assert tokenizer.decode([2, 0, 38951, FIRST_LOCATION, 2])[0].startswith("</s><s>")
+    assert tokenizer.decode([FIRST_LOCATION + 7])[0] == "<loc_7>"
+
+
+def test_the_text_of_tokens_is_the_references(tokenizer, reference):
+    chosen = random.Random(0)
+    for _ in range(50):
+        ids = [chosen.randrange(len(reference)) for _ in range(40)]
+        text, ends = tokenizer.decode(ids)
+        assert text == reference.decode(ids)
+        assert ends == sorted(ends)
+        assert ends[-1] == len(text.encode())
+
+
+def test_each_token_is_where_it_ends_says(tokenizer, reference):
+    ids = [EOS, BOS, *reference("größte 日本 🐈", add_special_tokens=False).input_ids, FIRST_LOCATION, EOS]
+    text, ends = tokenizer.decode(ids)
+    data = text.encode()
+    pieces = [data[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
+    assert "".join(pieces) == text == "</s><s>größte 日本 🐈<loc_0></s>"
+    assert pieces[:2] == ["</s>", "<s>"]
+    assert pieces[-2:] == ["<loc_0>", "</s>"]
+    # A character of several tokens belongs to the last of them.
+    assert "日" in pieces
+    assert "" in pieces
+
+
+def test_no_tokens_are_no_text(tokenizer):
+    assert tokenizer.decode([]) == ("", [])

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lorence2/v1/results.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"\x14\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\"t\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12/\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\x12\'\n\x08polygons\x18\x03 \x03(\x0b\x32\x15.florence2.v1.Polygon\"9\n\nDetections\x12+\n\ndetections\x18\x01 \x03(\x0b\x32\x17.florence2.v1.Detection\"A\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\'\n\x08polygons\x18\x02 \x03(\x0b\x32\x15.florence2.v1.Polygon\"7\n\x0cSegmentation\x12\'\n\x08segments\x18\x01 \x03(\x0b\x32\x15.florence2.v1.Segment\"<\n\nTextRegion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x04quad\x18\x02 \x01(\x0b\x32\x12.florence2.v1.Quad\"=\n\x0bTextRegions\x12.\n\x0ctext_regions\x18\x01 \x03(\x0b\x32\x18.florence2.v1.TextRegionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lorence2/v1/results.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"2\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_score\"\xec\x01\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12/\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\x12\'\n\x08polygons\x18\x03 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x06 \x01(\x02H\x02\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_score\"9\n\nDetections\x12+\n\ndetections\x18\x01 \x03(\x0b\x32\x17.florence2.v1.Detection\"_\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\'\n\x08polygons\x18\x02 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_score\"7\n\x0cSegmentation\x12\'\n\x08segments\x18\x01 \x03(\x0b\x32\x15.florence2.v1.Segment\"\xb4\x01\n\nTextRegion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x04quad\x18\x02 \x01(\x0b\x32\x12.florence2.v1.Quad\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x05 \x01(\x02H\x02\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_score\"=\n\x0bTextRegions\x12.\n\x0ctext_regions\x18\x01 \x03(\x0b\x32\x18.florence2.v1.TextRegionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.results_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEXT']._serialized_start=73
-  _globals['_TEXT']._serialized_end=93
-  _globals['_DETECTION']._serialized_start=95
-  _globals['_DETECTION']._serialized_end=211
-  _globals['_DETECTIONS']._serialized_start=213
-  _globals['_DETECTIONS']._serialized_end=270
-  _globals['_SEGMENT']._serialized_start=272
-  _globals['_SEGMENT']._serialized_end=337
-  _globals['_SEGMENTATION']._serialized_start=339
-  _globals['_SEGMENTATION']._serialized_end=394
-  _globals['_TEXTREGION']._serialized_start=396
-  _globals['_TEXTREGION']._serialized_end=456
-  _globals['_TEXTREGIONS']._serialized_start=458
-  _globals['_TEXTREGIONS']._serialized_end=519
+  _globals['_TEXT']._serialized_end=123
+  _globals['_DETECTION']._serialized_start=126
+  _globals['_DETECTION']._serialized_end=362
+  _globals['_DETECTIONS']._serialized_start=364
+  _globals['_DETECTIONS']._serialized_end=421
+  _globals['_SEGMENT']._serialized_start=423
+  _globals['_SEGMENT']._serialized_end=518
+  _globals['_SEGMENTATION']._serialized_start=520
+  _globals['_SEGMENTATION']._serialized_end=575
+  _globals['_TEXTREGION']._serialized_start=578
+  _globals['_TEXTREGION']._serialized_end=758
+  _globals['_TEXTREGIONS']._serialized_start=760
+  _globals['_TEXTREGIONS']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -16,6 +16,7 @@ from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
 from florence2.errors import InvalidArgumentError
 from florence2.messages import set_result
 from florence2.parsing import decode
+from florence2.scores import TokenScores
 from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
@@ -153,8 +154,14 @@ def _row(index: int, label: str, image: bytes, data: bytes) -> Row:
 
 def _response(row: Row, answer: GenerateResponse) -> bytes:
     response = TaskResponse(
-        text=answer.text, image_size=answer.image_size, finish_reason=answer.finish_reason, usage=answer.usage
+        text=answer.text,
+        image_size=answer.image_size,
+        finish_reason=answer.finish_reason,
+        usage=answer.usage,
+        token_log_probabilities=answer.token_log_probabilities,
+        token_ends=answer.token_ends,
     )
     if not row.request.raw:
-        set_result(response, decode(task_of(row.request) or "", answer.text, answer.image_size))
+        token_scores = TokenScores.of_response(response)
+        set_result(response, decode(task_of(row.request) or "", answer.text, answer.image_size, token_scores))
     return serialize_response(response, row.encoding)

@@ -15,8 +15,10 @@ from typing import TextIO
 
 import torch
 
+from florence2_engine.candidates import CandidateFinder
 from florence2_engine.checkpoint import load
-from florence2_engine.config import EngineConfig
+from florence2_engine.config import MAX_BEAMS, EngineConfig
+from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
 from florence2_engine.images import ImageDecoder
@@ -65,19 +67,27 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     if config.threads:
         torch.set_num_threads(config.threads)
     checkpoint = load(config)
-    runner = Runner(checkpoint.model, config.slots)
+    generation = checkpoint.generation
+    rows = config.rows or max(config.slots * generation.num_beams, MAX_BEAMS)
+    image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
+    runner = Runner(checkpoint.model, config.slots, rows)
     images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
     image_tokens = _warm_up(runner, checkpoint.image_processor.size)
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - image_tokens)
-    engine = Engine(runner, Scheduler(config.slots, config.prefill_batch))
-    return engine, EngineService(engine, images, tokenizer, checkpoint.generation)
+    engine = Engine(
+        runner,
+        Scheduler(config.slots, rows, config.prefill_batch, image_batch),
+        CandidateFinder(generation.bos_token_id, generation.eos_token_id),
+        EmbeddingCache(config.embedding_cache_bytes),
+    )
+    return engine, EngineService(engine, images, tokenizer, generation)
 
 
 def _warm_up(runner: Runner, size: dict[str, int]) -> int:
     """Run each device call once. Returns the number of tokens that the vision tower makes of an image."""
     (embedding,) = runner.encode_images([torch.zeros(3, size["height"], size["width"])])
     runner.prefill(0, [embedding], [[0]])
-    runner.decode_step([0], [0])
+    runner.decode_step([0], [0], [[0]])
     return len(embedding)
 
 

@@ -12,6 +12,7 @@ from transformers import Florence2ForConditionalGeneration, Florence2Processor, 
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.options import GenerationDefaults
+from florence2_engine.request import EarlyStopping
 
 _logger = logging.getLogger(__name__)
 
@@ -124,6 +125,9 @@ def _generation_defaults(config: GenerationConfig, tokenizer: Any, max_positions
         max_positions=max_positions,
         max_new_tokens=min(config.max_new_tokens or max_positions, max_positions),
         min_new_tokens=max(config.min_new_tokens or 0, (config.min_length or 0) - 1),
+        num_beams=config.num_beams or 1,
+        length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
+        early_stopping=EarlyStopping(config.early_stopping or False),
         no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,

@@ -9,6 +9,7 @@ from typing import Any
 
 ENVIRONMENT_PREFIX = "FLORENCE2_"
 DEVICES = ("auto", "cpu", "cuda")
+MAX_BEAMS = 8
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -24,9 +25,14 @@ class EngineConfig:
         checkpoint: a folder, or a hub id such as `florence-community/Florence-2-base-ft`.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
         dtype: the weights' and activations' type; `auto` is float32 on CPU and bfloat16 on CUDA.
-        slots: how many requests decode at once; memory for their keys and values is set aside for each.
-        prefill_batch: the most requests whose images and prompts are encoded between two decode steps. A smaller number
-            keeps running answers flowing, a larger one uses a GPU better.
+        slots: how many requests decode at once; each has memory for the keys and values of its image and prompt.
+        rows: how many beams of all requests decode at once, at least 8; each has memory for the keys and values of its
+            tokens. 0: as many as the slots need with the checkpoint's own number of beams.
+        prefill_batch: the most requests whose prompts are encoded between two decode steps. A smaller number keeps
+            running answers flowing, a larger one uses a GPU better.
+        image_batch: the most images that are encoded between two decode steps; 0: 1 on CPU, where several at once are
+            no faster, and as many as `prefill_batch` on CUDA.
+        embedding_cache_bytes: memory for the embeddings of images that were asked about before; 0 keeps none.
         max_image_bytes: the largest encoded image that is looked at, in bytes.
         max_image_pixels: the largest image that is decoded, width x height, in pixels.
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
@@ -36,7 +42,10 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "auto"
     slots: int = 16
+    rows: int = 0
     prefill_batch: int = 4
+    image_batch: int = 0
+    embedding_cache_bytes: int = 256 * 1024 * 1024
     max_image_bytes: int = 32 * 1024 * 1024
     max_image_pixels: int = 50_000_000
     threads: int = 0
@@ -49,7 +58,9 @@ class EngineConfig:
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         self._require_at_least(1, "slots", "prefill_batch", "max_image_bytes", "max_image_pixels")
-        self._require_at_least(0, "threads")
+        self._require_at_least(0, "rows", "image_batch", "embedding_cache_bytes", "threads")
+        if 0 < self.rows < MAX_BEAMS:
+            raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {MAX_BEAMS}, the beams of one request")
 
     def _require_at_least(self, least: int, *names: str) -> None:
         for name in names:

@@ -11,12 +11,13 @@ import time
 
 from torch import Tensor
 
+from florence2_engine.candidates import CandidateFinder
+from florence2_engine.embeddings import EmbeddingCache, EmbeddingCacheFigures
 from florence2_engine.errors import EngineClosedError
 from florence2_engine.images import Image
-from florence2_engine.request import FinishReason, Request
+from florence2_engine.request import Hypothesis, Request
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
-from florence2_engine.search import choose
 
 _logger = logging.getLogger(__name__)
 
@@ -24,15 +25,24 @@ _logger = logging.getLogger(__name__)
 class Engine:
     """Answers requests on a thread of its own. Other threads call `submit` and wait for the request's future.
 
-    A request is cancelled by cancelling its future; its row is free at the next step.
+    A request is cancelled by cancelling its future; its slot is free at the next step.
     """
 
-    def __init__(self, runner: Runner, scheduler: Scheduler) -> None:
+    def __init__(
+        self, runner: Runner, scheduler: Scheduler, candidates: CandidateFinder, embeddings: EmbeddingCache
+    ) -> None:
         self._runner = runner
         self._scheduler = scheduler
+        self._candidates = candidates
+        self._embeddings = embeddings
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()  # None: close
         self._open = True
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def embeddings(self) -> EmbeddingCacheFigures:
+        """What the cache of image embeddings holds and what it was good for."""
+        return self._embeddings.figures
 
     def start(self) -> None:
         """Start the loop."""
@@ -78,9 +88,9 @@ class Engine:
     def _drop_cancelled(self) -> None:
         for request in [request for request in self._scheduler.waiting if request.future.cancelled()]:
             self._scheduler.waiting.remove(request)
-        for row in reversed(range(len(self._scheduler.running))):
-            if self._scheduler.running[row].future.cancelled():
-                self._free_row(row)
+        for slot in reversed(range(len(self._scheduler.running))):
+            if self._scheduler.running[slot].future.cancelled():
+                self._leave(slot)
 
     def _prefill(self) -> None:
         requests = self._scheduler.next_prefill()
@@ -106,11 +116,13 @@ class Engine:
         new: dict[Image, Tensor] = {}
         for request in requests:
             request.image_embedding_cached = request.image.embedding is not None or request.image in new
-            if not request.image_embedding_cached:
+            if request.image.embedding is None:
                 new[request.image] = request.image.pixels
         if new:
             for image, embedding in zip(new, self._runner.encode_images(list(new.values())), strict=True):
-                image.embedding = embedding
+                image.set_embedding(embedding)
+        for request in requests:
+            self._embeddings.use(request.image, request.image_embedding_cached)
         return [request.image.embedding for request in requests if request.image.embedding is not None]
 
     def _decode(self) -> None:
@@ -118,29 +130,41 @@ class Engine:
         if not running:
             return
         try:
-            logits = self._runner.decode_step(
-                [request.token_ids[-1] for request in running], [request.generated for request in running]
-            )
-            choices = choose(logits, running)
+            self._step(running)
         except Exception as error:
             _logger.exception("decode step of %d requests failed", len(running))
             self._fail(running, error)
-            running.clear()
+            while running:
+                self._scheduler.remove(len(running) - 1)
             return
-        for row, choice in reversed(list(enumerate(choices))):  # from the end: the last row moves into a gap
-            running[row].append(choice.token_id)
-            if choice.finish_reason is not None:
-                self._finish(row, choice.finish_reason)
+        for slot in reversed(range(len(running))):  # from the end: the last request moves into a gap
+            if outcome := running[slot].search.outcome:
+                self._finish(slot, outcome)
 
-    def _finish(self, row: int, reason: FinishReason) -> None:
-        request = self._scheduler.running[row]
-        self._free_row(row)
+    def _step(self, running: list[Request]) -> None:
+        """A token for every beam of every request."""
+        token_ids, positions = [0] * self._scheduler.rows, [0] * self._scheduler.rows
+        for request in running:
+            for row, token_id in zip(request.rows, request.search.last_token_ids(), strict=True):
+                token_ids[row], positions[row] = token_id, request.search.generated
+        logits = self._runner.decode_step(token_ids, positions, [request.rows for request in running])
+        for request, candidates in zip(running, self._candidates.find(logits, running), strict=True):
+            for copy in request.search.advance(candidates):
+                source, target = request.rows[copy.source], request.rows[copy.target]
+                self._runner.copy_row(source, target, copy.first, request.search.generated)
+
+    def _finish(self, slot: int, outcome: Hypothesis) -> None:
+        request = self._scheduler.running[slot]
+        self._leave(slot)
         if request.future.set_running_or_notify_cancel():
-            request.future.set_result(request.answer(reason))
+            request.future.set_result(request.answer(outcome))
 
-    def _free_row(self, row: int) -> None:
-        if move := self._scheduler.remove(row):
-            self._runner.move_row(move.source, move.target, self._scheduler.running[move.target].generated)
+    def _leave(self, slot: int) -> None:
+        departure = self._scheduler.remove(slot)
+        if departure.slot:
+            self._runner.move_slot(departure.slot.source, departure.slot.target)
+        for move, request in departure.rows:
+            self._runner.copy_row(move.source, move.target, 0, request.search.generated)
 
     @staticmethod
     def _fail(requests: list[Request], error: Exception) -> None:

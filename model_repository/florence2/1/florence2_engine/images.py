@@ -1,4 +1,4 @@
-"""Encoded image bytes -> the pixels the vision tower reads. Each image is decoded once while anybody needs it."""
+"""Encoded image bytes -> the pixels the vision tower reads. Each image is decoded once while anybody has it."""
 
 import base64
 import binascii
@@ -26,17 +26,27 @@ _BASE64_PROBE_BYTES = 1024
 
 @dataclass(eq=False)
 class Image:
-    """A decoded image, shared by all requests for the same bytes that are under way at once.
+    """A decoded image, shared by all requests for the same bytes while any of them, or the cache, has it.
 
     Attributes:
-        pixels: (3, height, width) float32, resized and normalised as the checkpoint's processor does.
         size: (width, height) in pixels of the original as displayed, EXIF orientation applied.
         embedding: (image tokens, d_model), once the vision tower has run.
     """
 
-    pixels: Tensor
     size: tuple[int, int]
     embedding: Tensor | None = None
+    _pixels: Tensor | None = None
+
+    @property
+    def pixels(self) -> Tensor:
+        """(3, height, width) float32, resized and normalised as the processor does; there until the embedding is."""
+        assert self._pixels is not None, "an image is encoded once"
+        return self._pixels
+
+    def set_embedding(self, embedding: Tensor) -> None:
+        """The vision tower has run; the pixels, four times as large, are let go of."""
+        self.embedding = embedding
+        self._pixels = None
 
 
 class ImageDecoder:
@@ -98,7 +108,7 @@ class ImageDecoder:
             )
         displayed = _load(original)
         pixels = self._processor(images=displayed, return_tensors="np")["pixel_values"][0]
-        return Image(torch.from_numpy(np.ascontiguousarray(pixels)), displayed.size)
+        return Image(displayed.size, _pixels=torch.from_numpy(np.ascontiguousarray(pixels)))
 
     def _without_base64(self, data: bytes) -> bytes:
         self._check_bytes(data, limit=self._max_bytes * 4 // 3 + 4)  # base64 writes four characters for three bytes

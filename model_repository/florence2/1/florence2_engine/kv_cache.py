@@ -1,32 +1,20 @@
-"""Keys and values of the requests that decode: of their own tokens and of the encoder's output."""
+"""Keys and values of what decodes: of each beam's own tokens, and of the encoder's output, which beams share."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
-
-class LayerCache:
-    """One decoder layer's keys and values, a row a request.
-
-    Attributes:
-        self_keys, self_values: of the generated tokens, (slots, heads, positions, head width).
-        cross_keys, cross_values: of the encoder's output, (slots, heads, positions, head width).
-    """
-
-    def __init__(self, shape: tuple[int, int, int, int], device: torch.device, dtype: torch.dtype) -> None:
-        # Zeros, not uninitialised memory: attention multiplies masked values by 0, and 0 x NaN is NaN.
-        self.self_keys, self.self_values, self.cross_keys, self.cross_values = (
-            torch.zeros(shape, device=device, dtype=dtype) for _ in range(4)
-        )
+KEYS, VALUES = 0, 1
 
 
 class KeyValueCache:
-    """Room for `slots` requests. It never grows.
+    """Room for `slots` requests and `rows` beams. It never grows.
 
     Attributes:
-        layers: a LayerCache for each decoder layer.
-        slots: the number of rows.
-        encoder_lengths: (slots,) how many encoder positions of a row are in use.
+        own: of the beams' own tokens, (layers, keys and values, rows, heads, positions, head width).
+        cross: of the encoder's output, (layers, keys and values, slots, heads, positions, head width).
     """
 
     def __init__(
@@ -34,34 +22,54 @@ class KeyValueCache:
         *,
         layers: int,
         slots: int,
+        rows: int,
         heads: int,
         positions: int,
         head_width: int,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        shape = (slots, heads, positions, head_width)
-        self.slots = slots
-        self.layers = [LayerCache(shape, device, dtype) for _ in range(layers)]
-        self.encoder_lengths = torch.zeros(slots, device=device, dtype=torch.long)
-        self._host_encoder_lengths = [0] * slots
+        self.own = _zeros((layers, 2, rows, heads, positions, head_width), device, dtype)
+        self.cross = _zeros((layers, 2, slots, heads, positions, head_width), device, dtype)
+        self._encoder_lengths = [0] * slots
 
-    def longest_encoder_output(self, rows: int) -> int:
-        """The most encoder positions that any of the first `rows` rows uses, without asking the device."""
-        return max(self._host_encoder_lengths[:rows])
+    @property
+    def device(self) -> torch.device:
+        """Where the cache is."""
+        return self.own.device
 
-    def set_encoder_lengths(self, first_row: int, lengths: Sequence[int]) -> None:
-        """Say how many encoder positions the rows from `first_row` on use."""
-        end = first_row + len(lengths)
-        self._host_encoder_lengths[first_row:end] = lengths
-        self.encoder_lengths[first_row:end] = torch.tensor(lengths, device=self.encoder_lengths.device)
+    def encoder_lengths(self, slots: int) -> list[int]:
+        """How many encoder positions each of the first slots uses."""
+        return self._encoder_lengths[:slots]
 
-    def move(self, source: int, target: int, self_positions: int) -> None:
-        """Copy what row `source` uses (its first `self_positions` own tokens) to row `target`."""
-        encoder_positions = self._host_encoder_lengths[source]
-        for layer in self.layers:
-            for tensor in (layer.self_keys, layer.self_values):
-                tensor[target, :, :self_positions] = tensor[source, :, :self_positions]
-            for tensor in (layer.cross_keys, layer.cross_values):
-                tensor[target, :, :encoder_positions] = tensor[source, :, :encoder_positions]
-        self.set_encoder_lengths(target, [encoder_positions])
+    def store_encoder_output(
+        self, layer: int, first_slot: int, keys_and_values: Tensor, lengths: Sequence[int]
+    ) -> None:
+        """Keep what new slots attend to in a layer.
+
+        Args:
+            layer: the decoder layer.
+            first_slot: where the new slots begin.
+            keys_and_values: (keys and values, new slots, heads, longest, head width), padded at the end.
+            lengths: encoder positions in use, a number a new slot.
+        """
+        slots, longest = keys_and_values.shape[1], keys_and_values.shape[3]
+        self.cross[layer, :, first_slot : first_slot + slots, :, :longest] = keys_and_values
+        self._encoder_lengths[first_slot : first_slot + slots] = lengths
+
+    def move_slot(self, source: int, target: int) -> None:
+        """Copy what slot `source` uses to slot `target`."""
+        length = self._encoder_lengths[source]
+        self.cross[:, :, target, :, :length] = self.cross[:, :, source, :, :length]
+        self._encoder_lengths[target] = length
+
+    def copy_row(self, source: int, target: int, first: int, end: int) -> None:
+        """Copy the positions from `first` to before `end` of row `source` to row `target`."""
+        self.own[:, :, target, :, first:end] = self.own[:, :, source, :, first:end]
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Zeros, not uninitialised memory: attention multiplies masked values by 0, and 0 x NaN is NaN."""
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, np.float32))  # unlike torch's, pages nobody wrote to take no memory
+    return torch.zeros(shape, device=device, dtype=dtype)

@@ -3,9 +3,18 @@
 from dataclasses import dataclass
 
 from florence2.errors import InvalidArgumentError
+from florence2.v1 import EarlyStopping as EarlyStoppingMessage
 from florence2.v1 import GenerationOptions
 
-from florence2_engine.request import SearchOptions
+from florence2_engine.config import MAX_BEAMS
+from florence2_engine.request import EarlyStopping, SearchOptions
+
+MAX_LENGTH_PENALTY = 10
+_EARLY_STOPPING = {
+    EarlyStoppingMessage.EARLY_STOPPING_HEURISTIC: EarlyStopping.HEURISTIC,
+    EarlyStoppingMessage.EARLY_STOPPING_FIRST: EarlyStopping.FIRST,
+    EarlyStoppingMessage.EARLY_STOPPING_NEVER: EarlyStopping.NEVER,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,9 @@ class GenerationDefaults:
     max_positions: int
     max_new_tokens: int
     min_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: EarlyStopping
     no_repeat_ngram_size: int
     bos_token_id: int
     eos_token_id: int
@@ -32,20 +44,25 @@ class GenerationDefaults:
         Raises:
             InvalidArgumentError: an option out of range. The message names it, its value and the limit.
         """
-        if options.HasField("num_beams") and options.num_beams != 1:
-            raise _error("num_beams", options.num_beams, "1; beam search is not served yet")
         max_new_tokens = options.max_new_tokens if options.HasField("max_new_tokens") else self.max_new_tokens
         min_new_tokens = options.min_new_tokens if options.HasField("min_new_tokens") else self.min_new_tokens
         ngram_size = (
             options.no_repeat_ngram_size if options.HasField("no_repeat_ngram_size") else self.no_repeat_ngram_size
         )
+        num_beams = options.num_beams if options.HasField("num_beams") else self.num_beams
+        length_penalty = options.length_penalty if options.HasField("length_penalty") else self.length_penalty
         _require("max_new_tokens", max_new_tokens, 1, self.max_positions)
         if options.HasField("min_new_tokens"):
             _require("min_new_tokens", min_new_tokens, 0, max_new_tokens)
         _require("no_repeat_ngram_size", ngram_size, 0, self.max_positions)
+        _require("num_beams", num_beams, 1, MAX_BEAMS)
+        _require("length_penalty", length_penalty, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY)
         return SearchOptions(
             max_new_tokens=max_new_tokens,
             min_new_tokens=min_new_tokens,
+            num_beams=num_beams,
+            length_penalty=length_penalty,
+            early_stopping=_EARLY_STOPPING.get(options.early_stopping, self.early_stopping),
             no_repeat_ngram_size=ngram_size,
             suppress_bos=options.suppress_bos,
             bos_token_id=self.bos_token_id,
@@ -56,10 +73,10 @@ class GenerationDefaults:
         )
 
 
-def _require(name: str, value: int, least: int, most: int) -> None:
+def _require(name: str, value: float, least: int, most: int) -> None:
     if not least <= value <= most:
         raise _error(name, value, f"{least} to {most}")
 
 
-def _error(name: str, value: int, requirement: str) -> InvalidArgumentError:
+def _error(name: str, value: float, requirement: str) -> InvalidArgumentError:
     return InvalidArgumentError.of_field(f"generation.{name}", value, requirement)

@@ -1,7 +1,6 @@
 """One request on its way through the engine. Imports no torch."""
 
 import time
-from collections import defaultdict
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from florence2_engine.images import Image
+    from florence2_engine.search import Search
 
 
 class FinishReason(Enum):
@@ -18,15 +18,26 @@ class FinishReason(Enum):
     LENGTH = "length"
 
 
+class EarlyStopping(Enum):
+    """When beam search stops; the values are those of Hugging Face `generate()`'s `early_stopping`."""
+
+    HEURISTIC = False
+    FIRST = True
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class SearchOptions:
     """How an answer is searched: a request's generation options, completed from the checkpoint's own.
 
-    Token rules are those of Hugging Face `generate()`; `suppress_bos` is its `bad_words_ids=[[bos]]`.
+    All rules are those of Hugging Face `generate()`; `suppress_bos` is its `bad_words_ids=[[bos]]`.
     """
 
     max_new_tokens: int
     min_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: EarlyStopping
     no_repeat_ngram_size: int
     suppress_bos: bool
     bos_token_id: int
@@ -37,18 +48,31 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class Hypothesis:
+    """A whole answer that a search found.
+
+    Attributes:
+        token_ids: decoder start token first, then every generated token.
+        log_probabilities: of each generated token under the model, before the search's rules.
+        finish_reason: STOP where the model ended the answer, LENGTH where it was cut.
+    """
+
+    token_ids: tuple[int, ...]
+    log_probabilities: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the model generated.
 
     Attributes:
-        token_ids: decoder start token first, then every generated token.
-        finish_reason: STOP where the model ended its answer, LENGTH where it was cut.
+        hypothesis: the answer.
         queue_seconds, encode_seconds, decode_seconds: where the time went; see `florence2.v1.Usage`.
         image_embedding_cached: the image embedding came from another request.
     """
 
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
+    hypothesis: Hypothesis
     queue_seconds: float
     encode_seconds: float
     decode_seconds: float
@@ -57,64 +81,33 @@ class Answer:
 
 @dataclass(eq=False)
 class Request:
-    """A prompt about an image, and the answer so far.
+    """A prompt about an image, and where it is.
 
     Attributes:
         image: the decoded image, shared with other requests for the same bytes.
         prompt_ids: the prompt's tokens, start and end token included, image tokens not.
-        options: how the answer is searched.
+        search: the answer so far.
+        received: when it came, in seconds of the monotonic clock.
         future: where the caller waits; it ends with an Answer, an exception, or cancelled.
-        token_ids: decoder start token, then the tokens generated so far.
+        rows: the row of the decode batch that each beam is on, while it runs.
     """
 
     image: "Image"
     prompt_ids: list[int]
-    options: SearchOptions
+    search: "Search"
     received: float = field(default_factory=time.monotonic)
     future: "Future[Answer]" = field(default_factory=Future)
-    token_ids: list[int] = field(init=False)
+    rows: list[int] = field(default_factory=list)
     image_embedding_cached: bool = False
     encode_started: float = 0.0
     decode_started: float = 0.0
-    _followers: dict[tuple[int, ...], list[int]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.token_ids = [self.options.decoder_start_token_id]
-        self._followers = defaultdict(list)
-        self._remember_ngram()
-
-    @property
-    def generated(self) -> int:
-        """Number of tokens generated so far."""
-        return len(self.token_ids) - 1
-
-    def append(self, token_id: int) -> None:
-        """Add a generated token."""
-        self.token_ids.append(token_id)
-        self._remember_ngram()
-
-    def repeating_tokens(self) -> list[int]:
-        """Tokens that would complete an n-gram for the second time, with n the option `no_repeat_ngram_size`."""
-        size = self.options.no_repeat_ngram_size
-        if size == 0 or len(self.token_ids) < size:
-            return []
-        return self._followers.get(tuple(self.token_ids[len(self.token_ids) + 1 - size :]), [])
-
-    def _remember_ngram(self) -> None:
-        # Kept up to date token by token: looking through the whole answer at every step would cost its square.
-        size = self.options.no_repeat_ngram_size
-        if size and len(self.token_ids) >= size:
-            *prefix, last = self.token_ids[-size:]
-            self._followers[tuple(prefix)].append(last)
-
-    def answer(self, finish_reason: FinishReason) -> Answer:
+    def answer(self, hypothesis: Hypothesis) -> Answer:
         """The finished answer."""
-        now = time.monotonic()
         return Answer(
-            token_ids=tuple(self.token_ids),
-            finish_reason=finish_reason,
+            hypothesis=hypothesis,
             queue_seconds=self.encode_started - self.received,
             encode_seconds=self.decode_started - self.encode_started,
-            decode_seconds=now - self.decode_started,
+            decode_seconds=time.monotonic() - self.decode_started,
             image_embedding_cached=self.image_embedding_cached,
         )

@@ -7,32 +7,39 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from florence2_engine.decoder import Decoder
+from florence2_engine.decoder import Decoder, Step, mask
 from florence2_engine.kv_cache import KeyValueCache
 
 
 class Runner:
-    """A model on a device, with caches for `slots` rows.
+    """A model on a device, with caches.
 
     Args:
-        model: `Florence2ForConditionalGeneration`, in evaluation mode.
-        slots: rows of the decode batch.
+        model: `Florence2ForConditionalGeneration`, in evaluation mode. Its decoder is let go of: ours has the weights.
+        slots: the most requests that decode at once.
+        rows: the most beams, over all requests.
     """
 
-    def __init__(self, model: Any, slots: int) -> None:
+    def __init__(self, model: Any, slots: int, rows: int) -> None:
         self._model = model
-        self._language_model = model.model.language_model
-        config = self._language_model.config
+        self._device = model.device
+        language_model = model.model.language_model
+        config = language_model.config
+        self._text_encoder = language_model.encoder
         self._cache = KeyValueCache(
             layers=config.decoder_layers,
             slots=slots,
+            rows=rows,
             heads=config.decoder_attention_heads,
             positions=config.max_position_embeddings,
             head_width=config.d_model // config.decoder_attention_heads,
             device=model.device,
             dtype=model.dtype,
         )
-        self._decoder = Decoder(self._language_model.decoder, model.lm_head, self._cache)
+        with torch.inference_mode():
+            self._decoder = Decoder(language_model.decoder, model.lm_head, self._cache)
+        language_model.decoder = None
+        self._slots: _Slots | None = None
 
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[Tensor]) -> list[Tensor]:
@@ -44,40 +51,80 @@ class Runner:
         Returns:
             (image tokens, d_model) each.
         """
-        batch = torch.stack(list(pixels)).to(self._model.device, self._model.dtype)
+        batch = torch.stack(list(pixels)).to(self._device, self._model.dtype)
         embeddings: Tensor = self._model.get_image_features(batch).pooler_output
         return list(embeddings)
 
     @torch.inference_mode()
-    def prefill(self, first_row: int, embeddings: Sequence[Tensor], prompts: Sequence[list[int]]) -> None:
-        """Run the text encoder over images and prompts, and make rows ready to decode.
+    def prefill(self, first_slot: int, embeddings: Sequence[Tensor], prompts: Sequence[list[int]]) -> None:
+        """Run the text encoder over images and prompts, and make slots ready to decode.
 
         Args:
-            first_row: the rows are `first_row` and those that follow.
-            embeddings: (image tokens, d_model), one a row.
-            prompts: token ids, one list a row.
+            first_slot: the slots are `first_slot` and those that follow.
+            embeddings: (image tokens, d_model), one a slot.
+            prompts: token ids, one list a slot.
         """
-        device = self._model.device
         embed = self._model.get_input_embeddings()
-        rows = [
-            torch.cat([embedding, embed(torch.tensor(prompt, device=device))])
+        inputs = [
+            torch.cat([embedding, embed(torch.tensor(prompt, device=self._device))])
             for embedding, prompt in zip(embeddings, prompts, strict=True)
         ]
-        lengths = [len(row) for row in rows]
-        mask = pad_sequence(
-            [torch.ones(length, dtype=torch.long, device=device) for length in lengths], batch_first=True
+        lengths = [len(each) for each in inputs]
+        attention_mask = pad_sequence(
+            [torch.ones(length, dtype=torch.long, device=self._device) for length in lengths], batch_first=True
         )
-        encoded = self._language_model.encoder(
-            inputs_embeds=pad_sequence(rows, batch_first=True), attention_mask=mask
+        encoded = self._text_encoder(
+            inputs_embeds=pad_sequence(inputs, batch_first=True), attention_mask=attention_mask
         ).last_hidden_state
-        self._decoder.store_encoder_output(encoded, first_row, lengths)
+        self._decoder.store_encoder_output(encoded, first_slot, lengths)
+        self._slots = None
 
     @torch.inference_mode()
-    def decode_step(self, token_ids: list[int], positions: list[int]) -> Tensor:
-        """The logits (rows, vocabulary) after feeding each row `token_ids` at `positions`."""
-        return self._decoder.step(token_ids, positions)
+    def decode_step(self, token_ids: list[int], positions: list[int], rows_of_slots: list[list[int]]) -> Tensor:
+        """Feed each row one token.
+
+        Args:
+            token_ids: one a row.
+            positions: of those tokens, one a row.
+            rows_of_slots: the rows of each slot's beams.
+
+        Returns:
+            (rows, vocabulary) float32: the logits of each row's next token.
+        """
+        if self._slots is None or self._slots.rows_of_slots != rows_of_slots:
+            lengths = self._cache.encoder_lengths(len(rows_of_slots))
+            self._slots = _Slots(rows_of_slots, lengths, self._device, self._cache.cross.dtype)
+        tokens, where = torch.tensor([token_ids, positions], device=self._device)
+        slots = self._slots
+        return self._decoder.step(
+            Step(tokens, where, slots.padded, slots.places, slots.cross_mask, own_length=max(positions) + 1)
+        )
 
     @torch.inference_mode()
-    def move_row(self, source: int, target: int, self_positions: int) -> None:
-        """Let row `target` go on where row `source`, with `self_positions` tokens decoded, is."""
-        self._cache.move(source, target, self_positions)
+    def move_slot(self, source: int, target: int) -> None:
+        """Let slot `target` hold what slot `source` holds."""
+        self._cache.move_slot(source, target)
+        self._slots = None
+
+    @torch.inference_mode()
+    def copy_row(self, source: int, target: int, first: int, end: int) -> None:
+        """Let row `target` have what row `source` has at positions from `first` to before `end`."""
+        self._cache.copy_row(source, target, first, end)
+
+
+class _Slots:
+    """Tensors that say which rows belong to which slot; they change only when a request comes or goes."""
+
+    def __init__(
+        self, rows_of_slots: list[list[int]], lengths: list[int], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.rows_of_slots = [list(rows) for rows in rows_of_slots]
+        beams = max(map(len, rows_of_slots))
+        padded = [rows + [rows[0]] * (beams - len(rows)) for rows in rows_of_slots]
+        places = [0] * sum(map(len, rows_of_slots))
+        for slot, rows in enumerate(rows_of_slots):
+            for beam, row in enumerate(rows):
+                places[row] = slot * beams + beam
+        self.padded = torch.tensor(padded, device=device)
+        self.places = torch.tensor(places, device=device)
+        self.cross_mask = mask(torch.tensor(lengths, device=device), max(lengths), dtype)

@@ -1,4 +1,4 @@
-"""Who waits, who runs, and on which row of the decode batch. Imports no torch."""
+"""Who waits, who runs, and where in the decode batch. Imports no torch."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -7,52 +7,104 @@ from florence2_engine.request import Request
 
 
 @dataclass(frozen=True)
-class RowMove:
-    """The request on row `source` of the decode batch goes on at row `target`."""
+class Move:
+    """What is at `source` goes on at `target`."""
 
     source: int
     target: int
 
 
-class Scheduler:
-    """First come, first served, over a fixed number of rows.
-
-    Running requests always fill the first rows of the batch without gaps, so that a decode step works on slices of the
-    caches and copies nothing; when one leaves, the last one takes its place.
+@dataclass(frozen=True)
+class Departure:
+    """What moves into the places of a request that left.
 
     Attributes:
-        waiting: requests that have no row yet, oldest first.
-        running: requests by row.
+        slot: the move between slots, if there is one.
+        rows: the moves between rows, in order, each with the request whose beam moves.
     """
 
-    def __init__(self, slots: int, prefill_batch: int) -> None:
+    slot: Move | None
+    rows: list[tuple[Move, Request]]
+
+
+class Scheduler:
+    """First come, first served, over a fixed number of slots and rows.
+
+    A request takes one slot, for what its beams share, and one row of the decode batch for each beam. Both are filled
+    from the first on without gaps, so that a decode step works on slices of the caches and copies nothing; when a
+    request leaves, the last ones take its places.
+
+    Args:
+        slots: the most requests that run at once.
+        rows: the most beams, over all requests.
+        prefill_batch: the most requests that are encoded between two decode steps.
+        image_batch: the most images that are encoded between two decode steps.
+
+    Attributes:
+        waiting: requests that have no slot yet, oldest first.
+        running: requests by slot.
+    """
+
+    def __init__(self, slots: int, rows: int, prefill_batch: int, image_batch: int) -> None:
         self._slots = slots
+        self._row_limit = rows
         self._prefill_batch = prefill_batch
+        self._image_batch = image_batch
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
+        self._rows: list[tuple[Request, int]] = []
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.waiting or self.running)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are in use."""
+        return len(self._rows)
 
     def add(self, request: Request) -> None:
         """Put a request at the end of the queue."""
         self.waiting.append(request)
 
     def next_prefill(self) -> list[Request]:
-        """Take the requests that are encoded next from the queue: as many as there are rows and one prefill takes."""
-        room = min(self._slots - len(self.running), self._prefill_batch, len(self.waiting))
-        return [self.waiting.popleft() for _ in range(room)]
+        """Take from the queue what is encoded next: as many in a row as there is room for and one prefill takes."""
+        requests: list[Request] = []
+        rows = len(self._rows)
+        images = set()
+        while self.waiting and len(requests) < min(self._prefill_batch, self._slots - len(self.running)):
+            request = self.waiting[0]
+            rows += request.search.beams
+            if request.image.embedding is None:
+                images.add(request.image)
+            if rows > self._row_limit or len(images) > self._image_batch:
+                break
+            requests.append(self.waiting.popleft())
+        return requests
 
     def start(self, requests: list[Request]) -> None:
-        """Give each request the next row."""
-        assert len(self.running) + len(requests) <= self._slots, "next_prefill hands out no more than there is room for"
-        self.running.extend(requests)
+        """Give each request the next slot, and each of its beams the next row."""
+        for request in requests:
+            self.running.append(request)
+            request.rows = list(range(len(self._rows), len(self._rows) + request.search.beams))
+            self._rows += [(request, beam) for beam in range(request.search.beams)]
+        within = len(self.running) <= self._slots and len(self._rows) <= self._row_limit
+        assert within, "next_prefill hands out no more than there is room for"
 
-    def remove(self, row: int) -> RowMove | None:
-        """Free a row. Returns the move that closes the gap, if there is one."""
+    def remove(self, slot: int) -> Departure:
+        """Free the places of the request in `slot`. Returns the moves that close the gaps."""
+        leaver = self.running[slot]
         last = self.running.pop()
-        if row == len(self.running):
-            return None
-        self.running[row] = last
-        return RowMove(source=len(self.running), target=row)
+        slot_move = None
+        if last is not leaver:
+            self.running[slot] = last
+            slot_move = Move(source=len(self.running), target=slot)
+        row_moves = []
+        for row in sorted(leaver.rows, reverse=True):  # from the end: the last row is then never one that is freed
+            request, beam = self._rows.pop()
+            if row < len(self._rows):
+                self._rows[row] = (request, beam)
+                request.rows[beam] = row
+                row_moves.append((Move(source=len(self._rows), target=row), request))
+        leaver.rows = []
+        return Departure(slot_move, row_moves)

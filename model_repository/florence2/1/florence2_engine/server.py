@@ -17,6 +17,7 @@ from florence2_engine.errors import EngineClosedError
 from florence2_engine.images import ImageDecoder
 from florence2_engine.options import GenerationDefaults
 from florence2_engine.request import Answer, FinishReason, Request
+from florence2_engine.search import start_search
 from florence2_engine.tokenizer import PromptTokenizer
 
 _logger = logging.getLogger(__name__)
@@ -41,22 +42,27 @@ class EngineService(EngineServiceServicer):
 
     def Generate(self, request: GenerateRequest, context: grpc.ServicerContext) -> GenerateResponse:  # noqa: N802
         """Answer one prompt about one image."""
-        work = self._request(request, context)
+        try:
+            work = self.prepare(request)
+        except InvalidArgumentError as error:
+            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         if context.add_callback(lambda: _cancel(work)):  # false: the caller has left already
             self._engine.submit(work)
         else:
             work.future.cancel()
         return self._response(work, self._wait(work, context))
 
-    def _request(self, request: GenerateRequest, context: grpc.ServicerContext) -> Request:
+    def prepare(self, request: GenerateRequest) -> Request:
+        """What the engine is asked: the image decoded, the prompt in tokens, the options complete.
+
+        Raises:
+            InvalidArgumentError: it names the field, the value and the limit.
+        """
         received = time.monotonic()
-        try:
-            options = self._defaults.complete(request.generation)
-            image = self._images.decode(request.image)
-            prompt_ids = self._tokenizer.encode(request.prompt, image.size)
-        except InvalidArgumentError as error:
-            _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return Request(image, prompt_ids, options, received=received)
+        options = self._defaults.complete(request.generation)
+        image = self._images.decode(request.image)
+        prompt_ids = self._tokenizer.encode(request.prompt, image.size)
+        return Request(image, prompt_ids, start_search(options), received=received)
 
     def _wait(self, work: Request, context: grpc.ServicerContext) -> Answer:
         try:
@@ -70,13 +76,17 @@ class EngineService(EngineServiceServicer):
 
     def _response(self, work: Request, answer: Answer) -> GenerateResponse:
         width, height = work.image.size
+        hypothesis = answer.hypothesis
+        text, token_ends = self._tokenizer.decode(hypothesis.token_ids)
         return GenerateResponse(
-            text=self._tokenizer.decode(answer.token_ids),
+            text=text,
+            token_log_probabilities=hypothesis.log_probabilities,
+            token_ends=token_ends[1:],  # the first token is the decoder start token, which is not generated
             image_size=ImageSize(width=width, height=height),
-            finish_reason=_FINISH_REASONS[answer.finish_reason],
+            finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
             usage=Usage(
                 prompt_tokens=len(work.prompt_ids),
-                generated_tokens=len(answer.token_ids) - 1,
+                generated_tokens=len(hypothesis.log_probabilities),
                 queue_milliseconds=answer.queue_seconds * _MILLISECONDS,
                 encode_milliseconds=answer.encode_seconds * _MILLISECONDS,
                 decode_milliseconds=answer.decode_seconds * _MILLISECONDS,

@@ -1,5 +1,7 @@
 """Prompt parts -> token ids, token ids -> text."""
 
+import codecs
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -9,6 +11,11 @@ from florence2.engine.v1.engine_pb2 import PromptPart
 from florence2.errors import InvalidArgumentError
 from florence2.locations import region_bins
 from tokenizers import Tokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+# Byte-level tokenizers write each byte as a printable character.
+_CHARACTERS_OF_BYTES: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
+_BYTES_OF_CHARACTERS = {character: byte for byte, character in _CHARACTERS_OF_BYTES.items()}
 
 
 class PromptTokenizer:
@@ -26,6 +33,8 @@ class PromptTokenizer:
         self._tokenizer = tokenizer
         self._max_prompt_tokens = max_prompt_tokens
         self._plain = _without_added_tokens(tokenizer)
+        self._added: frozenset[str] = frozenset(tokenizer.get_added_vocab())
+        self._token_bytes: dict[int, bytes] = {}
         self._markup = _prompt_tokens(tokenizer)
         self._markup_pattern = re.compile("|".join(sorted(map(re.escape, self._markup), key=len, reverse=True)))
         self.bos_token_id: int = tokenizer.bos_token_id
@@ -49,10 +58,28 @@ class PromptTokenizer:
             )
         return ids
 
-    def decode(self, token_ids: Iterable[int]) -> str:
-        """The text of generated tokens, special tokens kept."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
-        return text
+    def decode(self, token_ids: Iterable[int]) -> tuple[str, list[int]]:
+        """The text of generated tokens, special tokens kept, and where in it each token ends, in bytes of UTF-8.
+
+        A character of several tokens belongs to the last of them. Bytes that make no character become U+FFFD.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pieces = [decoder.decode(self._bytes_of(token_id)) for token_id in token_ids]
+        if pieces:
+            pieces[-1] += decoder.decode(b"", final=True)
+        return "".join(pieces), list(itertools.accumulate(len(piece.encode()) for piece in pieces))
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        """What a token stands for; known from the second time on."""
+        known = self._token_bytes.get(token_id)
+        if known is None:
+            token: str = self._tokenizer.convert_ids_to_tokens(token_id)
+            if token in self._added or not set(token) <= _BYTES_OF_CHARACTERS.keys():
+                known = token.encode()
+            else:
+                known = bytes(_BYTES_OF_CHARACTERS[character] for character in token)
+            self._token_bytes[token_id] = known
+        return known
 
     def _encode_part(self, part: PromptPart, image_size: tuple[int, int]) -> list[int]:
         match part.WhichOneof("part"):
