@@ -30,6 +30,14 @@ serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOIN
 test: $(INSTALLED) ## all tests, a real tritonserver included
 	$(BIN)/python -m pytest
 
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## full-size models, memory over ten thousand requests
+	$(BIN)/python -m pytest -m slow
+
+.PHONY: test-gpu
+test-gpu: $(INSTALLED) ## parity on a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
 .PHONY: test-package
 test-package: ## the client package alone, in an environment of its own
 	rm -rf build/package && $(PYTHON) -m venv build/package

@@ -59,14 +59,17 @@ class Question:
 class Reference:
     """Hugging Face, one request at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.model = model.eval().to(device)
         self.processor = Florence2Processor.from_pretrained(folder)
 
     def question(self, image: bytes, task: dict, options: dict) -> Question:
         request = TaskRequest(**task, generation=GenerationOptions(**options))
         picture = PIL.Image.open(io.BytesIO(image)).convert("RGB")
-        inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt")
+        inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt").to(
+            self.model.device
+        )
         keywords = self._keywords(options)
         expected, scores = self._generate(inputs, keywords)
         # Random weights come to ties: where two answers are a rounding error apart, no order of additions is right.
@@ -74,7 +77,7 @@ class Reference:
         decided = True
         for seed in range(NUDGES):
             noise = torch.randn(inputs["pixel_values"].shape, generator=torch.Generator().manual_seed(seed))
-            nudged = {**inputs, "pixel_values": inputs["pixel_values"] + NUDGE * noise}
+            nudged = {**inputs, "pixel_values": inputs["pixel_values"] + NUDGE * noise.to(self.model.device)}
             decided = decided and self._generate(nudged, keywords)[0] == expected
         return Question(image, request, expected, scores, decided)
 

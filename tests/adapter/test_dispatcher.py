@@ -46,7 +46,7 @@ def answered(monkeypatch):
         elements = {"IMAGE": b"an image", "REQUEST": request.SerializeToString()}
         inputs = {name: np.array([[element]], np.object_) for name, element in elements.items()}
         sender = SimpleNamespace(send=lambda response, **_: sent.append(response))
-        dispatcher = dispatcher_type(engine, slots=1)
+        dispatcher = dispatcher_type(engine, slots=1, metrics=SimpleNamespace(observe=lambda _answer: None))
         dispatcher.dispatch(SimpleNamespace(inputs=inputs, get_response_sender=lambda: sender))
         dispatcher.close()
         ((tensor,),) = sent

@@ -1,13 +1,17 @@
 import base64
 import io
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from florence2.errors import InvalidArgumentError
 from florence2_engine.images import ImageDecoder
+from florence2_engine.normalisation import Normalisation
+from transformers import Florence2Processor
 
 MAX_BYTES = 100_000
 MAX_PIXELS = 60 * 60
@@ -21,11 +25,11 @@ class CountingProcessor:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def __call__(self, images, return_tensors):
-        assert return_tensors == "np"
+    def __call__(self, images, **options):
+        assert options == {"return_tensors": "np", "do_rescale": False, "do_normalize": False}
         assert self.may_go_on.wait(10)
         self.calls += 1
-        return {"pixel_values": [np.asarray(images, dtype=np.float32).transpose(2, 0, 1)]}
+        return {"pixel_values": [np.asarray(images).transpose(2, 0, 1)]}
 
 
 @pytest.fixture
@@ -140,3 +144,14 @@ def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(d
     for _ in range(2):
         with pytest.raises(InvalidArgumentError):
             decoder.decode(damaged)
+
+
+def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor_folder):
+    processor = Florence2Processor.from_pretrained(real_processor_folder).image_processor
+    picture = PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    pixels = ImageDecoder(processor, MAX_BYTES, MAX_PIXELS).decode(file.getvalue()).pixels
+    assert pixels.dtype == torch.uint8
+    expected = processor(images=picture, return_tensors="pt")["pixel_values"]
+    assert torch.equal(Normalisation.of(processor)(pixels[None]), expected)

@@ -5,9 +5,11 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import PIL.Image
 import pytest
 from florence2.engine.v1.engine_pb2 import GenerateRequest
+from florence2.v1 import GenerationOptions, TaskRequest
 from florence2_adapter.prompts import prompt_parts
 from florence2_engine.__main__ import build
 from florence2_engine.config import EngineConfig
@@ -49,15 +51,21 @@ class Served:
     """The engine in this process, so that tokens can be compared."""
 
     def __init__(self, folder, **settings) -> None:
-        self.engine, self._service = build(EngineConfig(checkpoint=str(folder), device="cpu", **settings))
+        settings = {"checkpoint": str(folder), "device": "cpu", **settings}
+        self.engine, self._service = build(EngineConfig(**settings))
         self.engine.start()
 
     def answer(self, question: Question) -> Answer:
-        parts = prompt_parts(question.request)
-        message = GenerateRequest(image=question.image, prompt=parts, generation=question.request.generation)
-        request = self._service.prepare(message)
-        self.engine.submit(request)
-        return request.future.result(120)
+        return self._answer(question.image, question.request)
+
+    def ask(self, image: bytes, task: dict, options: dict) -> Answer:
+        return self._answer(image, TaskRequest(**task, generation=GenerationOptions(**options)))
+
+    def _answer(self, image: bytes, request: TaskRequest) -> Answer:
+        message = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
+        prepared = self._service.prepare(message)
+        self.engine.submit(prepared)
+        return prepared.future.result(600)
 
 
 @pytest.fixture(scope="module", params=["random weights", "demo checkpoint"])
@@ -114,3 +122,28 @@ def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, q
 
 def _noise() -> PIL.Image.Image:
     return PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
+
+
+def test_scores_are_those_of_generate_where_no_rule_intervened(folder):
+    reference = Reference(folder)
+    image = png(draw(sample_scene(1)))
+    free = {"no_repeat_ngram_size": 0, "max_new_tokens": 25}
+    questions = [
+        reference.question(image, task, {**free, "num_beams": beams}) for task in TASKS[:6] for beams in (1, 4)
+    ]
+    served = Served(folder)
+    try:
+        answers = [served.answer(question) for question in questions]
+    finally:
+        served.engine.close()
+    compared = 0
+    for question, answer in zip(questions, answers, strict=True):
+        if not question.decided:
+            continue
+        ours, theirs = answer.hypothesis.log_probabilities, question.scores
+        assert len(ours) == len(theirs) == len(question.expected) - 1
+        forced_end = answer.hypothesis.finish_reason is FinishReason.LENGTH
+        free_tokens = slice(1, -1 if forced_end else None)  # the first is forced, and the end where it was cut
+        assert np.allclose(ours[free_tokens], theirs[free_tokens], atol=1e-4)
+        compared += len(theirs[free_tokens])
+    assert compared > 50

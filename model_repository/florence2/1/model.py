@@ -8,6 +8,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from florence2_adapter.dispatcher import Dispatcher
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
+from florence2_adapter.metrics import Metrics
 from florence2_engine.config import ConfigError, EngineConfig, settings_for_model
 
 
@@ -25,7 +26,7 @@ class TritonPythonModel:
             self._engine = EngineProcess.start(config)
         except (ConfigError, EngineStartError) as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        self._dispatcher = Dispatcher(self._engine, slots=config.slots)
+        self._dispatcher = Dispatcher(self._engine, config.slots, Metrics())
 
     def execute(self, requests: list[Any]) -> None:
         """Hand requests to the engine; each is answered by its own response sender, later."""

@@ -21,6 +21,7 @@ from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
 from florence2_adapter.engine_process import EngineCall, EngineProcess
+from florence2_adapter.metrics import Metrics
 from florence2_adapter.pending import PendingRequest
 from florence2_adapter.prompts import prompt_parts
 from florence2_adapter.statuses import triton_code
@@ -50,8 +51,9 @@ class Row:
 class Dispatcher:
     """Every error is the answer of the one request that has it."""
 
-    def __init__(self, engine: EngineProcess, slots: int) -> None:
+    def __init__(self, engine: EngineProcess, slots: int, metrics: Metrics) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._free_slots = threading.Semaphore(slots)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -96,7 +98,9 @@ class Dispatcher:
     def _finish(self, pending: PendingRequest, row: Row, call: EngineCall) -> None:
         self._free_slots.release()
         try:
-            pending.succeed(row.index, _response(row, call.result()))
+            answer = call.result()
+            pending.succeed(row.index, _response(row, answer))
+            self._metrics.observe(answer)
         except grpc.FutureCancelledError:
             pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
         except grpc.RpcError as error:

@@ -22,6 +22,7 @@ from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
 from florence2_engine.images import ImageDecoder
+from florence2_engine.normalisation import Normalisation
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 from florence2_engine.server import EngineService, serve
@@ -70,7 +71,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     generation = checkpoint.generation
     rows = config.rows or max(config.slots * generation.num_beams, MAX_BEAMS)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
-    runner = Runner(checkpoint.model, config.slots, rows)
+    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
     images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
     image_tokens = _warm_up(runner, checkpoint.image_processor.size)
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - image_tokens)
@@ -85,7 +86,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
 
 def _warm_up(runner: Runner, size: dict[str, int]) -> int:
     """Run each device call once. Returns the number of tokens that the vision tower makes of an image."""
-    (embedding,) = runner.encode_images([torch.zeros(3, size["height"], size["width"])])
+    (embedding,) = runner.encode_images([torch.zeros(3, size["height"], size["width"], dtype=torch.uint8)])
     runner.prefill(0, [embedding], [[0]])
     runner.decode_step([0], [0], [[0]])
     return len(embedding)

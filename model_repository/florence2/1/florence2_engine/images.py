@@ -1,4 +1,4 @@
-"""Encoded image bytes -> the pixels the vision tower reads. Each image is decoded once while anybody has it."""
+"""Encoded image bytes -> pixels of the size the vision tower reads. Each image is decoded once while anybody has it."""
 
 import base64
 import binascii
@@ -39,12 +39,12 @@ class Image:
 
     @property
     def pixels(self) -> Tensor:
-        """(3, height, width) float32, resized and normalised as the processor does; there until the embedding is."""
+        """(3, height, width) of 8 bits, resized as the processor does; there until the embedding is."""
         assert self._pixels is not None, "an image is encoded once"
         return self._pixels
 
     def set_embedding(self, embedding: Tensor) -> None:
-        """The vision tower has run; the pixels, four times as large, are let go of."""
+        """The vision tower has run; the pixels are let go of."""
         self.embedding = embedding
         self._pixels = None
 
@@ -107,7 +107,9 @@ class ImageDecoder:
                 "IMAGE", f"{width} x {height} pixels", f"at most {self._max_pixels} pixels"
             )
         displayed = _load(original)
-        pixels = self._processor(images=displayed, return_tensors="np")["pixel_values"][0]
+        # The rest of the processor's work, `Normalisation`, is the device's.
+        resized = self._processor(images=displayed, do_rescale=False, do_normalize=False, return_tensors="np")
+        pixels = resized["pixel_values"][0]
         return Image(displayed.size, _pixels=torch.from_numpy(np.ascontiguousarray(pixels)))
 
     def _without_base64(self, data: bytes) -> bytes:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from florence2_engine.decode_graphs import DecodeGraphs, DecodeStep
 from florence2_engine.decoder import Decoder, Step, mask
 from florence2_engine.kv_cache import KeyValueCache
+from florence2_engine.normalisation import Normalisation
 
 
 class Runner:
@@ -16,12 +18,14 @@ class Runner:
 
     Args:
         model: `Florence2ForConditionalGeneration`, in evaluation mode. Its decoder is let go of: ours has the weights.
+        normalisation: what is done to pixels before the vision tower.
         slots: the most requests that decode at once.
         rows: the most beams, over all requests.
     """
 
-    def __init__(self, model: Any, slots: int, rows: int) -> None:
+    def __init__(self, model: Any, normalisation: Normalisation, slots: int, rows: int) -> None:
         self._model = model
+        self._normalisation = normalisation
         self._device = model.device
         language_model = model.model.language_model
         config = language_model.config
@@ -39,6 +43,9 @@ class Runner:
         with torch.inference_mode():
             self._decoder = Decoder(language_model.decoder, model.lm_head, self._cache)
         language_model.decoder = None
+        self._step: DecodeStep = self._decoder.step
+        if self._device.type == "cuda":
+            self._step = DecodeGraphs(self._decoder.step, slots, rows, config.max_position_embeddings)
         self._slots: _Slots | None = None
 
     @torch.inference_mode()
@@ -46,12 +53,12 @@ class Runner:
         """The embeddings of images.
 
         Args:
-            pixels: (3, height, width) float32 each, all of one size.
+            pixels: (3, height, width) of 8 bits each, all of one size.
 
         Returns:
             (image tokens, d_model) each.
         """
-        batch = torch.stack(list(pixels)).to(self._device, self._model.dtype)
+        batch = self._normalisation(torch.stack(list(pixels)).to(self._device)).to(self._model.dtype)
         embeddings: Tensor = self._model.get_image_features(batch).pooler_output
         return list(embeddings)
 
@@ -96,7 +103,7 @@ class Runner:
             self._slots = _Slots(rows_of_slots, lengths, self._device, self._cache.cross.dtype)
         tokens, where = torch.tensor([token_ids, positions], device=self._device)
         slots = self._slots
-        return self._decoder.step(
+        return self._step(
             Step(tokens, where, slots.padded, slots.places, slots.cross_mask, own_length=max(positions) + 1)
         )
 

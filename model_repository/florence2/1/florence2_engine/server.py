@@ -92,6 +92,7 @@ class EngineService(EngineServiceServicer):
                 decode_milliseconds=answer.decode_seconds * _MILLISECONDS,
                 image_embedding_cached=answer.image_embedding_cached,
             ),
+            image_embedding_cache_bytes=self._engine.embeddings.bytes,
         )
 
 

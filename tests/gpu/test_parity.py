@@ -1,0 +1,61 @@
+"""On a GPU: token for token what `generate()` gives there, in fp32; and that half precision answers at all."""
+
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from florence2_engine.request import FinishReason
+
+from tests.conftest import DEMO_CHECKPOINT
+from tests.engine.test_parity import OPTIONS, Served
+from tests.reference import TASKS, Reference, png
+from training.sampling import sample_scene
+from training.scenes import draw
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exact_matrix_products():
+    """No TF32: its rounding decides other ties."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+@pytest.fixture(scope="module")
+def questions():
+    reference = Reference(DEMO_CHECKPOINT, device="cuda")
+    images = [png(draw(sample_scene(seed))) for seed in range(4)]
+    combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 60)
+    asked = [reference.question(*combination) for combination in combinations]
+    return [question for question in asked if question.decided]
+
+
+@pytest.mark.parametrize("slots", [1, 4, 16])
+def test_tokens_equal_generate_whatever_shares_the_batch(questions, slots):
+    served = Served(DEMO_CHECKPOINT, device="cuda", dtype="float32", slots=slots, rows=max(8, 2 * slots))
+    try:
+        with ThreadPoolExecutor(2 * slots) as callers:
+            answers = list(callers.map(served.answer, questions))
+    finally:
+        served.engine.close()
+    for question, answer in zip(questions, answers, strict=True):
+        assert list(answer.hypothesis.token_ids) == question.expected, question.request
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_answers(questions, dtype):
+    served = Served(DEMO_CHECKPOINT, device="cuda", dtype=dtype)
+    try:
+        with ThreadPoolExecutor(16) as callers:
+            answers = list(callers.map(served.answer, questions))
+    finally:
+        served.engine.close()
+    assert any(answer.hypothesis.finish_reason is FinishReason.STOP for answer in answers)
+    alike = [list(a.hypothesis.token_ids) == q.expected for q, a in zip(questions, answers, strict=True)]
+    assert sum(alike) >= len(alike) / 2

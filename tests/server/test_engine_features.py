@@ -1,0 +1,68 @@
+"""What the engine can do, seen through Triton: beams, scores, kept image embeddings."""
+
+import itertools
+import random
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from florence2 import Client, Detections
+
+from tests.engine.test_parity import OPTIONS
+from tests.reference import TASKS, png
+from tests.server.conftest import ask
+from training.sampling import sample_scene
+from training.scenes import draw
+
+
+def metric(server, name: str) -> float:
+    page = urllib.request.urlopen(f"http://{server.host}:{server.ports.metrics}/metrics").read().decode()
+    return float(re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE).group(1))
+
+
+def test_requests_with_different_searches_share_the_batch(plain_client, reference):
+    scenes = [png(draw(sample_scene(seed))) for seed in (31, 32)]
+    combinations = random.Random(5).sample(list(itertools.product(scenes, TASKS, OPTIONS)), 32)
+    questions = [reference.question(*combination) for combination in combinations]
+    with ThreadPoolExecutor(len(questions)) as callers:
+        responses = list(callers.map(lambda each: ask(plain_client, each.image, each.request), questions))
+    for question, response in zip(questions, responses, strict=True):
+        if question.decided:
+            assert response.text == reference.text(question), question.request
+        assert len(response.token_log_probabilities) == len(response.token_ends) == response.usage.generated_tokens
+
+
+def test_objects_have_scores(server):
+    with Client(server.grpc_url) as client:
+        found = client.detect(png(draw(sample_scene(33))))
+    assert isinstance(found, Detections)
+    assert len(found)
+    for scores in (found.scores, found.label_scores, found.location_scores):
+        assert scores.shape == (len(found),)
+        assert ((scores > 0) & (scores <= 1)).all()
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_answers_are_the_same_with_and_without_the_cache(server, plain_client, reference, cached):
+    scene = png(draw(sample_scene(34 + cached)))
+    questions = [reference.question(scene, task, {"max_new_tokens": 40}) for task in TASKS[:4]]
+    if cached:
+        ask(plain_client, scene, questions[0].request)
+    hits, misses = (metric(server, f"florence2_image_embedding_{name}_total") for name in ("hits", "misses"))
+    responses = [ask(plain_client, scene, question.request) for question in questions]
+    assert [response.usage.image_embedding_cached for response in responses] == [cached, True, True, True]
+    for question, response in zip(questions, responses, strict=True):
+        assert response.text == reference.text(question)
+    assert metric(server, "florence2_image_embedding_hits_total") == hits + 3 + cached
+    assert metric(server, "florence2_image_embedding_misses_total") == misses + (not cached)
+    assert metric(server, "florence2_image_embedding_cache_bytes") > 0
+
+
+def test_a_cache_of_no_bytes_keeps_nothing(start_server):
+    server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="0")
+    scene = png(draw(sample_scene(36)))
+    with Client(server.grpc_url) as client:
+        assert client.detect(scene) == client.detect(scene)
+    assert metric(server, "florence2_image_embedding_hits_total") == 0
+    assert metric(server, "florence2_image_embedding_cache_bytes") == 0
