@@ -4,8 +4,8 @@ The weights are those of transformers' `BartDecoder`; the walk through the layer
 
 - takes one length for the whole batch, where every row here is at its own position;
 - wants the encoder's keys and values once a beam, where a request's beams share them here: a step reads them once;
-- multiplies by weights as they are saved, (out, in). With few rows a step takes as long as reading the weights; as
-  (in, out), with query, key and value side by side, they are read faster (benchmarks/README.md has the figures).
+- multiplies by weights as they are saved. With few rows a step takes as long as reading the weights, and they are read
+  faster in the order that `PackedLinear` keeps them in, with query, key and value side by side.
 """
 
 from collections.abc import Sequence
@@ -17,40 +17,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from florence2_engine.kv_cache import KEYS, VALUES, KeyValueCache
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer with its weight as (in, out)."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """(rows, in) -> (rows, out)."""
-        return torch.addmm(self.bias, states, self.weight)
-
-    @classmethod
-    def of(cls, *layers: torch.nn.Linear) -> "Linear":
-        """The layers as one, their outputs side by side."""
-        return cls(
-            torch.cat([layer.weight.detach() for layer in layers]).t().contiguous(),
-            torch.cat([layer.bias.detach() for layer in layers]),
-        )
+from florence2_engine.packed_linear import PackedLinear
 
 
 @dataclass(frozen=True)
 class _Layer:
-    own_query_key_value: Linear
-    own_out: Linear
+    own_query_key_value: PackedLinear
+    own_out: PackedLinear
     own_norm: torch.nn.LayerNorm
-    cross_query: Linear
-    cross_key_value: Linear
-    cross_out: Linear
+    cross_query: PackedLinear
+    cross_key_value: PackedLinear
+    cross_out: PackedLinear
     cross_norm: torch.nn.LayerNorm
-    widen: Linear
+    widen: PackedLinear
     activation: Any
-    narrow: Linear
+    narrow: PackedLinear
     final_norm: torch.nn.LayerNorm
 
     @classmethod
@@ -58,16 +39,16 @@ class _Layer:
         """From a `BartDecoderLayer`."""
         own, cross = layer.self_attn, layer.encoder_attn
         return cls(
-            own_query_key_value=Linear.of(own.q_proj, own.k_proj, own.v_proj),
-            own_out=Linear.of(own.out_proj),
+            own_query_key_value=PackedLinear.of(own.q_proj, own.k_proj, own.v_proj),
+            own_out=PackedLinear.of(own.out_proj),
             own_norm=layer.self_attn_layer_norm,
-            cross_query=Linear.of(cross.q_proj),
-            cross_key_value=Linear.of(cross.k_proj, cross.v_proj),
-            cross_out=Linear.of(cross.out_proj),
+            cross_query=PackedLinear.of(cross.q_proj),
+            cross_key_value=PackedLinear.of(cross.k_proj, cross.v_proj),
+            cross_out=PackedLinear.of(cross.out_proj),
             cross_norm=layer.encoder_attn_layer_norm,
-            widen=Linear.of(layer.fc1),
+            widen=PackedLinear.of(layer.fc1),
             activation=layer.activation_fn,
-            narrow=Linear.of(layer.fc2),
+            narrow=PackedLinear.of(layer.fc2),
             final_norm=layer.final_layer_norm,
         )
 
@@ -110,7 +91,7 @@ class Decoder:
         positions = decoder.embed_positions
         self._positions: Tensor = positions.weight.detach()[positions.offset :]
         self._embedding_norm = decoder.layernorm_embedding
-        self._lm_head = lm_head.weight.detach().t().contiguous()
+        self._lm_head = PackedLinear.of(lm_head)
 
     def store_encoder_output(self, encoder_output: Tensor, first_slot: int, lengths: Sequence[int]) -> None:
         """Compute and keep the cross-attention keys and values of new slots.
@@ -152,7 +133,7 @@ class Decoder:
             hidden = _norm(layer.cross_norm, hidden + layer.cross_out(attended))
 
             hidden = _norm(layer.final_norm, hidden + layer.narrow(layer.activation(layer.widen(hidden))))
-        return (hidden @ self._lm_head).float()
+        return self._lm_head(hidden).float()
 
 
 def mask(lengths: Tensor, longest: int, dtype: torch.dtype) -> Tensor:
@@ -167,4 +148,8 @@ def _norm(norm: torch.nn.LayerNorm, states: Tensor) -> Tensor:
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, added_mask: Tensor) -> Tensor:
     """Attention of (n, heads, queries, width) over (n, heads, positions, width)."""
-    return functional.scaled_dot_product_attention(query, keys, values, attn_mask=added_mask)
+    if query.device.type != "cpu":
+        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=added_mask)
+    # With few queries and many positions two plain products read keys and values faster than the fused kernel.
+    scores = torch.matmul(query * query.shape[-1] ** -0.5, keys.transpose(2, 3)).add_(added_mask)
+    return torch.matmul(scores.softmax(dim=-1), values)
