@@ -67,6 +67,14 @@ $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_o
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
 endef
 
+.PHONY: bench
+bench: $(INSTALLED) ## this server beside the conventional one; wants the machine for itself
+	PYTHONPATH=model_repository $(BIN)/python -m benchmarks
+
+.PHONY: bench-quick
+bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
+	PYTHONPATH=model_repository $(BIN)/python -m benchmarks --quick
+
 .PHONY: train
 train: $(INSTALLED) ## train the demo checkpoint; stops and resumes (training/README.md)
 	$(BIN)/python -m training.train

@@ -1,0 +1,194 @@
+"""Runs the benchmark: see benchmarks/README.md."""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from serve import ServerError
+from transformers.utils import logging
+
+from benchmarks import machine, overhead, single
+from benchmarks.checkpoints import ConfigsMissingError, make_checkpoint
+from benchmarks.comparison import Mismatch
+from benchmarks.curves import draw_curves
+from benchmarks.overhead import NotCachedError
+from benchmarks.progress import RunProgress
+from benchmarks.questions import Subject, caption_subjects
+from benchmarks.reference import Pool, UndecidedError, answer_pool
+from benchmarks.report import print_targets, print_workload
+from benchmarks.rounds import SIDES, CachedEmbeddingError, Contest
+from benchmarks.single import BareGenerateError
+from benchmarks.targets import verdicts
+from benchmarks.workloads import FULL, QUICK, WORKLOADS, Plan, ServedWorkload
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SHOWN_MISMATCHES = 20
+
+
+class Benchmark:
+    """One run.
+
+    Args:
+        plan: how much is measured.
+        selected: names of workloads.
+        configs: Florence-2-base's tokenizer, processor and configs.
+        output: results, logs, and what is cached between runs.
+        seed: of everything that is drawn.
+        console: where tables and progress go.
+    """
+
+    def __init__(
+        self, plan: Plan, selected: list[str], configs: Path, output: Path, seed: int, console: Console
+    ) -> None:
+        self.mismatches: list[Mismatch] = []
+        self._plan = plan
+        self._selected = selected
+        self._configs = configs
+        self._cache = output / "cache"
+        self._logs = output / "logs"
+        self._seed = seed
+        self._console = console
+        self._cache.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> dict[str, Any]:
+        """Measure what is selected.
+
+        Returns:
+            Per workload its loads, with every round's figures.
+        """
+        results: dict[str, Any] = {}
+        with RunProgress(self._console, self._measurements()) as progress:
+            for name in self._selected:
+                begin = time.monotonic()
+                results[name] = self._workload(name, progress)
+                results[name]["seconds"] = time.monotonic() - begin
+                print_workload(self._console, name, results[name])
+        return results
+
+    def _measurements(self) -> int:
+        count = sum(len(workload.loads) for workload in self._plan.served if workload.name in self._selected)
+        count += len(single.SEARCHES) if "single" in self._selected else 0
+        count += 1 if "overhead" in self._selected else 0
+        return count * self._plan.rounds * len(SIDES)
+
+    def _workload(self, name: str, progress: RunProgress) -> dict[str, Any]:
+        if name == "single":
+            return self._single(progress)
+        if name == "overhead":
+            return {"loads": overhead.run(self._seed, self._logs, self._plan.round_trips, self._plan.rounds, progress)}
+        return self._served(next(workload for workload in self._plan.served if workload.name == name), progress)
+
+    def _served(self, workload: ServedWorkload, progress: RunProgress) -> dict[str, Any]:
+        checkpoint = make_checkpoint(workload.checkpoint, self._configs, self._cache)
+        subjects = workload.subjects(workload.subject_count, self._seed)
+        pool = self._pool(workload.name, subjects, workload.num_beams, checkpoint, progress)
+        contest = Contest(workload, pool, self._seed, progress)
+        loads = contest.run(checkpoint, self._logs, self._plan.rounds)
+        self.mismatches += contest.mismatches
+        return {"loads": loads, "replaced": pool.replaced, "num_beams": workload.num_beams}
+
+    def _single(self, progress: RunProgress) -> dict[str, Any]:
+        checkpoint = make_checkpoint("base", self._configs, self._cache)
+        subjects = caption_subjects(self._plan.captions, self._seed)
+        pools = {
+            search: self._pool(f"single, {search}", subjects, beams, checkpoint, progress)
+            for search, beams in single.SEARCHES.items()
+        }
+        loads, wrong = single.run(pools, checkpoint, self._logs, self._plan.rounds, progress)
+        self.mismatches += wrong
+        return {"loads": loads, "replaced": sum(pool.replaced for pool in pools.values())}
+
+    def _pool(
+        self, name: str, subjects: list[Subject], num_beams: int, checkpoint: Path, progress: RunProgress
+    ) -> Pool:
+        with progress.preparation(f"{name}: expected answers", len(subjects)) as set_done:
+            return answer_pool(subjects, num_beams, checkpoint, self._cache, set_done)
+
+
+def main() -> None:
+    """The command line."""
+    arguments = _arguments()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    plan = QUICK if arguments.quick else FULL
+    if arguments.rounds:
+        plan = replace(plan, rounds=arguments.rounds)
+    served = {workload.name for workload in plan.served} | {"single", "overhead"}
+    selected = arguments.workloads or [name for name in WORKLOADS if name in served]
+    console = Console()
+    benchmark = Benchmark(plan, selected, arguments.configs, arguments.output, arguments.seed, console)
+    try:
+        results = benchmark.run()
+    except (
+        ConfigsMissingError,
+        UndecidedError,
+        ServerError,
+        BareGenerateError,
+        CachedEmbeddingError,
+        NotCachedError,
+    ) as error:
+        sys.exit(f"benchmark: {error}")
+    rows = verdicts(results)
+    print_targets(console, rows)
+    _write(arguments, plan, results, rows, benchmark.mismatches, console)
+    if benchmark.mismatches:
+        for mismatch in benchmark.mismatches[:_SHOWN_MISMATCHES]:
+            console.print(str(mismatch), markup=False)
+        sys.exit(f"benchmark: {len(benchmark.mismatches)} answers are not what generate() gives alone")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="This server beside the conventional one."
+    )
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="default: all of the plan")
+    parser.add_argument("--quick", action="store_true", help="two minutes; its figures are too few to be quoted")
+    parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
+    parser.add_argument("--seed", type=int, default=1, help="default 1")
+    parser.add_argument("--output", type=Path, default=_ROOT / "build" / "benchmarks", help="default build/benchmarks")
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=_ROOT.parent / "shared" / "florence2-base",
+        help="folder with Florence-2-base's tokenizer, processor and configs; default ../shared/florence2-base",
+    )
+    return parser.parse_args()
+
+
+def _write(
+    arguments: argparse.Namespace,
+    plan: Plan,
+    results: dict[str, Any],
+    rows: list[dict[str, Any]],
+    wrong: list[Mismatch],
+    console: Console,
+) -> None:
+    now = datetime.now(UTC)
+    name = "quick" if arguments.quick else "full"
+    file = arguments.output / f"{name}.json"
+    report = {
+        "made": now.isoformat(timespec="seconds"),
+        "plan": name,
+        "rounds": plan.rounds,
+        "seed": arguments.seed,
+        "machine": machine.describe(),
+        "targets": rows,
+        "mismatches": [vars(mismatch) for mismatch in wrong],
+        "workloads": results,
+    }
+    file.write_text(json.dumps(report, indent=1) + "\n")
+    console.print(f"wrote {file}", highlight=False)
+    if "mixed" in results:
+        picture = file.with_name(f"{name}-mixed.png")
+        draw_curves(results["mixed"], f"mixed: fourteen tasks, {machine.describe()['cores']} cores", picture)
+        console.print(f"wrote {picture}", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

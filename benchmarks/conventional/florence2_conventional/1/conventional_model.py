@@ -1,0 +1,82 @@
+"""Florence-2 on Triton as public repositories serve it: processor, one `generate()` per batch, text."""
+
+import io
+import os
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+import triton_python_backend_utils as pb_utils
+from transformers import Florence2ForConditionalGeneration, Florence2Processor, LogitsProcessor, LogitsProcessorList
+
+CHECKPOINT_VARIABLE = "CONVENTIONAL_CHECKPOINT"
+
+
+class RowLengths(LogitsProcessor):
+    """Lets each row end after its own number of tokens, as a trained model would by itself.
+
+    Args:
+        answer_tokens: tokens of each row's answer, its end token included.
+        num_beams: rows of the search for one row of the batch.
+        eos_token_id: the end token.
+    """
+
+    def __init__(self, answer_tokens: torch.Tensor, num_beams: int, eos_token_id: int) -> None:
+        self._answer_tokens = answer_tokens.repeat_interleave(num_beams)
+        self._eos_token_id = eos_token_id
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores with each row's end token forbidden or forced."""
+        generated = input_ids.shape[1] - 1  # the decoder's start token is given, not generated
+        scores[:, self._eos_token_id].masked_fill_(generated + 1 < self._answer_tokens, -torch.inf)
+        ending = generated + 1 == self._answer_tokens
+        scores[ending] = -torch.inf
+        scores[ending, self._eos_token_id] = 0.0
+        return scores
+
+
+class TritonPythonModel:
+    """What Triton's Python stub calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's interface
+        """Load the checkpoint."""
+        folder = os.environ[CHECKPOINT_VARIABLE]
+        self._model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self._processor = Florence2Processor.from_pretrained(folder)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer all requests of a batch together."""
+        try:
+            texts = self._generate(requests)
+        except Exception as error:  # noqa: BLE001 - one failure fails the whole batch, and has to be told to all of it
+            failure = pb_utils.TritonError(f"{type(error).__name__}: {error}")
+            return [pb_utils.InferenceResponse(error=failure) for _ in requests]
+        return [
+            pb_utils.InferenceResponse([pb_utils.Tensor("TEXT", np.array([[text.encode()]], dtype=np.object_))])
+            for text in texts
+        ]
+
+    @torch.inference_mode()
+    def _generate(self, requests: list[Any]) -> list[str]:
+        images = [PIL.Image.open(io.BytesIO(_value(request, "IMAGE"))).convert("RGB") for request in requests]
+        prompts = [_value(request, "PROMPT").decode() for request in requests]
+        answer_tokens = torch.tensor([int(_value(request, "ANSWER_TOKENS")) for request in requests])
+        num_beams = int(_value(requests[0], "NUM_BEAMS"))
+        # Pads to the right with a mask, so that each row is answered as if it were alone.
+        inputs = self._processor(images=images, text=prompts, return_tensors="pt", padding=True)
+        config = self._model.generation_config
+        generated = self._model.generate(
+            **inputs,
+            num_beams=num_beams,
+            max_new_tokens=int(answer_tokens.max()),
+            logits_processor=LogitsProcessorList([RowLengths(answer_tokens, num_beams, config.eos_token_id)]),
+        )
+        rows = [row[: 1 + length].tolist() for row, length in zip(generated, answer_tokens.tolist(), strict=True)]
+        texts: list[str] = self._processor.batch_decode(rows)
+        return texts
+
+
+def _value(request: Any, name: str) -> Any:
+    """The one element of a tensor."""
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()

@@ -1,0 +1,89 @@
+"""What has to be reached, beside what was measured. A target that is missed is reported, never argued away."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.measurement import Spread, ratios
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a figure.
+
+    Attributes:
+        what: in words.
+        workload: where it is measured, and in which load.
+        figure: the field of a measurement.
+        bound: the ratio of ours to `against`; seconds where `against` is None.
+        at_least: whether more is better.
+    """
+
+    what: str
+    workload: str
+    load: str
+    figure: str
+    bound: float
+    at_least: bool
+    against: str | None = "conventional"
+
+    def measured(self, workloads: Mapping[str, Any]) -> Spread | None:
+        """The figure over the rounds of a run; None where it was not measured."""
+        loads = workloads.get(self.workload, {}).get("loads", [])
+        rounds = next((load["rounds"] for load in loads if load["name"] == self.load), None)
+        if not rounds:
+            return None
+        ours = values(rounds, "ours", self.figure)
+        if self.against is None:
+            return Spread.of(ours)
+        return ratios(ours, values(rounds, self.against, self.figure))
+
+    def is_met(self, measured: Spread) -> bool:
+        """Whether the median over the rounds is within the bound."""
+        return measured.median >= self.bound if self.at_least else measured.median <= self.bound
+
+
+TARGETS = (
+    Target("mixed, 16 callers: throughput", "mixed", "16 callers", "throughput", 4.0, at_least=True),
+    Target(
+        "mixed, open loop at 80 %: p95 of short tasks",
+        "mixed",
+        "80 % of capacity",
+        "short_latency_p95",
+        0.1,
+        at_least=False,
+    ),
+    Target("beams, 16 callers: throughput", "beams", "16 callers", "throughput", 10.0, at_least=True),
+    Target("album: throughput", "album", "8 callers", "throughput", 3.5, at_least=True),
+    Target("single, greedy: latency", "single", "greedy", "latency_mean", 0.95, at_least=False, against="bare"),
+    Target("single, greedy: decoding", "single", "greedy", "decode_mean", 0.8, at_least=False, against="bare"),
+    Target(
+        "single, three beams: latency", "single", "three beams", "latency_mean", 0.95, at_least=False, against="bare"
+    ),
+    Target(
+        "single, three beams: decoding", "single", "three beams", "decode_mean", 0.65, at_least=False, against="bare"
+    ),
+    Target("overhead: p50, seconds", "overhead", "one token", "latency_p50", 0.005, at_least=False, against=None),
+)
+
+
+def values(rounds: Sequence[Mapping[str, Any]], side: str, figure: str) -> list[float]:
+    """A figure of one side, one a round."""
+    return [one[side][figure] for one in rounds]
+
+
+def verdicts(workloads: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every target with what was measured, for tables and JSON."""
+    rows = []
+    for target in TARGETS:
+        measured = target.measured(workloads)
+        rows.append(
+            {
+                "target": target.what,
+                "bound": target.bound,
+                "at_least": target.at_least,
+                "measured": None if measured is None else vars(measured),
+                "met": None if measured is None else target.is_met(measured),
+            }
+        )
+    return rows

@@ -1,0 +1,121 @@
+"""What is measured, and how much of it: one row per workload.
+
+The counts are a compromise: enough questions for a steady window (`measurement.steady_throughput`) with whole batches
+of the conventional server in it, few enough that all rounds of everything take about three quarters of an hour on two
+cores.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.questions import Subject, album_subjects, mixed_subjects
+
+
+@dataclass(frozen=True)
+class ClosedLoad:
+    """Callers who ask the next question as soon as they have an answer."""
+
+    callers: int
+    questions: int
+
+    @property
+    def name(self) -> str:
+        """How tables name it."""
+        return f"{self.callers} caller{'s' if self.callers > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class OpenLoad:
+    """Poisson arrivals at a percentage of the conventional server's capacity."""
+
+    percent: int
+    questions: int
+
+    @property
+    def name(self) -> str:
+        """How tables name it."""
+        return f"{self.percent} % of capacity"
+
+
+@dataclass(frozen=True)
+class ServedWorkload:
+    """Both servers under the same loads.
+
+    Attributes:
+        checkpoint: `base` or `mixed`.
+        subjects: makes that many subjects from a seed.
+        questions_per_subject: what one subject adds to the questions.
+        closed: measured first; the open loads' rates follow from them.
+        new_pictures: whether every question is about a picture of its own, so that a cached embedding is a fault.
+    """
+
+    name: str
+    checkpoint: str
+    num_beams: int
+    subjects: Callable[[int, int], list[Subject]]
+    questions_per_subject: int
+    closed: tuple[ClosedLoad, ...]
+    open: tuple[OpenLoad, ...]
+    new_pictures: bool
+
+    @property
+    def loads(self) -> tuple[ClosedLoad | OpenLoad, ...]:
+        """All of them, in the order in which they are measured."""
+        return (*self.closed, *self.open)
+
+    @property
+    def subject_count(self) -> int:
+        """Subjects that the largest load needs."""
+        return -(-max(load.questions for load in self.loads) // self.questions_per_subject)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much a run measures.
+
+    Attributes:
+        served: the workloads of two servers.
+        captions: questions of `single`, one search, one round.
+        round_trips: of `overhead`, one round.
+        rounds: measurements of everything.
+    """
+
+    served: tuple[ServedWorkload, ...]
+    captions: int
+    round_trips: int
+    rounds: int
+
+
+def _mixed(closed: tuple[ClosedLoad, ...], opened: tuple[OpenLoad, ...]) -> ServedWorkload:
+    return ServedWorkload("mixed", "mixed", 1, mixed_subjects, 1, closed, opened, new_pictures=True)
+
+
+def _beams(questions: int) -> ServedWorkload:
+    return ServedWorkload("beams", "mixed", 3, mixed_subjects, 1, (ClosedLoad(16, questions),), (), new_pictures=True)
+
+
+def _album(callers: int, questions: int) -> ServedWorkload:
+    closed = (ClosedLoad(callers, questions),)
+    return ServedWorkload("album", "base", 1, album_subjects, 8, closed, (), new_pictures=False)
+
+
+FULL = Plan(
+    served=(
+        _mixed(
+            (ClosedLoad(1, 14), ClosedLoad(4, 28), ClosedLoad(16, 96), ClosedLoad(64, 96)),
+            (OpenLoad(50, 28), OpenLoad(80, 42), OpenLoad(120, 42)),
+        ),
+        _beams(48),
+        _album(8, 32),
+    ),
+    captions=6,
+    round_trips=300,
+    rounds=3,
+)
+QUICK = Plan(
+    served=(_mixed((ClosedLoad(4, 14),), (OpenLoad(80, 14),)),),
+    captions=2,
+    round_trips=100,
+    rounds=1,
+)
+WORKLOADS = ("mixed", "beams", "album", "single", "overhead")
