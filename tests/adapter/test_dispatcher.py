@@ -32,7 +32,12 @@ def answered(monkeypatch):
         Tensor=lambda _, array: array,
         get_input_tensor_by_name=lambda request, name: SimpleNamespace(as_numpy=lambda: request.inputs[name]),
     )
-    modules = ["florence2_adapter.pending", "florence2_adapter.statuses", "florence2_adapter.dispatcher"]
+    modules = [
+        "florence2_adapter.metrics",
+        "florence2_adapter.pending",
+        "florence2_adapter.statuses",
+        "florence2_adapter.dispatcher",
+    ]
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", fake)
     for name in modules:
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -1,8 +1,8 @@
 """Decode steps as CUDA graphs.
 
 A step is some two hundred small kernels, and starting them one by one takes longer than they run. A graph starts them
-all at once, but only for the shapes it was recorded with. So steps are padded up to a few sizes, and a graph is recorded
-the first time each is met.
+all at once, but only for the shapes it was recorded with. So steps are padded up to a few sizes, and a graph is
+recorded the first time each is met.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Recording:
 
 def record_cuda_graph(run: DecodeStep, step: Step) -> Recording:
     """Record a step on the current CUDA device."""
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         run(step)  # libraries choose their kernels at the first run, which must not be the recorded one
@@ -97,7 +97,7 @@ class DecodeGraphs:
                 return self._run(step)
             try:
                 recording = self._record(self._run, padded)
-            except Exception as error:  # a driver that cannot: slower is better than not at all
+            except Exception as error:  # noqa: BLE001 - a driver that cannot: slower is better than not at all
                 _logger.warning("decode steps cannot be recorded (%s); they run one kernel at a time", error)
                 self._works = False
                 return self._run(step)

@@ -44,8 +44,10 @@ class PackedLinear:
 
 
 def _can_pack(weight: Tensor) -> bool:
-    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return on_cpu and torch.backends.mkldnn.is_available() and hasattr(_packing, "conv2d_prepack")
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return False
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_onednn and hasattr(_packing, "conv2d_prepack")
 
 
 def _packed(weight: Tensor, bias: Tensor | None) -> Any:

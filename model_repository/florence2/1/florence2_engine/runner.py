@@ -11,6 +11,8 @@ from florence2_engine.decode_graphs import DecodeGraphs, DecodeStep
 from florence2_engine.decoder import Decoder, Step, mask
 from florence2_engine.kv_cache import KeyValueCache
 from florence2_engine.normalisation import Normalisation
+from florence2_engine.text_encoder import TextEncoder
+from florence2_engine.vision import VisionTower
 
 
 class Runner:
@@ -29,7 +31,8 @@ class Runner:
         self._device = model.device
         language_model = model.model.language_model
         config = language_model.config
-        self._text_encoder = language_model.encoder
+        self._vision_tower = VisionTower(model)
+        self._text_encoder = TextEncoder(model)
         self._cache = KeyValueCache(
             layers=config.decoder_layers,
             slots=slots,
@@ -58,9 +61,8 @@ class Runner:
         Returns:
             (image tokens, d_model) each.
         """
-        batch = self._normalisation(torch.stack(list(pixels)).to(self._device)).to(self._model.dtype)
-        embeddings: Tensor = self._model.get_image_features(batch).pooler_output
-        return list(embeddings)
+        batch = torch.stack(list(pixels)).to(self._device)
+        return list(self._vision_tower(self._normalisation(batch)))
 
     @torch.inference_mode()
     def prefill(self, first_slot: int, embeddings: Sequence[Tensor], prompts: Sequence[list[int]]) -> None:
@@ -77,12 +79,7 @@ class Runner:
             for embedding, prompt in zip(embeddings, prompts, strict=True)
         ]
         lengths = [len(each) for each in inputs]
-        attention_mask = pad_sequence(
-            [torch.ones(length, dtype=torch.long, device=self._device) for length in lengths], batch_first=True
-        )
-        encoded = self._text_encoder(
-            inputs_embeds=pad_sequence(inputs, batch_first=True), attention_mask=attention_mask
-        ).last_hidden_state
+        encoded = self._text_encoder(pad_sequence(inputs, batch_first=True), lengths)
         self._decoder.store_encoder_output(encoded, first_slot, lengths)
         self._slots = None
 

@@ -1,0 +1,182 @@
+"""Florence-2's vision tower and the projection to image tokens.
+
+The layers and weights are transformers' own (`Florence2VisionBackbone`, `Florence2MultiModalProjector`); the walk
+through them is ours, for the time it saves on a CPU (`python -m benchmarks.encoding` measures it). Matrix products are
+nearly three quarters of transformers' time, so what can be saved is what lies between them, and products that need not
+be done:
+
+- Activations stay channels last, (images, height, width, channels), from the first convolution to the end. transformers
+  goes back and forth between that, for norms and linear layers, and channels first, for depthwise convolutions.
+- Window attention and the feed-forward network take the image in chunks. The first stage's wide intermediate is 75 MB
+  for an image of 768 x 768; the C library returns blocks over 32 MB to the kernel when they are freed, and the next one
+  costs a page fault every 4 KB.
+- Channel attention mixes channels in the same way at every position. So its weights, the value projection and the
+  output projection are three matrices in a row: multiplied with each other first, they are one product over the
+  positions instead of three. In float32 query and key are not computed either: only their product, summed over the
+  positions, is needed, and that follows from the product of the layer's input with itself. Of four linear layers over
+  the positions two such products remain.
+- Residual sums are made in place, and linear layers go to oneDNN (`linear.py`).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from florence2_engine.linear import linear, linear_of
+
+_Projection = tuple[Tensor, Tensor]  # weight and bias
+_CHUNK_BYTES = 20 << 20  # of the widest intermediate. Smaller ones make the matrix products slower.
+
+
+class VisionTower:
+    """The image encoder of a model.
+
+    Args:
+        model: `Florence2ForConditionalGeneration`, in evaluation mode. Its weights are used, not copied.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._tower = model.model.vision_tower
+        self._projector = model.model.multi_modal_projector
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Encode images.
+
+        Args:
+            pixels: (images, 3, height, width), normalised.
+
+        Returns:
+            (images, image tokens, d_model).
+        """
+        hidden = pixels.to(self._tower.convs[0].conv.weight.dtype).permute(0, 2, 3, 1)
+        for embedding, blocks in zip(self._tower.convs, self._tower.blocks, strict=True):
+            hidden = _embed_patches(embedding, hidden)
+            for block in blocks:
+                hidden = _spatial_block(block.spatial_block, hidden)
+                hidden = _channel_block(block.channel_block, hidden)
+        return _project(self._projector, hidden)
+
+
+def _embed_patches(embedding: Any, hidden: Tensor) -> Tensor:
+    if embedding.pre_norm:
+        return _convolve(embedding.conv, embedding.norm(hidden))
+    embedded: Tensor = embedding.norm(_convolve(embedding.conv, hidden))
+    return embedded
+
+
+def _spatial_block(block: Any, hidden: Tensor) -> Tensor:
+    hidden = _convolve(block.conv1, hidden).add_(hidden)
+    _add_window_attention(hidden, block.norm1, block.window_attn)
+    hidden = _convolve(block.conv2, hidden).add_(hidden)
+    _add_feed_forward(hidden, block.norm2, block.ffn)
+    return hidden
+
+
+def _channel_block(block: Any, hidden: Tensor) -> Tensor:
+    hidden = _convolve(block.conv1, hidden).add_(hidden)
+    _add_channel_attention(hidden, block.norm1, block.channel_attn)
+    hidden = _convolve(block.conv2, hidden).add_(hidden)
+    _add_feed_forward(hidden, block.norm2, block.ffn)
+    return hidden
+
+
+def _convolve(convolution: Any, hidden: Tensor) -> Tensor:
+    """A convolution of channels-last activations: PyTorch sees their strides and leaves them so."""
+    convolved: Tensor = convolution(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+    return convolved
+
+
+def _add_feed_forward(hidden: Tensor, norm: Any, mlp: Any) -> None:
+    width, channels = mlp.fc1.weight.shape
+    for rows in torch.split(hidden.view(-1, channels), _chunk(hidden, width)):
+        rows += linear(mlp.fc2, mlp.activation_fn(linear(mlp.fc1, norm(rows))))
+
+
+def _add_window_attention(hidden: Tensor, norm: Any, attention: Any) -> None:
+    images, _, width, channels = hidden.shape
+    side = attention.window_size
+    windows_down = _chunk(hidden, images * side * width * 3 * channels)
+    for band in torch.split(hidden, windows_down * side, dim=1):
+        band += _window_attention(attention, norm(band))
+
+
+def _chunk(hidden: Tensor, row_width: int) -> int:
+    """How many rows of `row_width` numbers to work on at once. On a GPU all, as each chunk costs kernel launches."""
+    if hidden.device.type != "cpu":
+        return max(1, hidden.numel())
+    return max(1, _CHUNK_BYTES // (row_width * hidden.element_size()))
+
+
+def _window_attention(attention: Any, normed: Tensor) -> Tensor:
+    """Attention inside windows of (images, height, width, channels), zeros added where the last window is not full."""
+    images, height, width, channels = normed.shape
+    side = attention.window_size
+    right, bottom = -width % side, -height % side
+    if right or bottom:
+        normed = functional.pad(normed, (0, 0, 0, right, 0, bottom))
+    down, across = (height + bottom) // side, (width + right) // side
+    windows = normed.view(images, down, side, across, side, channels).transpose(2, 3)
+    states = linear(attention.qkv, windows.reshape(-1, side * side, channels))
+    query, key, value = states.view(-1, side * side, 3, attention.num_heads, channels // attention.num_heads).permute(
+        2, 0, 3, 1, 4
+    )
+    attended = functional.scaled_dot_product_attention(query, key, value)
+    projected = linear(attention.proj, attended.transpose(1, 2).reshape(-1, channels))
+    merged = projected.view(images, down, across, side, side, channels).transpose(2, 3)
+    return merged.reshape(images, height + bottom, width + right, channels)[:, :height, :width]
+
+
+def _add_channel_attention(hidden: Tensor, norm: Any, attention: Any) -> None:
+    channels = hidden.shape[-1]
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    if bias is None:
+        bias = weight.new_zeros(len(weight))
+    query, key, value = zip(weight.chunk(3), bias.chunk(3), strict=True)
+    for image, normed in zip(hidden.flatten(1, 2), norm(hidden).flatten(1, 2), strict=True):
+        scores = _channel_scores(query, key, normed, attention.groups)
+        attended = (scores * len(normed) ** -0.5).softmax(dim=-1).to(normed.dtype)
+        output = attention.proj.weight.view(channels, attention.groups, -1).transpose(0, 1)
+        mixed = (output @ attended).transpose(0, 1).flatten(1)
+        image += linear_of(normed, mixed @ value[0], attention.proj.bias + mixed @ value[1])
+
+
+def _channel_scores(query: _Projection, key: _Projection, normed: Tensor, groups: int) -> Tensor:
+    """Each query channel times each key channel of its group, summed over the positions of one image.
+
+    Args:
+        query: weight and bias.
+        key: weight and bias.
+        normed: (positions, channels), what is projected.
+        groups: of the channels.
+
+    Returns:
+        (groups, query channels, key channels), float32.
+    """
+    positions, channels = normed.shape
+    if normed.dtype != torch.float32 or positions <= channels:
+        # Few positions: the squares below are no less work. Half precision: they are far larger than what is left of
+        # them in the end.
+        queries, keys = (linear_of(normed, *projection).float() for projection in (query, key))
+        return torch.matmul(queries.t().view(groups, -1, positions), keys.view(positions, groups, -1).transpose(0, 1))
+    squares = normed.t() @ normed
+    sums = normed.sum(dim=0)
+    inputs_by_keys = torch.addmm(torch.outer(sums, key[1]), squares, key[0].t()).view(channels, groups, -1)
+    key_sums = torch.addmv(positions * key[1], key[0], sums)
+    inputs_by_keys = torch.matmul(query[0].view(groups, -1, channels), inputs_by_keys.transpose(0, 1))
+    return inputs_by_keys + query[1].view(groups, -1, 1) * key_sums.view(groups, 1, -1)
+
+
+def _project(projector: Any, hidden: Tensor) -> Tensor:
+    """Add positions and the place in time (the first: an image is one frame), put the mean first, project."""
+    images, height, width, channels = hidden.shape
+    positions = projector.image_position_embed
+    columns = positions.column_embeddings.weight[:width].expand(height, -1, -1)
+    rows = positions.row_embeddings.weight[:height, None].expand(-1, width, -1)
+    placed = hidden + torch.cat([columns, rows], dim=-1)
+    tokens = placed.view(images, -1, channels) + projector.visual_temporal_embed.pos_idx_to_embed[0]
+    tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+    projected: Tensor = projector.image_proj_norm(projector.image_projection(tokens))
+    return projected
