@@ -13,7 +13,7 @@ from rich.console import Console
 from serve import ServerError
 from transformers.utils import logging
 
-from benchmarks import machine, overhead, single
+from benchmarks import decode_step, encoding, machine, overhead, single
 from benchmarks.checkpoints import ConfigsMissingError, make_checkpoint
 from benchmarks.comparison import Mismatch
 from benchmarks.curves import draw_curves
@@ -75,11 +75,22 @@ class Benchmark:
         count = sum(len(workload.loads) for workload in self._plan.served if workload.name in self._selected)
         count += len(single.SEARCHES) if "single" in self._selected else 0
         count += 1 if "overhead" in self._selected else 0
-        return count * self._plan.rounds * len(SIDES)
+        kernels = len({"encoding", "decode step"} & set(self._selected))
+        return count * self._plan.rounds * len(SIDES) + kernels
 
     def _workload(self, name: str, progress: RunProgress) -> dict[str, Any]:
         if name == "single":
             return self._single(progress)
+        if name == "encoding":
+            with progress.measurement("encoding, without a server", 1) as advance:
+                result = encoding.measure(encoding.base_size_model(self._configs), self._plan.repetitions)
+                advance()
+            return result
+        if name == "decode step":
+            with progress.measurement("decode step, without a server", 1) as advance:
+                loads = decode_step.run(self._configs, self._plan.repetitions)
+                advance()
+            return {"loads": loads}
         if name == "overhead":
             return {"loads": overhead.run(self._seed, self._logs, self._plan.round_trips, self._plan.rounds, progress)}
         return self._served(next(workload for workload in self._plan.served if workload.name == name), progress)
@@ -119,8 +130,8 @@ def main() -> None:
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = replace(plan, rounds=arguments.rounds)
-    served = {workload.name for workload in plan.served} | {"single", "overhead"}
-    selected = arguments.workloads or [name for name in WORKLOADS if name in served]
+    left_out = {workload.name for workload in FULL.served} - {workload.name for workload in plan.served}
+    selected = arguments.workloads or [name for name in WORKLOADS if name not in left_out]
     console = Console()
     benchmark = Benchmark(plan, selected, arguments.configs, arguments.output, arguments.seed, console)
     try:

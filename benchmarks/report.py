@@ -15,6 +15,7 @@ _ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("throughput", "throughput, answers/s", "{:.3f}".format),
     ("whole_throughput", "with run-out, answers/s", "{:.3f}".format),
     ("tokens_per_second", "tokens/s", "{:.1f}".format),
+    ("seconds", "time, s", "{:.4g}".format),
     ("latency_mean", "latency mean, s", "{:.3f}".format),
     ("latency_p50", "latency p50, s", "{:.4g}".format),
     ("latency_p95", "latency p95, s", "{:.4g}".format),

@@ -63,6 +63,8 @@ TARGETS = (
     Target(
         "single, three beams: decoding", "single", "three beams", "decode_mean", 0.65, at_least=False, against="bare"
     ),
+    Target("one image's encoding", "encoding", "image", "seconds", 0.85, at_least=False, against="transformers"),
+    Target("decode step of one row", "decode step", "one row", "seconds", 1.3, at_least=False, against="reading"),
     Target("overhead: p50, seconds", "overhead", "one token", "latency_p50", 0.005, at_least=False, against=None),
 )
 

@@ -77,12 +77,14 @@ class Plan:
         served: the workloads of two servers.
         captions: questions of `single`, one search, one round.
         round_trips: of `overhead`, one round.
-        rounds: measurements of everything.
+        repetitions: of `encoding` and `decode step`.
+        rounds: measurements of everything else.
     """
 
     served: tuple[ServedWorkload, ...]
     captions: int
     round_trips: int
+    repetitions: int
     rounds: int
 
 
@@ -110,12 +112,14 @@ FULL = Plan(
     ),
     captions=6,
     round_trips=300,
+    repetitions=9,
     rounds=3,
 )
 QUICK = Plan(
     served=(_mixed((ClosedLoad(4, 14),), (OpenLoad(80, 14),)),),
     captions=2,
     round_trips=100,
+    repetitions=3,
     rounds=1,
 )
-WORKLOADS = ("mixed", "beams", "album", "single", "overhead")
+WORKLOADS = ("mixed", "beams", "album", "single", "encoding", "decode step", "overhead")
