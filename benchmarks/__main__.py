@@ -130,6 +130,8 @@ def main() -> None:
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = replace(plan, rounds=arguments.rounds)
+    if arguments.loads:
+        plan = replace(plan, served=tuple(workload.only(arguments.loads) for workload in plan.served))
     left_out = {workload.name for workload in FULL.served} - {workload.name for workload in plan.served}
     selected = arguments.workloads or [name for name in WORKLOADS if name not in left_out]
     console = Console()
@@ -159,6 +161,8 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description="This server beside the conventional one."
     )
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="default: all of the plan")
+    loads = sorted({load.name for workload in FULL.served for load in workload.loads})
+    parser.add_argument("--loads", nargs="+", choices=loads, help="default: all of each workload")
     parser.add_argument("--quick", action="store_true", help="two minutes; its figures are too few to be quoted")
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
     parser.add_argument("--seed", type=int, default=1, help="default 1")

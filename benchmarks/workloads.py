@@ -1,12 +1,11 @@
 """What is measured, and how much of it: one row per workload.
 
 The counts are a compromise: enough questions for a steady window (`measurement.steady_throughput`) with whole batches
-of the conventional server in it, few enough that all rounds of everything take about three quarters of an hour on two
-cores.
+of the conventional server in it, few enough that all rounds of everything end within hours on two slow cores.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from benchmarks.questions import Subject, album_subjects, mixed_subjects
 
@@ -58,6 +57,12 @@ class ServedWorkload:
     open: tuple[OpenLoad, ...]
     new_pictures: bool
 
+    def only(self, names: Collection[str]) -> "ServedWorkload":
+        """The same workload under the named loads alone; where none of its own is named, under all."""
+        closed = tuple(load for load in self.closed if load.name in names)
+        opened = tuple(load for load in self.open if load.name in names)
+        return replace(self, closed=closed, open=opened) if closed or opened else self
+
     @property
     def loads(self) -> tuple[ClosedLoad | OpenLoad, ...]:
         """All of them, in the order in which they are measured."""
@@ -104,7 +109,7 @@ def _album(callers: int, questions: int) -> ServedWorkload:
 FULL = Plan(
     served=(
         _mixed(
-            (ClosedLoad(1, 14), ClosedLoad(4, 28), ClosedLoad(16, 96), ClosedLoad(64, 96)),
+            (ClosedLoad(1, 7), ClosedLoad(4, 14), ClosedLoad(16, 48), ClosedLoad(64, 48)),
             (OpenLoad(50, 28), OpenLoad(80, 42), OpenLoad(120, 42)),
         ),
         _beams(48),

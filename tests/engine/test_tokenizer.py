@@ -115,5 +115,12 @@ def test_each_token_is_where_it_ends_says(tokenizer, reference):
     assert "" in pieces
 
 
+def test_a_token_beyond_the_tokenizers_vocabulary_says_nothing(tokenizer, reference):
+    beyond = 51_327  # official checkpoints have 51,328 words or 51,289
+    assert beyond >= len(reference)
+    assert tokenizer.decode([BOS, beyond, EOS]) == ("<s></s>", [3, 3, 7])
+    assert reference.decode([BOS, beyond, EOS]) == "<s></s>"
+
+
 def test_no_tokens_are_no_text(tokenizer):
     assert tokenizer.decode([]) == ("", [])

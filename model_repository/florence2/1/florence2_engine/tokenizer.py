@@ -73,8 +73,10 @@ class PromptTokenizer:
         """What a token stands for; known from the second time on."""
         known = self._token_bytes.get(token_id)
         if known is None:
-            token: str = self._tokenizer.convert_ids_to_tokens(token_id)
-            if token in self._added or not set(token) <= _BYTES_OF_CHARACTERS.keys():
+            token: str | None = self._tokenizer.convert_ids_to_tokens(token_id)
+            if token is None:  # the model's vocabulary is padded beyond the tokenizer's; such a token says nothing
+                known = b""
+            elif token in self._added or not set(token) <= _BYTES_OF_CHARACTERS.keys():
                 known = token.encode()
             else:
                 known = bytes(_BYTES_OF_CHARACTERS[character] for character in token)
