@@ -17,7 +17,7 @@ EngineCall: TypeAlias = "grpc.Future[GenerateResponse]"
 
 _PACKAGES = Path(__file__).resolve().parents[1]
 _STOP_SECONDS = 10.0
-# On CPU a torch operation is over when its slowest thread is. Where threads wait by spinning, as they do by default, one
+# On CPU a torch operation is over when its slowest thread is. Where threads wait by spinning, as is the default, one
 # busy process beside the engine holds up each operation for a time slice: decode steps of 40 ms were measured at 350.
 _THREADS_SLEEP = {"OMP_WAIT_POLICY": "passive"}
 
