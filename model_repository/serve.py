@@ -246,6 +246,7 @@ def main() -> None:
     arguments = parser.parse_args()
     ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background ignores it
     try:
         with TritonServer(ports, host=arguments.host) as server, contextlib.suppress(KeyboardInterrupt):
             sys.exit(server.wait())

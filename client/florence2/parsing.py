@@ -43,15 +43,16 @@ from florence2.tasks import AnswerForm, Task, task_named
 
 _CONTROL_TOKENS = ("<s>", "</s>", "<pad>")
 _LOCATION = re.compile("<loc_([0-9]{1,3})>")
-# Possessive (++): a run is never given back piece by piece, so the scan is linear.
-_LOCATION_RUN = re.compile("(?:<loc_[0-9]{1,3}>|<sep>|</?poly>)++")
+# Nothing follows a repetition in these patterns, so none is given back piece by piece and scans are linear. Possessive
+# ones would say so, but Python before 3.11.5 matches too much with them.
+_LOCATION_RUN = re.compile("(?:<loc_[0-9]{1,3}>|<sep>|</?poly>)+")
 _LOCATION_OR_SEPARATOR = re.compile(f"{_LOCATION.pattern}|<sep>|</?poly>")
 # The inside of <poly>...</poly>, either of which may be missing.
-_POLY = re.compile("<poly>((?:<loc_[0-9]{1,3}>|<sep>)*+)")
+_POLY = re.compile("<poly>((?:<loc_[0-9]{1,3}>|<sep>)*)")
 _MARKUP = re.compile(
     "<loc_[0-9]+>|</?(?:od|ocr|cap|ncap|dcap|grounding|seg|region_cap|region_to_desciption|proposal|and)>"
 )
-_MARKUP_OR_LETTERS = re.compile(rf"{_MARKUP.pattern}|(?P<letters>[^\s<]++|<)")
+_MARKUP_OR_LETTERS = re.compile(rf"{_MARKUP.pattern}|(?P<letters>[^\s<]+|<)")
 # A shorter run of locations and separators outlines nothing; the limit is the processor's.
 _LEAST_OUTLINE_TOKENS = 4
 

@@ -83,7 +83,7 @@ def questions(folder) -> list[Question]:
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 42)
     asked = [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
     decided = [question for question in asked if question.decided]
-    assert len(decided) >= 0.9 * len(asked), "a tie is the exception"
+    assert len(decided) >= 0.75 * len(asked), "a tie is the exception"
     return decided
 
 

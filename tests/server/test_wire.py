@@ -143,7 +143,7 @@ BAD_REQUESTS = {
         r"generation.max_new_tokens: got 5000, expected 1 to",
     ),
     "no tokens asked for": (TaskRequest(caption={}, generation={"max_new_tokens": 0}), "max_new_tokens: got 0"),
-    "beams": (TaskRequest(caption={}, generation={"num_beams": 3}), "num_beams: got 3, expected 1"),
+    "beams": (TaskRequest(caption={}, generation={"num_beams": 9}), "num_beams: got 9, expected 1 to 8"),
     "ngram size": (TaskRequest(caption={}, generation={"no_repeat_ngram_size": -3}), "no_repeat_ngram_size"),
     "words after a task without any": (TaskRequest(prompt="<OD> a cat"), "<OD>"),
 }
