@@ -35,6 +35,7 @@ def questions(reference, scenes):
 
 def test_64_mixed_requests_at_once_are_all_answered_as_alone(plain_client, reference, questions):
     assert len(questions) == 64
+    assert sum(question.decided for question in questions) >= 56, "a tie is the exception"
     all_here = threading.Barrier(len(questions))
 
     def ask_with_the_others(question):
@@ -44,7 +45,7 @@ def test_64_mixed_requests_at_once_are_all_answered_as_alone(plain_client, refer
     with ThreadPoolExecutor(len(questions)) as callers:
         responses = list(callers.map(ask_with_the_others, questions))
     for question, response in zip(questions, responses, strict=True):
-        assert response.text == reference.text(question), question.request
+        assert response.text == reference.text(question) or not question.decided, question.request
 
 
 def test_bad_requests_in_a_batch_harm_none_of_the_good_ones(plain_client, reference, questions):
@@ -65,7 +66,7 @@ def test_bad_requests_in_a_batch_harm_none_of_the_good_ones(plain_client, refere
     for failure in outcomes[1::2]:
         assert failure.status() == "StatusCode.INVALID_ARGUMENT"
     for question, result in zip(questions, outcomes[0::2], strict=False):
-        assert reference.text(question).encode() in result.as_numpy("RESPONSE")[0, 0]
+        assert reference.text(question).encode() in result.as_numpy("RESPONSE")[0, 0] or not question.decided
 
 
 def test_a_short_request_overtakes_a_long_one_that_started_before_it(server, scenes):
