@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from serve import TritonServer
+
 from benchmarks.callers import CALLERS, Caller
 from benchmarks.comparison import Mismatch, mismatches
 from benchmarks.load import Outcome, closed_loop, open_loop, poisson_schedule
@@ -14,7 +16,7 @@ from benchmarks.memory import PeakMemory
 from benchmarks.progress import RunProgress
 from benchmarks.questions import Question
 from benchmarks.reference import Pool
-from benchmarks.servers import ModelServer, running
+from benchmarks.servers import running
 from benchmarks.workloads import ClosedLoad, OpenLoad, ServedWorkload
 
 SIDES = ("ours", "conventional")
@@ -39,7 +41,7 @@ class Contest:
         self._pool = pool
         self._seed = seed
         self._progress = progress
-        self._servers: dict[str, ModelServer] = {}
+        self._servers: dict[str, TritonServer] = {}
         self._callers: dict[str, Caller] = {}
         self._stamp = 0
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -111,6 +111,7 @@ class TritonServer:
         environment: added to this process's environment, e.g. `{"FLORENCE2_SLOTS": "4"}`.
         log: where its output goes; None: to ours.
         host: the address it listens on.
+        models: folders of the models it serves.
     """
 
     def __init__(
@@ -119,11 +120,13 @@ class TritonServer:
         environment: Mapping[str, str] | None = None,
         log: IO[bytes] | None = None,
         host: str = "127.0.0.1",
+        models: Sequence[Path] = (REPOSITORY / "florence2",),
     ) -> None:
         self.ports = ports or Ports.free()
         self.host = host
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
+        self._models = models
         self._scratch = tempfile.TemporaryDirectory(prefix="florence2-triton-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -148,7 +151,8 @@ class TritonServer:
         installation = find_installation(scratch)
         # Triton takes every folder of a repository for a model, also a __pycache__ beside this file.
         (scratch / "models").mkdir()
-        (scratch / "models" / "florence2").symlink_to(REPOSITORY / "florence2")
+        for model in self._models:
+            (scratch / "models" / model.name).symlink_to(model)
         self._process = subprocess.Popen(
             [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)],
             env=installation.environment(self._environment),

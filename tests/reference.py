@@ -1,7 +1,9 @@
 """Hugging Face `generate()`, one request at a time: what every answer is held against."""
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import PIL.Image
@@ -46,14 +48,32 @@ class Question:
     Attributes:
         expected: the tokens, decoder start token first.
         scores: `compute_transition_scores` of the generated tokens: log-probabilities, after the rules of the search.
-        decided: the answer is the same for an input that differs by rounding errors.
+        answers_to_nudged_input: what is answered where the input differs by little more than rounding errors.
     """
 
     image: bytes
     request: TaskRequest
     expected: list[int]
     scores: list[float]
-    decided: bool
+    answers_to_nudged_input: Callable[[], list[list[int]]]
+
+    @cached_property
+    def is_decided(self) -> bool:
+        """Whether the answer is the same for an input that differs by little more than rounding errors."""
+        return all(answer == self.expected for answer in self.answers_to_nudged_input())
+
+
+def assert_equal_but_for_ties(questions: Sequence[Question], answers: Sequence, expected: Sequence) -> None:
+    """Every answer is the expected one; where rounding decides a question, which is the exception, it may be another.
+
+    Random weights come to ties: where two answers are a rounding error apart, no order of additions is the right one.
+    """
+    different = [
+        question for question, answer, wanted in zip(questions, answers, expected, strict=True) if answer != wanted
+    ]
+    for question in different:
+        assert not question.is_decided, question.request
+    assert len(different) <= len(questions) / 10, "a tie is the exception"
 
 
 class Reference:
@@ -72,14 +92,14 @@ class Reference:
         )
         keywords = self._keywords(options)
         expected, scores = self._generate(inputs, keywords)
-        # Random weights come to ties: where two answers are a rounding error apart, no order of additions is right.
-        # Beams compare sums over many tokens, so the input is nudged instead of looking at the scores.
-        decided = True
-        noise = torch.randn(inputs["pixel_values"].shape, generator=torch.Generator().manual_seed(0))
-        for nudge in NUDGES:
-            nudged = {**inputs, "pixel_values": inputs["pixel_values"] + nudge * noise.to(self.model.device)}
-            decided = decided and self._generate(nudged, keywords)[0] == expected
-        return Question(image, request, expected, scores, decided)
+        return Question(image, request, expected, scores, partial(self._nudged, inputs, keywords))
+
+    def _nudged(self, inputs: dict, keywords: dict) -> list[list[int]]:
+        """The answers to the inputs with a little noise, and with the opposite noise."""
+        # Beams compare sums over many tokens, so that looking at the leads of single scores would not do.
+        pixels = inputs["pixel_values"]
+        noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)).to(pixels.device)
+        return [self._generate({**inputs, "pixel_values": pixels + nudge * noise}, keywords)[0] for nudge in NUDGES]
 
     def _keywords(self, options: dict) -> dict:
         """Our options as keywords of `generate()`."""

@@ -52,9 +52,7 @@ def searching(generated: list[int] = (), **options) -> Request:
     request = make_request(**{**options, "forced_bos_token_id": None, "min_new_tokens": 0, "suppress_bos": False})
     for token in generated:
         advance([request], logits_preferring(token))
-    started = start_search(make_options(**options))
-    started.__dict__.update({**request.search.__dict__, "_options": make_options(**options)})
-    request.search = started
+    request.search._options = make_options(**options)
     return request
 
 

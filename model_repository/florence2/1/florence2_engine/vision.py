@@ -19,6 +19,8 @@ lies between them, or is products that need not be done. In hundredths of transf
 - Linear layers go to oneDNN (`linear.py`). About 4.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,8 +58,9 @@ class VisionTower:
         for embedding, blocks in zip(self._tower.convs, self._tower.blocks, strict=True):
             hidden = _embed_patches(embedding, hidden)
             for block in blocks:
-                hidden = _spatial_block(block.spatial_block, hidden)
-                hidden = _channel_block(block.channel_block, hidden)
+                spatial, channel = block.spatial_block, block.channel_block
+                hidden = _block(spatial, hidden, partial(_add_window_attention, attention=spatial.window_attn))
+                hidden = _block(channel, hidden, partial(_add_channel_attention, attention=channel.channel_attn))
         return _project(self._projector, hidden)
 
 
@@ -68,17 +71,9 @@ def _embed_patches(embedding: Any, hidden: Tensor) -> Tensor:
     return embedded
 
 
-def _spatial_block(block: Any, hidden: Tensor) -> Tensor:
+def _block(block: Any, hidden: Tensor, add_attention: Callable[[Tensor, Any], None]) -> Tensor:
     hidden = _convolve(block.conv1, hidden).add_(hidden)
-    _add_window_attention(hidden, block.norm1, block.window_attn)
-    hidden = _convolve(block.conv2, hidden).add_(hidden)
-    _add_feed_forward(hidden, block.norm2, block.ffn)
-    return hidden
-
-
-def _channel_block(block: Any, hidden: Tensor) -> Tensor:
-    hidden = _convolve(block.conv1, hidden).add_(hidden)
-    _add_channel_attention(hidden, block.norm1, block.channel_attn)
+    add_attention(hidden, block.norm1)
     hidden = _convolve(block.conv2, hidden).add_(hidden)
     _add_feed_forward(hidden, block.norm2, block.ffn)
     return hidden
