@@ -4,8 +4,8 @@ The weights are those of transformers' `BartDecoder`; the walk through the layer
 
 - takes one length for the whole batch, where every row here is at its own position;
 - wants the encoder's keys and values once a beam, where a request's beams share them here: a step reads them once;
-- multiplies by weights as they are saved. With few rows a step takes as long as reading the weights, and they are read
-  faster in the order that `PackedLinear` keeps them in, with query, key and value side by side.
+- multiplies by weights one by one, as they are saved. With few rows a step takes as long as reading the weights, and
+  they are read faster as `PackedLinear` keeps them, with query, key and value side by side.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,6 @@ class _Layer:
     cross_out: PackedLinear
     cross_norm: torch.nn.LayerNorm
     widen: PackedLinear
-    activation: Any
     narrow: PackedLinear
     final_norm: torch.nn.LayerNorm
 
@@ -46,8 +45,7 @@ class _Layer:
             cross_key_value=PackedLinear.of(cross.k_proj, cross.v_proj),
             cross_out=PackedLinear.of(cross.out_proj),
             cross_norm=layer.encoder_attn_layer_norm,
-            widen=PackedLinear.of(layer.fc1),
-            activation=layer.activation_fn,
+            widen=PackedLinear.of(layer.fc1, activation=layer.activation_fn),
             narrow=PackedLinear.of(layer.fc2),
             final_norm=layer.final_layer_norm,
         )
@@ -78,7 +76,7 @@ class Decoder:
     """The decoder and the language model head over a cache.
 
     Args:
-        decoder: `BartDecoder`. Its layers' weights are copied, so that it can be let go of.
+        decoder: `BartDecoder`. Its weights are used, not copied, but for queries, keys and values side by side.
         lm_head: hidden states to logits.
         cache: where the rows' keys and values are.
     """
@@ -132,7 +130,7 @@ class Decoder:
             attended = attended.reshape(step.rows_of_slots.numel(), -1)[step.places]
             hidden = _norm(layer.cross_norm, hidden + layer.cross_out(attended))
 
-            hidden = _norm(layer.final_norm, hidden + layer.narrow(layer.activation(layer.widen(hidden))))
+            hidden = _norm(layer.final_norm, hidden + layer.narrow(layer.widen(hidden)))
         return self._lm_head(hidden).float()
 
 

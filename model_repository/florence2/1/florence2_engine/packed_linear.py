@@ -5,53 +5,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_packing = torch.ops.mkldnn_prepacked
-# The rows that weights are packed for; a call may have any number, and none that was measured profits from another.
+from florence2_engine.linear import linear_of, suits_onednn
+
+# The rows that weights are packed for; a call may have any number. Between 2 and 48 rows none that was measured profits
+# from another.
 _PACKED_FOR_ROWS = 8
 
 
 class PackedLinear:
-    """A linear layer whose weight is kept as (in, out): read in that order, a single row is done soonest.
+    """A linear layer, its activation with it, for a handful of rows.
 
-    On CPU a second copy is kept as oneDNN likes it. For two rows and more MKL, which `addmm` uses, first rearranges the
-    weight at every call, which takes longer than the product; oneDNN's convolution of width 1 takes it as it lies. The
-    operators are internal to PyTorch: where they are missing, `addmm` does the work.
+    On CPU a second copy of the weight is kept as oneDNN likes it for a few rows. `torch.nn.functional.linear` has MKL
+    rearrange the weight at every call, which takes longer than the product. A single row is done sooner with the weight
+    as it is. The operators are internal to PyTorch: where they are missing, and for small weights, `functional.linear`
+    does the work.
 
     Args:
-        weight: (in, out).
+        weight: (out, in).
         bias: (out,), or None.
+        activation: applied to the product; None: nothing is.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._weight = weight.contiguous()
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, activation: torch.nn.Module | None = None) -> None:
+        self._weight = weight
         self._bias = bias
-        self._packed = _packed(weight, bias) if _can_pack(weight) else None
+        self._packed = _packed(weight) if suits_onednn(weight) else None
+        # Its own call costs as much as a small product; oneDNN applies it as it writes the product.
+        self._fused = "gelu" if _is_exact_gelu(activation) and self._packed is not None else "none"
+        self._activation = activation if self._fused == "none" else None
 
     @classmethod
-    def of(cls, *layers: torch.nn.Linear) -> "PackedLinear":
+    def of(cls, *layers: torch.nn.Linear, activation: torch.nn.Module | None = None) -> "PackedLinear":
         """The layers as one, their outputs side by side."""
-        bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers])
-        return cls(torch.cat([layer.weight.detach() for layer in layers]).t(), bias)
+        weights: list[Tensor] = [layer.weight.detach() for layer in layers]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        if len(layers) == 1:  # as it is: no copy
+            return cls(weights[0], layers[0].bias, activation)
+        return cls(torch.cat(weights), torch.cat(biases) if biases else None, activation)
 
     def __call__(self, states: Tensor) -> Tensor:
         """(rows, in) -> (rows, out)."""
-        rows = len(states)
-        if self._packed is not None and rows > 1:
-            columns = states.t().reshape(1, -1, 1, rows)
-            product: Tensor = _packing.conv2d_run(columns, self._packed)
-            return product.view(-1, rows).t().contiguous()
-        return states @ self._weight if self._bias is None else torch.addmm(self._bias, states, self._weight)
+        weight = self._weight if self._packed is None or len(states) == 1 else self._packed
+        product = linear_of(states, weight, self._bias, self._fused)
+        return product if self._activation is None else self._activation(product)
 
 
-def _can_pack(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return False
-    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_onednn and hasattr(_packing, "conv2d_prepack")
+def _packed(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _PACKED_FOR_ROWS)
+    return packed
 
 
-def _packed(weight: Tensor, bias: Tensor | None) -> Any:
-    inner, outer = weight.shape
-    kernel = weight.t().contiguous().view(outer, inner, 1, 1)
-    one = [1, 1]
-    return _packing.conv2d_prepack(kernel, bias, one, [0, 0], one, 1, [1, inner, 1, _PACKED_FOR_ROWS], "none")
+def _is_exact_gelu(activation: Any) -> bool:
+    """Whether it is GELU by the error function, BART's; transformers has a class of its own for it."""
+    name = type(activation).__name__
+    return name == "GELUActivation" or (name == "GELU" and activation.approximate == "none")
