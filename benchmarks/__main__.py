@@ -1,11 +1,9 @@
 """Runs the benchmark: see benchmarks/README.md."""
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from rich.console import Console
 from serve import ServerError
 from transformers.utils import logging
 
-from benchmarks import decode_step, encoding, machine, overhead, single
+from benchmarks import decode_step, encoding, loading, machine, overhead, single
 from benchmarks.checkpoints import ConfigsMissingError, make_checkpoint
 from benchmarks.comparison import Mismatch
 from benchmarks.curves import draw_curves
@@ -22,6 +20,7 @@ from benchmarks.progress import RunProgress
 from benchmarks.questions import Subject, caption_subjects
 from benchmarks.reference import Pool, UndecidedError, answer_pool
 from benchmarks.report import print_targets, print_workload
+from benchmarks.results import Results
 from benchmarks.rounds import SIDES, CachedEmbeddingError, Contest
 from benchmarks.single import BareGenerateError
 from benchmarks.targets import verdicts
@@ -56,26 +55,21 @@ class Benchmark:
         self._console = console
         self._cache.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> dict[str, Any]:
-        """Measure what is selected.
-
-        Returns:
-            Per workload its loads, with every round's figures.
-        """
-        results: dict[str, Any] = {}
+    def run(self, results: Results) -> None:
+        """Measure what is selected; `results` has each workload as soon as it is measured."""
         with RunProgress(self._console, self._measurements()) as progress:
             for name in self._selected:
-                begin = time.monotonic()
-                results[name] = self._workload(name, progress)
-                results[name]["seconds"] = time.monotonic() - begin
-                print_workload(self._console, name, results[name])
-        return results
+                begin, known = time.monotonic(), len(self.mismatches)
+                result = self._workload(name, progress)
+                result["seconds"] = time.monotonic() - begin
+                print_workload(self._console, name, result)
+                results.add(name, result, self.mismatches[known:])
 
     def _measurements(self) -> int:
         count = sum(len(workload.loads) for workload in self._plan.served if workload.name in self._selected)
         count += len(single.SEARCHES) if "single" in self._selected else 0
         count += 1 if "overhead" in self._selected else 0
-        kernels = len({"encoding", "decode step"} & set(self._selected))
+        kernels = len({"encoding", "decode step", "loading"} & set(self._selected))
         return count * self._plan.rounds * len(SIDES) + kernels
 
     def _workload(self, name: str, progress: RunProgress) -> dict[str, Any]:
@@ -91,6 +85,10 @@ class Benchmark:
                 loads = decode_step.run(self._configs, self._plan.repetitions)
                 advance()
             return {"loads": loads}
+        if name == "loading":
+            checkpoint = make_checkpoint("base", self._configs, self._cache)
+            with progress.measurement("loading, without a server", self._plan.repetitions) as advance:
+                return {"loads": loading.run(checkpoint, self._plan.repetitions, advance)}
         if name == "overhead":
             return {"loads": overhead.run(self._seed, self._logs, self._plan.round_trips, self._plan.rounds, progress)}
         return self._served(next(workload for workload in self._plan.served if workload.name == name), progress)
@@ -136,8 +134,11 @@ def main() -> None:
     selected = arguments.workloads or [name for name in WORKLOADS if name not in left_out]
     console = Console()
     benchmark = Benchmark(plan, selected, arguments.configs, arguments.output, arguments.seed, console)
+    name = "quick" if arguments.quick else "full"
+    file = arguments.output / f"{name}.json"
+    results = Results(file, name, plan.rounds, arguments.seed, arguments.add)
     try:
-        results = benchmark.run()
+        benchmark.run(results)
     except (
         ConfigsMissingError,
         UndecidedError,
@@ -147,9 +148,12 @@ def main() -> None:
         NotCachedError,
     ) as error:
         sys.exit(f"benchmark: {error}")
-    rows = verdicts(results)
-    print_targets(console, rows)
-    _write(arguments, plan, results, rows, benchmark.mismatches, console)
+    print_targets(console, verdicts(results.workloads))
+    console.print(f"wrote {file}", highlight=False)
+    if "mixed" in results.workloads:
+        picture = file.with_name(f"{name}-mixed.png")
+        draw_curves(results.workloads["mixed"], f"mixed: fourteen tasks, {machine.describe()['cores']} cores", picture)
+        console.print(f"wrote {picture}", highlight=False)
     if benchmark.mismatches:
         for mismatch in benchmark.mismatches[:_SHOWN_MISMATCHES]:
             console.print(str(mismatch), markup=False)
@@ -164,6 +168,9 @@ def _arguments() -> argparse.Namespace:
     loads = sorted({load.name for workload in FULL.served for load in workload.loads})
     parser.add_argument("--loads", nargs="+", choices=loads, help="default: all of each workload")
     parser.add_argument("--quick", action="store_true", help="two minutes; its figures are too few to be quoted")
+    parser.add_argument(
+        "--add", action="store_true", help="keep what earlier runs measured; loads measured again are replaced"
+    )
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
     parser.add_argument("--seed", type=int, default=1, help="default 1")
     parser.add_argument("--output", type=Path, default=_ROOT / "build" / "benchmarks", help="default build/benchmarks")
@@ -174,35 +181,6 @@ def _arguments() -> argparse.Namespace:
         help="folder with Florence-2-base's tokenizer, processor and configs; default ../shared/florence2-base",
     )
     return parser.parse_args()
-
-
-def _write(
-    arguments: argparse.Namespace,
-    plan: Plan,
-    results: dict[str, Any],
-    rows: list[dict[str, Any]],
-    wrong: list[Mismatch],
-    console: Console,
-) -> None:
-    now = datetime.now(UTC)
-    name = "quick" if arguments.quick else "full"
-    file = arguments.output / f"{name}.json"
-    report = {
-        "made": now.isoformat(timespec="seconds"),
-        "plan": name,
-        "rounds": plan.rounds,
-        "seed": arguments.seed,
-        "machine": machine.describe(),
-        "targets": rows,
-        "mismatches": [vars(mismatch) for mismatch in wrong],
-        "workloads": results,
-    }
-    file.write_text(json.dumps(report, indent=1) + "\n")
-    console.print(f"wrote {file}", highlight=False)
-    if "mixed" in results:
-        picture = file.with_name(f"{name}-mixed.png")
-        draw_curves(results["mixed"], f"mixed: fourteen tasks, {machine.describe()['cores']} cores", picture)
-        console.print(f"wrote {picture}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ TARGETS = (
     ),
     Target("one image's encoding", "encoding", "image", "seconds", 0.85, at_least=False, against="transformers"),
     Target("decode step of one row", "decode step", "one row", "seconds", 1.3, at_least=False, against="reading"),
+    Target("loading", "loading", "base", "seconds", 1.5, at_least=False, against="from_pretrained"),
     Target("overhead: p50, seconds", "overhead", "one token", "latency_p50", 0.005, at_least=False, against=None),
 )
 

@@ -82,7 +82,7 @@ class Plan:
         served: the workloads of two servers.
         captions: questions of `single`, one search, one round.
         round_trips: of `overhead`, one round.
-        repetitions: of `encoding` and `decode step`.
+        repetitions: of `encoding`, `decode step` and `loading`.
         rounds: measurements of everything else.
     """
 
@@ -109,11 +109,11 @@ def _album(callers: int, questions: int) -> ServedWorkload:
 FULL = Plan(
     served=(
         _mixed(
-            (ClosedLoad(1, 7), ClosedLoad(4, 14), ClosedLoad(16, 48), ClosedLoad(64, 48)),
-            (OpenLoad(50, 28), OpenLoad(80, 42), OpenLoad(120, 42)),
+            (ClosedLoad(1, 7), ClosedLoad(4, 14), ClosedLoad(16, 48), ClosedLoad(64, 64)),
+            (OpenLoad(50, 14), OpenLoad(80, 28), OpenLoad(120, 28)),
         ),
         _beams(48),
-        _album(8, 32),
+        _album(8, 24),
     ),
     captions=6,
     round_trips=300,
@@ -127,4 +127,4 @@ QUICK = Plan(
     repetitions=3,
     rounds=1,
 )
-WORKLOADS = ("mixed", "beams", "album", "single", "encoding", "decode step", "overhead")
+WORKLOADS = ("mixed", "beams", "album", "single", "encoding", "decode step", "loading", "overhead")

@@ -20,7 +20,7 @@ def verdict(workloads, target):
 def test_every_target_names_a_load_that_the_full_plan_measures():
     loads = {(workload.name, load.name) for workload in FULL.served for load in workload.loads}
     loads |= {("single", search) for search in SEARCHES}
-    loads |= {("overhead", "one token"), ("encoding", "image"), ("decode step", "one row")}
+    loads |= {("overhead", "one token"), ("encoding", "image"), ("decode step", "one row"), ("loading", "base")}
     assert {(target.workload, target.load) for target in TARGETS} <= loads
 
 

@@ -16,7 +16,7 @@ from typing import TextIO
 import torch
 
 from florence2_engine.candidates import CandidateFinder
-from florence2_engine.checkpoint import load
+from florence2_engine.checkpoint import Checkpoint, load
 from florence2_engine.config import MAX_BEAMS, EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
@@ -30,6 +30,7 @@ from florence2_engine.tokenizer import PromptTokenizer
 
 _STOP_GRACE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
+_WARM_UP_PIXELS = 64  # a side
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def build(config: EngineConfig) -> tuple[Engine, EngineService]:
-    """An engine and its service, warmed up by a look at an empty image.
+    """An engine and its service, warmed up.
 
     Raises:
         CheckpointError: the checkpoint cannot be served.
@@ -73,8 +74,8 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
     runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
     images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
-    image_tokens = _warm_up(runner, checkpoint.image_processor.size)
-    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - image_tokens)
+    _warm_up(runner, checkpoint)
+    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     engine = Engine(
         runner,
         Scheduler(config.slots, rows, config.prefill_batch, image_batch),
@@ -84,12 +85,19 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     return engine, EngineService(engine, images, tokenizer, generation)
 
 
-def _warm_up(runner: Runner, size: dict[str, int]) -> int:
-    """Run each device call once. Returns the number of tokens that the vision tower makes of an image."""
-    (embedding,) = runner.encode_images([torch.zeros(3, size["height"], size["width"], dtype=torch.uint8)])
+def _warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
+    """Run each device call once on an empty image: a fault shows before there are callers.
+
+    On CUDA the image has its full size, so that memory is reserved and kernels are chosen. On CPU nothing is kept from
+    one image to the next, and a full one would take longer than all the rest of loading.
+    """
+    size = checkpoint.image_processor.size
+    height, width = size["height"], size["width"]
+    if checkpoint.model.device.type == "cpu":
+        height, width = min(height, _WARM_UP_PIXELS), min(width, _WARM_UP_PIXELS)
+    (embedding,) = runner.encode_images([torch.zeros(3, height, width, dtype=torch.uint8)])
     runner.prefill(0, [embedding], [[0]])
     runner.decode_step([0], [0], [[0]])
-    return len(embedding)
 
 
 def _arguments() -> argparse.Namespace:

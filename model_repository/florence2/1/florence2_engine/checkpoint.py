@@ -31,6 +31,7 @@ class Checkpoint:
         tokenizer: the Hugging Face tokenizer.
         generation: defaults of the generation options.
         max_positions: positions of the text encoder, image tokens included.
+        image_tokens: tokens that the vision tower makes of an image.
     """
 
     model: Any
@@ -38,6 +39,7 @@ class Checkpoint:
     tokenizer: Any
     generation: GenerationDefaults
     max_positions: int
+    image_tokens: int
 
 
 def load(config: EngineConfig) -> Checkpoint:
@@ -57,7 +59,14 @@ def load(config: EngineConfig) -> Checkpoint:
     except Exception as error:  # whatever a damaged file makes the libraries raise, the reader needs one line
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"checkpoint {config.checkpoint!r} cannot be loaded: {reason}") from error
-    return Checkpoint(model, processor.image_processor, processor.tokenizer, generation, max_positions)
+    return Checkpoint(
+        model,
+        processor.image_processor,
+        processor.tokenizer,
+        generation,
+        max_positions,
+        image_tokens=processor.num_image_tokens,
+    )
 
 
 def _folder(name: str) -> Path:

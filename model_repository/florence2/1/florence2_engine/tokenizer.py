@@ -2,7 +2,6 @@
 
 import codecs
 import itertools
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -108,10 +107,13 @@ class PromptTokenizer:
 
 
 def _without_added_tokens(tokenizer: Any) -> Tokenizer:
-    description = json.loads(tokenizer.backend_tokenizer.to_str())
-    description["added_tokens"] = []
-    description["post_processor"] = None
-    return Tokenizer.from_str(json.dumps(description))
+    """The same tokenizer but for added tokens and what puts start and end tokens around a text."""
+    known = tokenizer.backend_tokenizer
+    plain = Tokenizer(known.model)
+    plain.pre_tokenizer = known.pre_tokenizer
+    if known.normalizer is not None:
+        plain.normalizer = known.normalizer
+    return plain
 
 
 def _prompt_tokens(tokenizer: Any) -> dict[str, int]:
