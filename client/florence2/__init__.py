@@ -30,7 +30,7 @@ from florence2.scores import TokenScores
 from florence2.tasks import TASKS, Task, expand_prompt, render_prompt
 
 if TYPE_CHECKING:
-    from florence2.client import TLS, Answer, AsyncClient, Client, Keepalive, TruncatedAnswerError
+    from florence2.client import TLS, Answer, AsyncClient, Client, Keepalive, Retry, TruncatedAnswerError
 
 __all__ = [
     "TASKS",
@@ -41,6 +41,7 @@ __all__ = [
     "Detections",
     "Keepalive",
     "Result",
+    "Retry",
     "Segmentation",
     "Task",
     "Text",
@@ -56,7 +57,7 @@ __all__ = [
 ]
 
 
-_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Keepalive", "TruncatedAnswerError")
+_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Keepalive", "Retry", "TruncatedAnswerError")
 
 
 def __getattr__(name: str) -> object:

@@ -11,8 +11,7 @@ from florence2._calls import Call
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
-from florence2._transport import AsyncTransport, Endpoint
-from florence2.errors import DeadlineExceededError, UnavailableError
+from florence2._transport import AsyncTransport, Destination
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
 
@@ -29,8 +28,8 @@ class AsyncClient(BaseClient):
     over thousands of images is better held back by a semaphore than answered with `UnavailableError`.
     """
 
-    def _connect(self, endpoint: Endpoint) -> None:
-        self._transport = AsyncTransport(endpoint)
+    def _connect(self, destination: Destination) -> None:
+        self._transport = AsyncTransport(destination)
 
     async def caption(
         self, image: ImageSource, detail: CaptionDetail = "brief", **options: Unpack[TaskOptions]
@@ -97,12 +96,9 @@ class AsyncClient(BaseClient):
         return await self._answer(image, self._run_call(request, options))
 
     async def is_ready(self, *, timeout: float | None = 5.0) -> bool:
-        """Whether the server can be reached and says that the model is loaded. See `Client.is_ready`."""
+        """Whether a server can be reached and says that the model is loaded. See `Client.is_ready`."""
         self._require_open()
-        try:
-            return await self._transport.is_ready(check_timeout(timeout))
-        except (UnavailableError, DeadlineExceededError):
-            return False
+        return await self._transport.is_ready(check_timeout(timeout))
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

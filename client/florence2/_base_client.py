@@ -7,6 +7,7 @@ from typing import Any
 
 from florence2 import v1
 from florence2._answers import Answer, TruncatedAnswerError
+from florence2._attempts import Retry
 from florence2._calls import Call
 from florence2._options import (
     CallOptions,
@@ -17,7 +18,7 @@ from florence2._options import (
     set_generation,
 )
 from florence2._questions import Answered, Question
-from florence2._transport import TLS, Endpoint, Keepalive
+from florence2._transport import TLS, Destination, Keepalive
 from florence2.tasks import check_request
 
 _DEFAULT_TIMEOUT = 60.0
@@ -31,7 +32,7 @@ class BaseClient(ABC):
 
     def __init__(
         self,
-        url: str = "localhost:8001",
+        url: str | Sequence[str] = "localhost:8001",
         *,
         model: str = "florence2",
         timeout: float | None = _DEFAULT_TIMEOUT,
@@ -39,13 +40,15 @@ class BaseClient(ABC):
         keepalive: Keepalive = Keepalive(),  # noqa: B008  # frozen
         channel_args: Sequence[tuple[str, Any]] = (),
         headers: Mapping[str, str] | None = None,
+        retry: Retry | None = Retry(),  # noqa: B008  # frozen
     ) -> None:
         self._timeout = check_timeout(timeout)
         self._is_closed = False
-        self._connect(Endpoint(url, model, tls, keepalive, channel_args, headers or {}))
+        urls = (url,) if isinstance(url, str) else tuple(url)
+        self._connect(Destination(urls, model, tls, keepalive, channel_args, headers or {}, retry))
 
     @abstractmethod
-    def _connect(self, endpoint: Endpoint) -> None:
+    def _connect(self, destination: Destination) -> None:
         """Make the transport."""
 
     def _task_call(self, question: Question[Any], options: TaskOptions) -> Call:

@@ -1,16 +1,17 @@
 """The wire: one Triton model over gRPC, as KServe v2. Nothing else in this package knows tritonclient.
 
-There are no retries here. gRPC itself sends a call again that never left this machine; anything beyond that
-would be an answer to an overloaded server with more load, and how often and how long to try is for the caller
-to say, who gets `UnavailableError` exactly where it is safe.
+What is tried again, where and when is `_attempts`'s to say. gRPC itself sends a call again that never left this
+machine.
 """
 
 # tritonclient comes without types.
 # mypy: disable-error-code="no-untyped-call"
 
 import asyncio
+import contextlib
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ import grpc
 import numpy as np
 import tritonclient.grpc
 import tritonclient.grpc.aio
+from tenacity import AsyncRetrying, Retrying, sleep_using_event
 from tritonclient.utils import InferenceServerException
 
+from florence2._attempts import Attempts, Retry
 from florence2._calls import Call
 from florence2.errors import (
     DeadlineExceededError,
@@ -100,31 +103,33 @@ class Keepalive:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """Where the model is served, and how to get there."""
+class Destination:
+    """Where the model is served, on one server or several alike, and how to get there."""
 
-    url: str
+    urls: Sequence[str]
     model: str
     tls: TLS | None
     keepalive: Keepalive
     channel_args: Sequence[tuple[str, Any]]
     headers: Mapping[str, str]
+    retry: Retry | None
 
     def __post_init__(self) -> None:
-        if self.url.startswith(("http://", "https://", "grpc://", "grpcs://")):
-            raise InvalidArgumentError.of_field("url", self.url, '"host:port" of Triton\'s gRPC port')
+        if not self.urls:
+            raise InvalidArgumentError.of_field("url", self.urls, "at least one")
+        for url in self.urls:
+            if url.startswith(("http://", "https://", "grpc://", "grpcs://")):
+                raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
 
     def metadata(self) -> dict[str, str]:
         """The headers with the lower-case names that HTTP/2 asks for."""
         return {name.lower(): value for name, value in self.headers.items()}
 
-    def channel(self) -> dict[str, Any]:
-        """The channel's part of tritonclient's constructor arguments."""
-        return {
-            "url": self.url,
-            "creds": None if self.tls is None else self.tls.credentials(),
-            "channel_args": list(self._channel_args().items()),
-        }
+    def channels(self) -> list[dict[str, Any]]:
+        """The channel's part of tritonclient's constructor arguments, for each server."""
+        credentials = None if self.tls is None else self.tls.credentials()
+        arguments = list(self._channel_args().items())
+        return [{"url": url, "creds": credentials, "channel_args": arguments} for url in self.urls]
 
     def _channel_args(self) -> dict[str, Any]:
         # channel_args replaces all that tritonclient sets by itself, so what it sets stands here again.
@@ -141,55 +146,100 @@ class Endpoint:
 class Transport:
     """Calls that block. Safe to share among threads."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._model = endpoint.model
-        self._headers = endpoint.metadata()
-        self._client = tritonclient.grpc.InferenceServerClient(**endpoint.channel())
+    def __init__(self, destination: Destination) -> None:
+        self._model = destination.model
+        self._headers = destination.metadata()
+        self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._clients = [tritonclient.grpc.InferenceServerClient(**channel) for channel in destination.channels()]
+        self._closing = threading.Event()
 
     def infer(self, image: bytes, call: Call) -> bytes:
         """The bytes of the response to a call about an encoded image."""
+        endpoints = self._attempts.endpoints()
+        retrying = Retrying(**self._attempts.policy(call), sleep=sleep_using_event(self._closing))
+        return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
+
+    def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
+        _require_open(self._closing)
         with _own_errors():
-            return _payload(self._client.infer(self._model, **_infer_arguments(image, call), headers=self._headers))
+            return _payload(client.infer(self._model, **_infer_arguments(image, call), headers=self._headers))
 
     def is_ready(self, timeout: float | None) -> bool:
-        """Whether the model is loaded; UnavailableError where nobody answers."""
-        with _own_errors():
-            return bool(self._client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout))
+        """Whether a server says that the model is loaded; each is given `timeout` seconds."""
+        return any(self._is_ready(client, timeout) for client in self._clients)
+
+    def _is_ready(self, client: Any, timeout: float | None) -> bool:
+        try:
+            with _own_errors():
+                return bool(client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout))
+        except (UnavailableError, DeadlineExceededError):
+            return False
 
     def close(self) -> None:
-        """Give the connection back; calls in flight are cancelled."""
-        self._client.close()
+        """Give the connections back; calls in flight are cancelled."""
+        self._closing.set()
+        for client in self._clients:
+            client.close()
 
 
 class AsyncTransport:
     """Calls that are awaited, in one event loop."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._model = endpoint.model
-        self._headers = endpoint.metadata()
-        self._channel = endpoint.channel()
+    def __init__(self, destination: Destination) -> None:
+        self._model = destination.model
+        self._headers = destination.metadata()
+        self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._channels = destination.channels()
+        self._closing = asyncio.Event()
 
     @cached_property
-    def _client(self) -> Any:
+    def _clients(self) -> list[Any]:
         # Made by the first call: a channel belongs to the event loop that runs when it is made.
-        return tritonclient.grpc.aio.InferenceServerClient(**self._channel)
+        return [tritonclient.grpc.aio.InferenceServerClient(**channel) for channel in self._channels]
 
     async def infer(self, image: bytes, call: Call) -> bytes:
         """The bytes of the response to a call about an encoded image."""
+        endpoints = self._attempts.endpoints()
+
+        async def attempt() -> bytes:
+            return await self._infer(self._clients[next(endpoints)], image, call)
+
+        return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
+
+    async def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
+        _require_open(self._closing)
         with _own_errors(), _own_cancellation():
             arguments = _infer_arguments(image, call)
-            return _payload(await self._client.infer(self._model, **arguments, headers=self._headers))
+            return _payload(await client.infer(self._model, **arguments, headers=self._headers))
+
+    async def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), seconds)
 
     async def is_ready(self, timeout: float | None) -> bool:
-        """Whether the model is loaded; UnavailableError where nobody answers."""
-        with _own_errors(), _own_cancellation():
-            asked = self._client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout)
-            return bool(await asked)
+        """Whether a server says that the model is loaded; each is given `timeout` seconds."""
+        return any([await self._is_ready(client, timeout) for client in self._clients])
+
+    async def _is_ready(self, client: Any, timeout: float | None) -> bool:
+        try:
+            with _own_errors(), _own_cancellation():
+                asked = client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout)
+                return bool(await asked)
+        except (UnavailableError, DeadlineExceededError):
+            return False
 
     async def close(self) -> None:
-        """Give the connection back; calls in flight are cancelled."""
-        if "_client" in vars(self):
-            await self._client.close()
+        """Give the connections back; calls in flight are cancelled."""
+        self._closing.set()
+        if "_clients" in vars(self):
+            for client in self._clients:
+                await client.close()
+
+
+def _require_open(closing: threading.Event | asyncio.Event) -> None:
+    """A client may be closed while a call waits for its next attempt."""
+    if closing.is_set():
+        raise RequestCancelledError("the client was closed while the call was in flight")
 
 
 def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Self, Unpack
 from florence2 import _questions, v1
 from florence2._answers import Answer, FinishReason, TruncatedAnswerError, read_answer
 from florence2._async_client import AsyncClient
+from florence2._attempts import Retry
 from florence2._base_client import BaseClient
 from florence2._calls import Call
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
-from florence2._transport import TLS, Endpoint, Keepalive, Transport
-from florence2.errors import DeadlineExceededError, UnavailableError
+from florence2._transport import TLS, Destination, Keepalive, Transport
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "ImageSource",
     "Keepalive",
     "Region",
+    "Retry",
     "TaskOptions",
     "TruncatedAnswerError",
 ]
@@ -56,15 +57,19 @@ class Client(BaseClient):
     Every method raises the errors of `florence2.errors`: `InvalidArgumentError` for what is wrong with the
     request or the image, `UnavailableError` where trying again is safe, `DeadlineExceededError` after
     `timeout` seconds, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
-    Nothing is retried. The task methods return the bare result of a whole answer; one that was cut at its
+    The task methods return the bare result of a whole answer; one that was cut at its
     length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
     with everything else that the server says about an answer.
 
-    A client holds one gRPC channel. Make it once and share it, also among threads. After a fork, make a new
-    one: gRPC objects made before it hang in the child.
+    A call that is answered with UNAVAILABLE is tried again within its timeout, see `Retry`; nothing else is. With
+    several urls calls take turns among the servers, and a call that one refuses goes to the next at once.
+
+    A client holds one gRPC channel to each server. Make it once and share it, also among threads. After a fork, make
+    a new one: gRPC objects made before it hang in the child.
 
     Args:
-        url: host and port of Triton's gRPC service; gRPC's other forms work too, e.g. `"dns:///triton:8001"`.
+        url: host and port of Triton's gRPC service, or several of servers alike; gRPC's other forms work too, e.g.
+            `"dns:///triton:8001"`.
         model: the model's name in Triton's repository.
         timeout: seconds that a call may take unless it says otherwise; None for no limit.
         tls: how to encrypt; None sends in the clear.
@@ -72,14 +77,15 @@ class Client(BaseClient):
         channel_args: further gRPC channel arguments, which win over this client's own. Round robin over the
             addresses of a name: `[("grpc.lb_policy_name", "round_robin")]` with a `dns:///` url.
         headers: gRPC metadata that goes with each call, e.g. an authorization.
+        retry: how a call is tried again that finds no server with room; None tries each server once.
 
     Raises:
         InvalidArgumentError: an argument is out of its range.
         OSError: a file of `tls` cannot be read.
     """
 
-    def _connect(self, endpoint: Endpoint) -> None:
-        self._transport = Transport(endpoint)
+    def _connect(self, destination: Destination) -> None:
+        self._transport = Transport(destination)
 
     def caption(self, image: ImageSource, detail: CaptionDetail = "brief", **options: Unpack[TaskOptions]) -> Text:
         """Describe the image.
@@ -201,17 +207,14 @@ class Client(BaseClient):
         return self._answer(image, self._run_call(request, options))
 
     def is_ready(self, *, timeout: float | None = 5.0) -> bool:
-        """Whether the server can be reached, within `timeout` seconds, and says that the model is loaded.
+        """Whether a server can be reached, each within `timeout` seconds, and says that the model is loaded.
 
         Raises:
             ServerError: the server answers with an error, e.g. that the caller is not permitted.
             RuntimeError: the client is closed.
         """
         self._require_open()
-        try:
-            return self._transport.is_ready(check_timeout(timeout))
-        except (UnavailableError, DeadlineExceededError):
-            return False
+        return self._transport.is_ready(check_timeout(timeout))
 
     def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

@@ -78,12 +78,22 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Refuse every call, readiness included."""
         self._behave = lambda context: context.abort(status, message)
 
+    def fail_first(self, times: int, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
+        """Refuse as many calls as that, then do as told before."""
+        before, refusals = self._behave, iter(range(times))
+
+        def refuse(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+            if next(refusals, None) is not None:
+                context.abort(status, "the queue is full")
+            return before(context)
+
+        self._behave = refuse
+
     def hold(self) -> None:
         """Answer nothing until the call is cancelled or the test is over."""
 
         def wait(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
             context.add_callback(lambda: (self.cancelled.set(), self.released.set()))
-            self.arrived.set()
             self.released.wait(WAIT_SECONDS)
             return service_pb2.ModelInferResponse()
 
@@ -92,6 +102,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelInfer(self, request, context):  # noqa: N802  # gRPC's name
         metadata = dict(context.invocation_metadata())
         self.received.append(Received(request, metadata, context.time_remaining()))
+        self.arrived.set()
         return self._behave(context)
 
     def ModelReady(self, request, context):  # noqa: N802  # gRPC's name

@@ -62,13 +62,6 @@ def test_a_server_that_is_not_there_is_unavailable(client_type):
         asyncio.run(ask_nobody())
 
 
-def test_nothing_is_sent_twice(server, ask):
-    server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
-    with pytest.raises(UnavailableError):
-        ask(lambda client: client.detect(IMAGE))
-    assert len(server.received) == 1
-
-
 def test_a_timeout_ends_the_call_here_and_on_the_server(server, ask):
     server.hold()
     started = time.monotonic()

@@ -8,7 +8,7 @@ import florence2
 import numpy as np
 from florence2.v1 import TaskRequest
 
-ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tritonclient"}
+ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tenacity", "tritonclient"}
 
 
 def brought_by(package: str) -> set[str]:

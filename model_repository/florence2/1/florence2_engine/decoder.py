@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from florence2_engine.kv_cache import KEYS, VALUES, KeyValueCache
+from florence2_engine.kv_cache import KeyValueCache
 from florence2_engine.packed_linear import PackedLinear
 
 
@@ -117,11 +117,10 @@ class Decoder:
         hidden = self._embed_tokens(step.token_ids) + self._positions[step.positions]
         hidden = _norm(self._embedding_norm, hidden)
         for layer, own, cross in zip(self._layers, self._cache.own, self._cache.cross, strict=True):
-            query, *key_and_value = layer.own_query_key_value(hidden).view(rows, 3, self._heads, -1).unbind(1)
-            for kind, states in zip((KEYS, VALUES), key_and_value, strict=True):
-                own[kind][every_row, :, step.positions] = states
+            states = layer.own_query_key_value(hidden).view(rows, 3, self._heads, -1)
+            own[:, every_row, :, step.positions] = states[:, 1:]
             keys, values = own[:, :rows, :, : step.own_length]
-            attended = _attend(query[:, :, None], keys, values, own_mask).view(rows, -1)
+            attended = _attend(states[:, 0, :, None], keys, values, own_mask).view(rows, -1)
             hidden = _norm(layer.own_norm, hidden + layer.own_out(attended))
 
             query = layer.cross_query(hidden)[step.rows_of_slots].view(*step.rows_of_slots.shape, self._heads, -1)

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEYS, VALUES = 0, 1
-
 
 class KeyValueCache:
     """Room for `slots` requests and `rows` beams. It never grows.

@@ -1,0 +1,196 @@
+"""Calls that are tried again, and calls that find another server."""
+
+import asyncio
+import inspect
+import threading
+import time
+
+import grpc
+import pytest
+from florence2 import Retry
+from florence2._attempts import Attempts
+from florence2._calls import Call
+from florence2.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    RequestCancelledError,
+    ServerError,
+    UnavailableError,
+)
+from florence2.v1 import TaskRequest
+
+from tests.client.fake_server import WAIT_SECONDS, FakeServer, serve, settled
+
+pytest_plugins = ["tests.client.fake_server"]
+
+IMAGE = b"the bytes of an image"
+QUICK = Retry(attempts=4, initial_backoff=0.01, max_backoff=0.02)
+NOBODY = "127.0.0.1:1"
+
+
+@pytest.fixture
+def two_servers():
+    fakes = [FakeServer(), FakeServer()]
+    running = [serve(fake) for fake in fakes]
+    yield fakes
+    for fake, server in zip(fakes, running, strict=True):
+        fake.released.set()
+        server.stop(grace=None).wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def ask_of(client_type):
+    """`ask_of(urls, times, **settings)`: that many calls of one client, one after another."""
+
+    def ask_of(urls, times=1, **settings):
+        async def act():
+            client = client_type(urls, **{"timeout": WAIT_SECONDS, "retry": QUICK, **settings})
+            try:
+                for _ in range(times):
+                    await settled(client.detect(IMAGE))
+            finally:
+                await settled(client.close())
+
+        asyncio.run(act())
+
+    return ask_of
+
+
+def test_a_refused_call_is_tried_again(server, ask):
+    server.fail_first(3)
+    ask(lambda client: client.detect(IMAGE), retry=QUICK)
+    assert len(server.received) == 4
+
+
+def test_a_call_is_not_sent_more_often_than_allowed(server, ask):
+    server.fail_first(4)
+    with pytest.raises(UnavailableError, match="the queue is full"):
+        ask(lambda client: client.detect(IMAGE), retry=QUICK)
+    assert len(server.received) == 4
+
+
+def test_without_retries_nothing_is_sent_twice(server, ask):
+    server.fail_first(1)
+    with pytest.raises(UnavailableError):
+        ask(lambda client: client.detect(IMAGE), retry=None)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("status", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED], ids=str)
+def test_other_failures_are_not_tried_again(server, ask, status):
+    server.fail_first(1, status)
+    with pytest.raises(ServerError):
+        ask(lambda client: client.detect(IMAGE), retry=QUICK)
+    assert len(server.received) == 1
+
+
+def test_no_attempt_begins_after_the_timeout(server, ask):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    started = time.monotonic()
+    with pytest.raises((UnavailableError, DeadlineExceededError)):
+        ask(lambda client: client.detect(IMAGE, timeout=0.4), retry=Retry(attempts=1000, initial_backoff=0.05))
+    assert time.monotonic() - started < 0.4 + 1
+    assert len(server.received) > 1
+
+
+def test_every_attempt_has_what_is_left_of_the_timeout(server, ask):
+    server.fail_first(3)
+    ask(lambda client: client.detect(IMAGE, timeout=5), retry=Retry(initial_backoff=0.1, max_backoff=0.1))
+    for_the_call = [received.seconds_left for received in server.received]
+    in_the_queue = [received.message.parameters["timeout"].int64_param / 1e6 for received in server.received]
+    assert in_the_queue == sorted(in_the_queue, reverse=True)
+    assert for_the_call == pytest.approx(in_the_queue, rel=0.1)  # gRPC sends few digits of a deadline, rounded up
+
+
+def test_calls_take_turns_among_servers(two_servers, ask_of):
+    ask_of([fake.url for fake in two_servers], times=6)
+    assert [len(fake.received) for fake in two_servers] == [3, 3]
+
+
+def test_a_server_that_is_gone_is_passed_over(server, ask_of):
+    ask_of([NOBODY, server.url], times=4, retry=None)
+    assert len(server.received) == 4
+
+
+def test_a_server_without_room_is_passed_over_without_waiting(two_servers, ask_of):
+    two_servers[0].fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    started = time.monotonic()
+    ask_of([fake.url for fake in two_servers], times=4, retry=Retry(initial_backoff=60, max_backoff=60))
+    assert time.monotonic() - started < WAIT_SECONDS
+    assert len(two_servers[1].received) == 4
+
+
+def test_servers_are_ready_when_one_of_them_is(server, client_type):
+    async def is_ready(urls):
+        client = client_type(urls)
+        try:
+            return await settled(client.is_ready())
+        finally:
+            await settled(client.close())
+
+    assert asyncio.run(is_ready([NOBODY, server.url]))
+    assert not asyncio.run(is_ready([NOBODY, NOBODY]))
+
+
+def test_closing_a_client_ends_the_wait_for_the_next_attempt(server, client_type):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    client = client_type(server.url, retry=Retry(attempts=3, initial_backoff=1000, max_backoff=1000), timeout=None)
+
+    async def ask_and_close() -> None:
+        if inspect.iscoroutinefunction(client.detect):
+            asked = asyncio.ensure_future(client.detect(IMAGE))
+        else:
+            asked = asyncio.ensure_future(asyncio.to_thread(client.detect, IMAGE))
+        assert await asyncio.to_thread(server.arrived.wait, WAIT_SECONDS)
+        await asyncio.sleep(0.1)
+        await settled(client.close())
+        with pytest.raises(RequestCancelledError, match="closed"):
+            await asyncio.wait_for(asked, WAIT_SECONDS)
+
+    asyncio.run(ask_and_close())
+
+
+def waits(attempts: Attempts, count: int) -> list[float]:
+    call = Call(TaskRequest(), priority=0, timeout=None, started=time.monotonic())
+    wait = attempts.policy(call)["wait"]
+    state = type("State", (), {})()
+    found = []
+    for number in range(1, count + 1):
+        state.attempt_number = number
+        found.append(wait(state))
+    return found
+
+
+def test_waits_are_spread_below_a_bound_that_doubles():
+    retry = Retry(attempts=9, initial_backoff=1, max_backoff=8)
+    rounds = [waits(Attempts(1, retry), 6) for _ in range(400)]
+    for number, bound in enumerate([1, 2, 4, 8, 8, 8]):
+        drawn = [one[number] for one in rounds]
+        assert 0 <= min(drawn) < 0.1 * bound
+        assert 0.9 * bound < max(drawn) <= bound
+
+
+def test_there_is_no_wait_before_every_server_has_refused():
+    found = waits(Attempts(3, Retry(initial_backoff=1)), 6)
+    assert [wait == 0 for wait in found] == [True, True, False, True, True, False]
+
+
+def test_turns_are_taken_by_threads_too():
+    attempts, firsts = Attempts(4, None), []
+    threads = [threading.Thread(target=lambda: firsts.append(next(attempts.endpoints()))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(firsts) == sorted(list(range(4)) * 10)
+
+
+@pytest.mark.parametrize("settings", [{"attempts": 0}, {"initial_backoff": 0}, {"max_backoff": -1}])
+def test_retries_need_numbers_that_make_sense(settings):
+    with pytest.raises(InvalidArgumentError, match=rf"^retry\.{next(iter(settings))}: got"):
+        Retry(**settings)
+
+
+def test_a_client_needs_a_server(client_type):
+    with pytest.raises(InvalidArgumentError, match=r"^url: got"):
+        client_type([])
