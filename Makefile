@@ -36,6 +36,10 @@ test: $(INSTALLED) ## all tests, a real tritonserver included
 test-slow: $(INSTALLED) ## full-size models, memory over ten thousand requests
 	$(BIN)/python -m pytest -m slow
 
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## servers that are killed, stopped and poisoned, with figures
+	$(BIN)/python -m pytest -m faults
+
 .PHONY: test-gpu
 test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu

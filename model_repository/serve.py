@@ -120,7 +120,7 @@ class TritonServer:
         environment: Mapping[str, str] | None = None,
         log: IO[bytes] | None = None,
         host: str = "127.0.0.1",
-        models: Sequence[Path] = (REPOSITORY / "florence2",),
+        models: Sequence[Path] = (REPOSITORY / "florence2", REPOSITORY / "florence2_health"),
     ) -> None:
         self.ports = ports or Ports.free()
         self.host = host

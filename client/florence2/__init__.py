@@ -30,7 +30,7 @@ from florence2.scores import TokenScores
 from florence2.tasks import TASKS, Task, expand_prompt, render_prompt
 
 if TYPE_CHECKING:
-    from florence2.client import TLS, Answer, AsyncClient, Client, Keepalive, Retry, TruncatedAnswerError
+    from florence2.client import TLS, Answer, AsyncClient, Client, Health, Keepalive, Retry, TruncatedAnswerError
 
 __all__ = [
     "TASKS",
@@ -39,6 +39,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Detections",
+    "Health",
     "Keepalive",
     "Result",
     "Retry",
@@ -57,7 +58,7 @@ __all__ = [
 ]
 
 
-_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Keepalive", "Retry", "TruncatedAnswerError")
+_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Health", "Keepalive", "Retry", "TruncatedAnswerError")
 
 
 def __getattr__(name: str) -> object:

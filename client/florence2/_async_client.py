@@ -8,6 +8,7 @@ from florence2 import _questions, v1
 from florence2._answers import Answer, read_answer
 from florence2._base_client import BaseClient
 from florence2._calls import Call
+from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
@@ -99,6 +100,11 @@ class AsyncClient(BaseClient):
         """Whether a server can be reached and says that the model is loaded. See `Client.is_ready`."""
         self._require_open()
         return await self._transport.is_ready(check_timeout(timeout))
+
+    async def health(self, *, timeout: float = 1.0) -> list[Health]:
+        """How each server is, in the order of the urls. See `Client.health`."""
+        self._require_open()
+        return await self._transport.health(timeout)
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

@@ -28,6 +28,7 @@ from tritonclient.utils import InferenceServerException
 
 from florence2._attempts import Attempts, Retry
 from florence2._calls import Call
+from florence2._health import Health, engine_state
 from florence2.errors import (
     DeadlineExceededError,
     Florence2Error,
@@ -150,6 +151,7 @@ class Transport:
         self._model = destination.model
         self._headers = destination.metadata()
         self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._urls = destination.urls
         self._clients = [tritonclient.grpc.InferenceServerClient(**channel) for channel in destination.channels()]
         self._closing = threading.Event()
 
@@ -162,7 +164,8 @@ class Transport:
     def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
         _require_open(self._closing)
         with _own_errors():
-            return _payload(client.infer(self._model, **_infer_arguments(image, call), headers=self._headers))
+            result = client.infer(self._model, **_infer_arguments(image, call), headers=self._headers)
+            return _element(result, "RESPONSE")
 
     def is_ready(self, timeout: float | None) -> bool:
         """Whether a server says that the model is loaded; each is given `timeout` seconds."""
@@ -174,6 +177,22 @@ class Transport:
                 return bool(client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout))
         except (UnavailableError, DeadlineExceededError):
             return False
+
+    def health(self, timeout: float) -> list[Health]:
+        """How each server is, within so many seconds each."""
+        return [self._health(url, client, timeout) for url, client in zip(self._urls, self._clients, strict=True)]
+
+    def _health(self, url: str, client: Any, timeout: float) -> Health:
+        live = ready = False
+        try:
+            with _own_errors():
+                options = {"headers": self._headers, "client_timeout": timeout}
+                live = client.is_server_live(**options)
+                ready = client.is_model_ready(self._model, **options)
+                result = client.infer(f"{self._model}_health", [_tensor("ABOUT", [b"engine"])], **options)
+                return Health(url, live, ready, engine_state(_element(result, "STATE").decode()))
+        except Florence2Error as error:
+            return Health(url, live, ready, "unreachable", str(error))
 
     def close(self) -> None:
         """Give the connections back; calls in flight are cancelled."""
@@ -189,6 +208,7 @@ class AsyncTransport:
         self._model = destination.model
         self._headers = destination.metadata()
         self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._urls = destination.urls
         self._channels = destination.channels()
         self._closing = asyncio.Event()
 
@@ -210,7 +230,8 @@ class AsyncTransport:
         _require_open(self._closing)
         with _own_errors(), _own_cancellation():
             arguments = _infer_arguments(image, call)
-            return _payload(await client.infer(self._model, **arguments, headers=self._headers))
+            result = await client.infer(self._model, **arguments, headers=self._headers)
+            return _element(result, "RESPONSE")
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -228,6 +249,23 @@ class AsyncTransport:
         except (UnavailableError, DeadlineExceededError):
             return False
 
+    async def health(self, timeout: float) -> list[Health]:
+        """How each server is, within so many seconds."""
+        pairs = zip(self._urls, self._clients, strict=True)
+        return list(await asyncio.gather(*(self._health(url, client, timeout) for url, client in pairs)))
+
+    async def _health(self, url: str, client: Any, timeout: float) -> Health:
+        live = ready = False
+        try:
+            with _own_errors(), _own_cancellation():
+                options = {"headers": self._headers, "client_timeout": timeout}
+                live = await client.is_server_live(**options)
+                ready = await client.is_model_ready(self._model, **options)
+                result = await client.infer(f"{self._model}_health", [_tensor("ABOUT", [b"engine"])], **options)
+                return Health(url, live, ready, engine_state(_element(result, "STATE").decode()))
+        except Florence2Error as error:
+            return Health(url, live, ready, "unreachable", str(error))
+
     async def close(self) -> None:
         """Give the connections back; calls in flight are cancelled."""
         self._closing.set()
@@ -243,7 +281,8 @@ def _require_open(closing: threading.Event | asyncio.Event) -> None:
 
 
 def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:
-    inputs = [_tensor("IMAGE", image), _tensor("REQUEST", call.request.SerializeToString())]
+    # A batch of one row.
+    inputs = [_tensor("IMAGE", [[image]]), _tensor("REQUEST", [[call.request.SerializeToString()]])]
     remaining = call.remaining()
     return {
         "inputs": inputs,
@@ -254,20 +293,20 @@ def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:
     }
 
 
-def _tensor(name: str, value: bytes) -> Any:
-    # A batch of one row. Objects, because numpy's own bytes type loses trailing zeros.
-    tensor = tritonclient.grpc.InferInput(name, [1, 1], "BYTES")
-    return tensor.set_data_from_numpy(np.array([[value]], dtype=np.object_))
+def _tensor(name: str, values: list[Any]) -> Any:
+    # Objects, because numpy's own bytes type loses trailing zeros.
+    array = np.array(values, dtype=np.object_)
+    return tritonclient.grpc.InferInput(name, array.shape, "BYTES").set_data_from_numpy(array)
 
 
-def _payload(result: Any) -> bytes:
-    """The one element of the RESPONSE tensor."""
+def _element(result: Any, name: str) -> bytes:
+    """The one element of a tensor."""
     try:
-        tensor = result.as_numpy("RESPONSE")
+        tensor = result.as_numpy(name)
     except (struct.error, TypeError, ValueError) as error:  # lengths or a shape that do not fit
-        raise ServerError("the RESPONSE tensor cannot be read") from error
+        raise ServerError(f"the {name} tensor cannot be read") from error
     if tensor is None or tensor.size != 1 or not isinstance(tensor.item(), bytes):
-        raise ServerError("the response has no RESPONSE tensor with one BYTES element")
+        raise ServerError(f"the response has no {name} tensor with one BYTES element")
     return bytes(tensor.item())
 
 

@@ -12,6 +12,7 @@ from florence2._async_client import AsyncClient
 from florence2._attempts import Retry
 from florence2._base_client import BaseClient
 from florence2._calls import Call
+from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
@@ -26,6 +27,7 @@ __all__ = [
     "CaptionDetail",
     "Client",
     "FinishReason",
+    "Health",
     "ImageSource",
     "Keepalive",
     "Region",
@@ -215,6 +217,18 @@ class Client(BaseClient):
         """
         self._require_open()
         return self._transport.is_ready(check_timeout(timeout))
+
+    def health(self, *, timeout: float = 1.0) -> list[Health]:
+        """How each server is, in the order of the urls: Triton, the model, and the engine behind it.
+
+        Args:
+            timeout: seconds that a server has for each of the three. A server that says nothing is `unreachable`.
+
+        Raises:
+            RuntimeError: the client is closed.
+        """
+        self._require_open()
+        return self._transport.health(timeout)
 
     def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from concurrent.futures import Future
 from math import log
 from types import SimpleNamespace
 
@@ -44,15 +43,18 @@ def answered(monkeypatch):
     dispatcher_type = importlib.import_module("florence2_adapter.dispatcher").Dispatcher
 
     def answered(request: TaskRequest, engine_answer: GenerateResponse = ENGINE_ANSWER) -> TaskResponse:
-        call: Future[GenerateResponse] = Future()
-        call.set_result(engine_answer)
-        engine = SimpleNamespace(stub=SimpleNamespace(Generate=SimpleNamespace(future=lambda _: call)))
+        engine = SimpleNamespace(submit=lambda job: job.succeed(engine_answer))
         sent = []
         elements = {"IMAGE": b"an image", "REQUEST": request.SerializeToString()}
         inputs = {name: np.array([[element]], np.object_) for name, element in elements.items()}
         sender = SimpleNamespace(send=lambda response, **_: sent.append(response))
-        dispatcher = dispatcher_type(engine, slots=1, metrics=SimpleNamespace(observe=lambda _answer: None))
-        dispatcher.dispatch(SimpleNamespace(inputs=inputs, get_response_sender=lambda: sender))
+        dispatcher = dispatcher_type(
+            engine, slots=1, metrics=SimpleNamespace(observe=lambda _: None, set_slots_in_use=lambda _: None)
+        )
+        triton_request = SimpleNamespace(
+            inputs=inputs, get_response_sender=lambda: sender, request_id=lambda: "a request"
+        )
+        dispatcher.dispatch([triton_request])
         dispatcher.close()
         ((tensor,),) = sent
         return TaskResponse.FromString(tensor[0, 0])

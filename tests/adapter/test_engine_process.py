@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from florence2.engine.v1.engine_pb2 import GenerateRequest, PromptPart
+from florence2.engine.v1.engine_pb2 import GenerateRequest, HeartbeatRequest, PromptPart
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
 from florence2_engine.config import EngineConfig
 
@@ -90,6 +90,17 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path, temporary_fo
         EngineProcess.start(EngineConfig(checkpoint=str(tmp_path / "nowhere")))
     assert "\n" not in str(error.value)
     assert list(temporary_folder.iterdir()) == []
+
+
+def test_an_engine_that_takes_too_long_to_load_is_ended(random_checkpoint):
+    engine = EngineProcess(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+    with pytest.raises(EngineStartError, match="exit status -9"):
+        engine.wait_until_ready(limit=0.2)
+    engine.stop()
+
+
+def test_an_idle_engine_has_a_heartbeat(engine):
+    assert engine.stub.Heartbeat(HeartbeatRequest(), timeout=10).seconds_without_progress == 0
 
 
 def test_an_engine_does_not_outlive_a_killed_parent(random_checkpoint, temporary_folder):

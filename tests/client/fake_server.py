@@ -60,6 +60,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.url = ""
         self.received: list[Received] = []
         self.ready = True
+        self.engine_state: bytes | None = b"running"
         self.arrived = threading.Event()
         self.cancelled = threading.Event()
         self.released = threading.Event()
@@ -100,10 +101,17 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._behave = wait
 
     def ModelInfer(self, request, context):  # noqa: N802  # gRPC's name
+        if request.model_name == "florence2_health":
+            if self.engine_state is None:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the stub is not healthy")
+            return infer_response(self.engine_state, "STATE")
         metadata = dict(context.invocation_metadata())
         self.received.append(Received(request, metadata, context.time_remaining()))
         self.arrived.set()
         return self._behave(context)
+
+    def ServerLive(self, request, context):  # noqa: ARG002, N802  # gRPC's name
+        return service_pb2.ServerLiveResponse(live=True)
 
     def ModelReady(self, request, context):  # noqa: N802  # gRPC's name
         assert request.name == "florence2"

@@ -6,7 +6,7 @@ import florence2.client
 import pytest
 
 PUBLIC_NAMES = {
-    *("Client", "AsyncClient", "Answer", "TruncatedAnswerError", "TLS", "Keepalive", "Retry", "errors", "v1"),
+    *("Client", "AsyncClient", "Answer", "TruncatedAnswerError", "TLS", "Health", "Keepalive", "Retry", "errors", "v1"),
     *("TASKS", "Task", "render_prompt", "expand_prompt"),
     *("decode", "draw", "Result", "Text", "Detections", "Segmentation", "TextRegions", "TokenScores"),
 }

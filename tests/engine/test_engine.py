@@ -30,6 +30,7 @@ class FakeRunner:
         self.may_decode = threading.Event()
         self.may_decode.set()
         self.fails_on_prompt: list[int] | None = None
+        self.failure: Exception = RuntimeError("no memory")
 
     def encode_images(self, pixels):
         self.images_encoded.append(len(pixels))
@@ -37,7 +38,7 @@ class FakeRunner:
 
     def prefill(self, first_slot, embeddings, prompts):  # noqa: ARG002
         if self.fails_on_prompt in prompts:
-            raise RuntimeError("no memory")
+            raise self.failure
         self.prefills.append(prompts)
 
     def decode_step(self, token_ids, positions, rows_of_slots):
@@ -190,6 +191,23 @@ def test_a_failing_prefill_fails_its_requests_alone(engine, runner):
     with pytest.raises(RuntimeError, match="no memory"):
         unlucky.future.result(WAIT)
     assert len(running.future.result(WAIT).hypothesis.token_ids) == 1001
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_that_failed_ends_the_engine_for_everybody(engine, runner):
+    """After a CUDA error nothing works in this process any more: who watches over it has to start another."""
+    running = request_of(1000)
+    engine.submit(running)
+    wait_for(lambda: runner.steps)
+    runner.fails_on_prompt, runner.failure = [13], torch.AcceleratorError("CUDA error: an illegal memory access")
+    unlucky, late = request_of(2, prompt=13), request_of(2)
+    engine.submit(unlucky)
+    for request in (running, unlucky):
+        with pytest.raises(EngineClosedError):
+            request.future.result(WAIT)
+    engine.submit(late)
+    with pytest.raises(EngineClosedError):
+        late.future.result(WAIT)
 
 
 def test_closing_fails_what_is_under_way(runner):

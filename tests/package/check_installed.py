@@ -3,6 +3,9 @@
 import importlib.metadata
 import importlib.util
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import florence2
 import numpy as np
@@ -29,6 +32,8 @@ def main() -> None:
     assert florence2.draw(picture, found).size == (100, 100)
     with florence2.Client("localhost:1", timeout=0.5) as client:
         assert not client.is_ready()
+    command = [Path(sys.executable).with_name("florence2"), "health", "--url", "localhost:1"]
+    assert subprocess.run(command, check=False).returncode == 1
     print(f"florence2 works alone, with numpy {np.__version__}")  # noqa: T201 - what the command is for
 
 

@@ -44,6 +44,23 @@ def start_server(tmp_path_factory):
         server.stop()
 
 
+FIGURES = pytest.StashKey[list[tuple[str, float]]]()
+
+
+@pytest.fixture
+def figure(request):
+    """`figure(name, value)`: something measured, printed when all tests are over."""
+    return lambda name, value: request.config.stash.setdefault(FIGURES, []).append((name, value))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what was measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for name, value in figures:
+            terminalreporter.write_line(f"{value:10.3f}  {name}" if isinstance(value, float) else f"{value:10}  {name}")
+
+
 @pytest.fixture(scope="session")
 def server(start_server) -> TritonServer:
     """The server as the repository ships it: demo checkpoint, default settings."""

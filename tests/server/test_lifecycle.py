@@ -22,8 +22,9 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps what it shar
 STOP_SECONDS = 30
 
 
-def files_of_engines() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("florence2-engine-*"))
+def sockets_of_stubs() -> set[Path]:
+    """Folders of engines and of health."""
+    return set(Path(tempfile.gettempdir()).glob("florence2-[eh]*"))
 
 
 def log_of_failing_server(folder: Path, environment: dict[str, str]) -> str:
@@ -39,18 +40,18 @@ def log_of_failing_server(folder: Path, environment: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 def test_nothing_is_left_after_sigterm(start_server, busy):
-    shared_memory, sockets = set(SHARED_MEMORY.iterdir()), files_of_engines()
+    shared_memory, sockets = set(SHARED_MEMORY.iterdir()), sockets_of_stubs()
     server = start_server()
     descendants = children_of(server.process_id)
-    assert len(descendants) >= 2, "the stub and the engine"
-    assert len(files_of_engines() - sockets) == 1
+    assert len(descendants) >= 3, "two stubs and the engine"
+    assert len(sockets_of_stubs() - sockets) == 2
     if busy:
         with triton.InferenceServerClient(server.grpc_url) as client:
             request = TaskRequest(ocr={}, generation={"min_new_tokens": 200})
             assert ask(client, png(draw(sample_scene(1))), request).usage.generated_tokens >= 200
     server.stop()
     assert [child for child in descendants if Path(f"/proc/{child}").exists()] == []
-    assert files_of_engines() == sockets
+    assert sockets_of_stubs() == sockets
     assert set(SHARED_MEMORY.iterdir()) == shared_memory
 
 

@@ -2,14 +2,20 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from florence2_adapter.config import SupervisionConfig
 from florence2_adapter.dispatcher import Dispatcher
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
+from florence2_adapter.health import HealthServer
 from florence2_adapter.metrics import Metrics
-from florence2_engine.config import ConfigError, EngineConfig, settings_for_model
+from florence2_adapter.orphan import end_with_parent
+from florence2_adapter.supervisor import EngineSupervisor
+from florence2_engine.config import EngineConfig
+from florence2_engine.settings import ConfigError, config_of, setting_names, settings_for_model
 
 
 class TritonPythonModel:
@@ -22,28 +28,41 @@ class TritonPythonModel:
             TritonModelException: one line about the setting or the checkpoint that is wrong; the model does not load.
         """
         try:
-            config = _engine_config(args)
-            self._engine = EngineProcess.start(config)
-        except (ConfigError, EngineStartError) as error:
+            settings = _settings(args)
+            config, limits = config_of(EngineConfig, settings), config_of(SupervisionConfig, settings)
+        except ConfigError as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        self._dispatcher = Dispatcher(self._engine, config.slots, Metrics())
+        metrics = Metrics()
+        self._supervisor = EngineSupervisor(partial(EngineProcess, config), limits, metrics.count_restart)
+        self._health = HealthServer(args["model_instance_name"], lambda: self._supervisor.state)
+        end_with_parent(self._abandon)
+        try:
+            self._supervisor.start()
+        except EngineStartError as error:
+            self._health.close()
+            raise pb_utils.TritonModelException(str(error)) from None
+        self._dispatcher = Dispatcher(self._supervisor, config.slots, metrics)
 
     def execute(self, requests: list[Any]) -> None:
         """Hand requests to the engine; each is answered by its own response sender, later."""
-        for request in requests:
-            self._dispatcher.dispatch(request)
+        self._dispatcher.dispatch(requests)
 
     def finalize(self) -> None:
         """Stop the engine, then what waits for it."""
-        self._engine.stop()
+        self._supervisor.close()
         self._dispatcher.close()
+        self._health.close()
+
+    def _abandon(self) -> None:
+        """Tritonserver is gone: leave nothing behind."""
+        self._supervisor.abandon()
+        self._health.remove_folder()
 
 
-def _engine_config(args: dict[str, str]) -> EngineConfig:
+def _settings(args: dict[str, str]) -> dict[str, str]:
     model_config = json.loads(args["model_config"])
     parameters = {name: value["string_value"] for name, value in model_config["parameters"].items()}
     if args["model_instance_kind"] == "GPU" and parameters.get("device") == "auto":
         parameters["device"] = f"cuda:{args['model_instance_device_id']}"
-    return EngineConfig.from_strings(
-        settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve())
-    )
+    names = setting_names(EngineConfig, SupervisionConfig)
+    return settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve(), names)

@@ -45,3 +45,13 @@ class GenerateResponse(_message.Message):
     token_ends: _containers.RepeatedScalarFieldContainer[int]
     image_embedding_cache_bytes: int
     def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., image_embedding_cache_bytes: _Optional[int] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class HeartbeatResponse(_message.Message):
+    __slots__ = ("seconds_without_progress",)
+    SECONDS_WITHOUT_PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    seconds_without_progress: float
+    def __init__(self, seconds_without_progress: _Optional[float] = ...) -> None: ...

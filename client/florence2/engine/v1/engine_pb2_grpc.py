@@ -40,6 +40,11 @@ class EngineServiceStub:
                 request_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/florence2.engine.v1.EngineService/Heartbeat',
+                request_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -53,6 +58,13 @@ class EngineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Heartbeat(self, request, context):
+        """Says whether the engine gets on with its work. Who asks decides how long it may take, and how long is too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +72,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.Generate,
                     request_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.FromString,
                     response_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.FromString,
+                    response_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +107,33 @@ class EngineService:
             '/florence2.engine.v1.EngineService/Generate',
             florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
             florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/florence2.engine.v1.EngineService/Heartbeat',
+            florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
+            florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

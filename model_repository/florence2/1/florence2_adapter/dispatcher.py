@@ -4,13 +4,16 @@
 priorities, limits, timeouts and metrics apply to it.
 """
 
+import hashlib
 import logging
 import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import grpc
 import triton_python_backend_utils as pb_utils
 from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
 from florence2.errors import InvalidArgumentError
@@ -20,17 +23,20 @@ from florence2.scores import TokenScores
 from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
-from florence2_adapter.engine_process import EngineCall, EngineProcess
+from florence2_adapter.job import EngineCallError, Job
 from florence2_adapter.metrics import Metrics
 from florence2_adapter.pending import PendingRequest
 from florence2_adapter.prompts import prompt_parts
+from florence2_adapter.slots import Slots
 from florence2_adapter.statuses import triton_code
+from florence2_adapter.supervisor import EngineSupervisor
 from florence2_adapter.wire import Encoding, parse_request, serialize_response
 
 _logger = logging.getLogger(__name__)
 
 # Asking Triton whether a caller has left is a round trip to its process: often enough to free slots soon, no oftener.
 _CANCELLATION_SWEEP_SECONDS = 0.1
+_SHOWN_HASH = 16  # hexadecimal digits of an image's SHA-256
 
 
 @dataclass(frozen=True)
@@ -47,22 +53,33 @@ class Row:
     encoding: Encoding
     call: GenerateRequest
 
+    def describe(self, request_id: str) -> str:
+        """Names the question, for whoever has to find out what it does to the engine."""
+        image = hashlib.sha256(self.call.image).hexdigest()[:_SHOWN_HASH]
+        task = task_of(self.request)
+        return f"request id {request_id!r}, {self.label}image {image}, task {task.name if task else 'free prompt'}"
+
 
 class Dispatcher:
     """Every error is the answer of the one request that has it."""
 
-    def __init__(self, engine: EngineProcess, slots: int, metrics: Metrics) -> None:
+    def __init__(self, engine: EngineSupervisor, slots: int, metrics: Metrics) -> None:
         self._engine = engine
         self._metrics = metrics
-        self._free_slots = threading.Semaphore(slots)
+        self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
         self._closed = threading.Event()
         self._sweeper = threading.Thread(target=self._sweep, name="cancellations", daemon=True)
         self._sweeper.start()
 
-    def dispatch(self, request: Any) -> None:
-        """Start the calls of a Triton request; blocks until each has a slot."""
+    def dispatch(self, requests: Sequence[Any]) -> None:
+        """Start the calls of the Triton requests of a batch; blocks until each has a slot."""
+        came = time.monotonic()
+        for request in requests:
+            self._dispatch(request, came)
+
+    def _dispatch(self, request: Any, came: float) -> None:
         pending = PendingRequest(request)
         try:
             rows = _rows(pending)
@@ -70,7 +87,7 @@ class Dispatcher:
             with self._lock:
                 self._pending.add(pending)
             for row in rows:
-                self._start(pending, row)
+                self._start(pending, row, came)
         except InvalidArgumentError as error:
             pending.fail(pb_utils.TritonError.INVALID_ARG, str(error))
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
@@ -82,29 +99,28 @@ class Dispatcher:
         self._closed.set()
         self._sweeper.join()
 
-    def _start(self, pending: PendingRequest, row: Row) -> None:
-        self._free_slots.acquire()
+    def _start(self, pending: PendingRequest, row: Row, came: float) -> None:
+        self._slots.take()
+        if time.monotonic() - came > _CANCELLATION_SWEEP_SECONDS:  # it waited, behind others of its batch perhaps
+            self._fail_if_cancelled(pending)
         if pending.answered:  # an earlier row failed, or the caller left while this one waited
-            self._free_slots.release()
+            self._slots.give_back()
             return
-        try:
-            call = self._engine.stub.Generate.future(row.call)
-        except BaseException:
-            self._free_slots.release()
-            raise
-        pending.add_call(call)
-        call.add_done_callback(partial(self._finish, pending, row))
+        job = Job(row.call, partial(row.describe, pending.request_id))
+        job.outcome.add_done_callback(partial(self._finish, pending, row))
+        pending.add_job(job)
+        self._engine.submit(job)
 
-    def _finish(self, pending: PendingRequest, row: Row, call: EngineCall) -> None:
-        self._free_slots.release()
+    def _finish(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
+        self._slots.give_back()
         try:
-            answer = call.result()
+            answer = outcome.result()
             pending.succeed(row.index, _response(row, answer))
             self._metrics.observe(answer)
-        except grpc.FutureCancelledError:
+        except CancelledError:
             pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
-        except grpc.RpcError as error:
-            pending.fail(triton_code(error.code()), f"{row.label}{error.details() or 'the engine gave no reason'}")
+        except EngineCallError as error:
+            pending.fail(triton_code(error.status), f"{row.label}{error}")
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
             self._fail_unexpectedly(pending, error)
         self._forget_answered(pending)

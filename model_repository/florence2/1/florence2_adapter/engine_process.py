@@ -5,15 +5,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
-from typing import TypeAlias
 
 import grpc
-from florence2.engine.v1.engine_pb2 import GenerateResponse
 from florence2.engine.v1.engine_pb2_grpc import EngineServiceStub
 from florence2_engine.config import EngineConfig
-
-EngineCall: TypeAlias = "grpc.Future[GenerateResponse]"
 
 _PACKAGES = Path(__file__).resolve().parents[1]
 _STOP_SECONDS = 10.0
@@ -27,15 +24,16 @@ class EngineStartError(Exception):
 
 
 class EngineProcess:
-    """A running engine.
+    """An engine, from its start on.
 
     Attributes:
         stub: calls to the engine.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", socket: Path) -> None:
-        self._process = process
-        self._socket = socket
+    def __init__(self, config: EngineConfig) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="florence2-engine-"))  # nobody else may enter it, and so connect
+        socket = self._folder / "engine.sock"
+        self._process = _launch(config, socket)
         # A message may be as large as the image in it; the engine says what is too large.
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=unlimited)
@@ -48,19 +46,53 @@ class EngineProcess:
         Raises:
             EngineStartError: the checkpoint cannot be loaded, or the process ended.
         """
-        folder = Path(tempfile.mkdtemp(prefix="florence2-engine-"))  # nobody else may enter it, so nobody may connect
-        socket = folder / "engine.sock"
-        process = _launch(config, socket)
+        engine = cls(config)
         try:
-            _wait_until_ready(process)
+            engine.wait_until_ready()
         except EngineStartError:
-            _end(process, folder)
+            engine.stop()
             raise
-        return cls(process, socket)
+        return engine
+
+    @property
+    def exit_status(self) -> int | None:
+        """Of the process; None while it runs."""
+        return self._process.poll()
+
+    def wait_until_ready(self, limit: float | None = None) -> None:
+        """Wait until the checkpoint is loaded.
+
+        Args:
+            limit: seconds; a process that takes longer is killed. None: as long as it takes.
+
+        Raises:
+            EngineStartError: it cannot be loaded, or the process ended.
+        """
+        if limit is None:
+            _wait_until_ready(self._process)
+            return
+        killer = threading.Timer(limit, self.kill)
+        killer.start()
+        try:
+            _wait_until_ready(self._process)
+        finally:
+            killer.cancel()
+
+    def kill(self) -> None:
+        """End the process without asking it. Calls under way end with UNAVAILABLE."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
-        """End the process and remove its socket. Calls under way end with UNAVAILABLE."""
-        _end(self._process, self._socket.parent)
+        """End the process, unless it has ended, and remove its socket. Calls under way end with UNAVAILABLE."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
         self._channel.close()
 
 
@@ -92,15 +124,3 @@ def _wait_until_ready(process: "subprocess.Popen[str]") -> None:
     if report.startswith("error: "):
         raise EngineStartError(report.removeprefix("error: "))
     raise EngineStartError(f"the engine process ended with exit status {process.wait()} before it was ready")
-
-
-def _end(process: "subprocess.Popen[str]", folder: Path) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-    shutil.rmtree(folder, ignore_errors=True)

@@ -21,11 +21,21 @@ class Metrics:
         self._bytes = self._metric(
             "florence2_image_embedding_cache_bytes", "Memory of the image embeddings that are kept", gauge
         )
+        self._slots = self._metric("florence2_slots_in_use", "Questions that the engine works on", gauge)
+        self._restarts = self._metric("florence2_engine_restarts_total", "Engines that were lost and replaced", counter)
 
     def observe(self, answer: GenerateResponse) -> None:
         """Count an answer."""
         (self._hits if answer.usage.image_embedding_cached else self._misses).increment(1)
         self._bytes.set(answer.image_embedding_cache_bytes)
+
+    def set_slots_in_use(self, slots: int) -> None:
+        """So many questions are with the engine, or wait for the next one."""
+        self._slots.set(slots)
+
+    def count_restart(self) -> None:
+        """An engine was lost."""
+        self._restarts.increment(1)
 
     def _metric(self, name: str, description: str, kind: Any) -> Any:
         family = pb_utils.MetricFamily(name=name, description=description, kind=kind)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from florence2_adapter.engine_process import EngineCall
+from florence2_adapter.job import Job
 
 
 class PendingRequest:
@@ -25,13 +25,18 @@ class PendingRequest:
         self._in_triton = threading.Lock()
         self._sent = False
         self._answered = False
-        self._calls: list[EngineCall] = []
+        self._jobs: list[Job] = []
         self._responses: list[bytes | None] = []
 
     @property
     def answered(self) -> bool:
         """Whether the response or an error was sent."""
         return self._answered
+
+    @property
+    def request_id(self) -> str:
+        """The caller's name for the request; may be empty."""
+        return str(self._request.request_id())
 
     def inputs(self, name: str) -> Any:
         """The elements of an input tensor, one a row."""
@@ -41,13 +46,13 @@ class PendingRequest:
         """Say how many rows make the answer."""
         self._responses = [None] * rows
 
-    def add_call(self, call: EngineCall) -> None:
-        """Remember a call to the engine, to be cancelled when its answer is of no use any more."""
+    def add_job(self, job: Job) -> None:
+        """Remember what the engine is asked, to be cancelled when its answer is of no use any more."""
         with self._lock:
             if not self._answered:
-                self._calls.append(call)
+                self._jobs.append(job)
                 return
-        call.cancel()
+        job.cancel()
 
     def succeed(self, row: int, response: bytes) -> None:
         """A row's response is there; with the last one, the answer is sent."""
@@ -65,10 +70,10 @@ class PendingRequest:
             if self._answered:
                 return
             self._answered = True
-            calls = self._calls
+            jobs = self._jobs
         self._send(pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code)))
-        for call in calls:
-            call.cancel()
+        for job in jobs:
+            job.cancel()
 
     def cancelled_by_caller(self) -> bool:
         """Ask Triton whether the caller has left. A round trip to the server process."""

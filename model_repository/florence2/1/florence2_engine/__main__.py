@@ -29,6 +29,7 @@ from florence2_engine.server import EngineService, serve
 from florence2_engine.tokenizer import PromptTokenizer
 
 _STOP_GRACE_SECONDS = 1.0
+_ABORT_VARIABLE = "FLORENCE2_TEST_ABORT_ON_PROMPT"
 _PR_SET_PDEATHSIG = 1
 _WARM_UP_PIXELS = 64  # a side
 
@@ -82,7 +83,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
         CandidateFinder(generation.bos_token_id, generation.eos_token_id),
         EmbeddingCache(config.embedding_cache_bytes),
     )
-    return engine, EngineService(engine, images, tokenizer, generation)
+    return engine, EngineService(engine, images, tokenizer, generation, os.environ.get(_ABORT_VARIABLE, ""))
 
 
 def _warm_up(runner: Runner, checkpoint: Checkpoint) -> None:

@@ -1,20 +1,13 @@
 """What an engine can be told, with defaults and limits. Imports no torch: Triton's stub reads it too."""
 
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
-ENVIRONMENT_PREFIX = "FLORENCE2_"
+from florence2_engine.settings import ConfigError, require_at_least
+
 DEVICES = ("auto", "cpu", "cuda")
 MAX_BEAMS = 8
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-
-class ConfigError(ValueError):
-    """A setting cannot be used. The message names the setting, the value and the limit."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +31,7 @@ class EngineConfig:
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
     """
 
-    checkpoint: str
+    checkpoint: str = ""
     device: str = "auto"
     dtype: str = "auto"
     slots: int = 16
@@ -57,32 +50,10 @@ class EngineConfig:
             raise ConfigError(f"device: got {self.device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        self._require_at_least(1, "slots", "prefill_batch", "max_image_bytes", "max_image_pixels")
-        self._require_at_least(0, "rows", "image_batch", "embedding_cache_bytes", "threads")
+        require_at_least(1, self, "slots", "prefill_batch", "max_image_bytes", "max_image_pixels")
+        require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "threads")
         if 0 < self.rows < MAX_BEAMS:
             raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {MAX_BEAMS}, the beams of one request")
-
-    def _require_at_least(self, least: int, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name}: got {getattr(self, name)}, expected at least {least}")
-
-    @classmethod
-    def from_strings(cls, settings: Mapping[str, str]) -> "EngineConfig":
-        """A config from settings in words, as Triton's `parameters` and the environment have them.
-
-        Raises:
-            ConfigError: an unknown setting, a number that is none, or a value out of range.
-        """
-        types = {field.name: field.type for field in fields(cls)}
-        values: dict[str, Any] = {}
-        for name, text in settings.items():
-            if name not in types:
-                raise ConfigError(f"{name}: no such setting; there are {', '.join(types)}")
-            values[name] = _whole_number(name, text) if types[name] is int else text
-        if "checkpoint" not in values:
-            raise ConfigError("checkpoint: missing, expected a folder or a hub id")
-        return cls(**values)
 
     def to_json(self) -> str:
         """The settings as JSON, for the engine's command line."""
@@ -92,28 +63,3 @@ class EngineConfig:
     def from_json(cls, text: str) -> "EngineConfig":
         """What `to_json` wrote."""
         return cls(**json.loads(text))
-
-
-def settings_for_model(
-    parameters: Mapping[str, str], environment: Mapping[str, str], model_folder: Path
-) -> dict[str, str]:
-    """The settings of one Triton model: its `parameters`, overridden by `FLORENCE2_<SETTING>` in the environment.
-
-    A relative checkpoint of the parameters lies in the model's folder; one of the environment is the caller's path.
-    """
-    settings = dict(parameters)
-    bundled = model_folder / settings.get("checkpoint", "")
-    if "checkpoint" in settings and bundled.is_dir():
-        settings["checkpoint"] = os.fspath(bundled)
-    for field in fields(EngineConfig):
-        override = environment.get(ENVIRONMENT_PREFIX + field.name.upper())
-        if override:
-            settings[field.name] = override
-    return settings
-
-
-def _whole_number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name}: got {text!r}, expected a whole number") from None

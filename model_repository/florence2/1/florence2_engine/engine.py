@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 
+import torch
 from torch import Tensor
 
 from florence2_engine.candidates import CandidateFinder
@@ -37,12 +38,19 @@ class Engine:
         self._embeddings = embeddings
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()  # None: close
         self._open = True
+        self._busy_since: float | None = None  # when the loop last came around with work; None while it waits for some
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def embeddings(self) -> EmbeddingCacheFigures:
         """What the cache of image embeddings holds and what it was good for."""
         return self._embeddings.figures
+
+    @property
+    def seconds_without_progress(self) -> float:
+        """Since the loop last came around with work to do; 0 while there is none. Any thread may ask."""
+        busy_since = self._busy_since
+        return 0.0 if busy_since is None else time.monotonic() - busy_since
 
     def start(self) -> None:
         """Start the loop."""
@@ -63,7 +71,9 @@ class Engine:
     def _run(self) -> None:
         try:
             while self._open:
+                self._busy_since = None
                 self._receive()
+                self._busy_since = time.monotonic()
                 self._drop_cancelled()
                 self._prefill()
                 self._decode()
@@ -103,6 +113,9 @@ class Engine:
             embeddings = self._encode_images(requests)
             prompts = [request.prompt_ids for request in requests]
             self._runner.prefill(len(self._scheduler.running), embeddings, prompts)
+        except torch.AcceleratorError:  # nothing works on a device after that: this engine has to be replaced
+            self._fail(requests, EngineClosedError("the device failed"))
+            raise
         except Exception as error:
             _logger.exception("prefill of %d requests failed", len(requests))
             self._fail(requests, error)
@@ -131,6 +144,8 @@ class Engine:
             return
         try:
             self._step(running)
+        except torch.AcceleratorError:
+            raise
         except Exception as error:
             _logger.exception("decode step of %d requests failed", len(running))
             self._fail(running, error)

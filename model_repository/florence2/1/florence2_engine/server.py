@@ -1,12 +1,13 @@
 """The gRPC face of the engine, on a unix socket."""
 
 import logging
+import os
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import NoReturn
 
 import grpc
-from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
+from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse, HeartbeatRequest, HeartbeatResponse
 from florence2.engine.v1.engine_pb2_grpc import EngineServiceServicer, add_EngineServiceServicer_to_server
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import FinishReason as FinishReasonMessage
@@ -30,15 +31,29 @@ _MILLISECONDS = 1000
 
 
 class EngineService(EngineServiceServicer):
-    """Checks and decodes on the call's own thread, then waits for the engine."""
+    """Checks and decodes on the call's own thread, then waits for the engine.
+
+    Args:
+        engine: who answers.
+        images: decodes them.
+        tokenizer: of prompts and answers.
+        defaults: of the generation options.
+        abort_on: a prompt that kills the process, for tests of what survives that; empty: none does.
+    """
 
     def __init__(
-        self, engine: Engine, images: ImageDecoder, tokenizer: PromptTokenizer, defaults: GenerationDefaults
+        self,
+        engine: Engine,
+        images: ImageDecoder,
+        tokenizer: PromptTokenizer,
+        defaults: GenerationDefaults,
+        abort_on: str = "",
     ) -> None:
         self._engine = engine
         self._images = images
         self._tokenizer = tokenizer
         self._defaults = defaults
+        self._abort_on = abort_on
 
     def Generate(self, request: GenerateRequest, context: grpc.ServicerContext) -> GenerateResponse:  # noqa: N802
         """Answer one prompt about one image."""
@@ -52,6 +67,10 @@ class EngineService(EngineServiceServicer):
             work.future.cancel()
         return self._response(work, self._wait(work, context))
 
+    def Heartbeat(self, request: HeartbeatRequest, context: grpc.ServicerContext) -> HeartbeatResponse:  # noqa: ARG002, N802
+        """Say how long the engine's loop has not come around."""
+        return HeartbeatResponse(seconds_without_progress=self._engine.seconds_without_progress)
+
     def prepare(self, request: GenerateRequest) -> Request:
         """What the engine is asked: the image decoded, the prompt in tokens, the options complete.
 
@@ -59,6 +78,8 @@ class EngineService(EngineServiceServicer):
             InvalidArgumentError: it names the field, the value and the limit.
         """
         received = time.monotonic()
+        if self._abort_on and any(self._abort_on in (part.text, part.markup) for part in request.prompt):
+            os.abort()
         options = self._defaults.complete(request.generation)
         image = self._images.decode(request.image)
         prompt_ids = self._tokenizer.encode(request.prompt, image.size)

@@ -1,0 +1,19 @@
+"""What all faults are shown with."""
+
+import pytest
+
+from tests.reference import TASKS, png
+from training.sampling import sample_scene
+from training.scenes import draw
+
+
+@pytest.fixture(scope="module")
+def questions(reference):
+    """Every task about two scenes, short answers."""
+    scenes = [png(draw(sample_scene(seed))) for seed in (30, 31)]
+    return [reference.question(scene, task, {"max_new_tokens": 24}) for scene in scenes for task in TASKS]
+
+
+@pytest.fixture(scope="module")
+def expected(reference, questions):
+    return [reference.text(question) for question in questions]

@@ -1,0 +1,193 @@
+"""Inputs that mean harm, or look like it: seeded, of every kind that such servers have died of."""
+
+import io
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+from florence2.v1 import BoundingBox, TaskRequest
+
+from tests.reference import png
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_SHORT = {"max_new_tokens": 2, "num_beams": 1}
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An input.
+
+    Attributes:
+        kind: what is wrong with it.
+        image: the element of IMAGE.
+        request: the element of REQUEST.
+        is_good: whether it has to be answered; None: either way.
+    """
+
+    kind: str
+    image: bytes
+    request: bytes
+    is_good: bool | None
+
+
+class Attacker:
+    """Makes inputs, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        picture = PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+        self._picture = picture
+        self._files = {name: _encoded(picture, name) for name in FORMATS}
+        self._request = TaskRequest(caption={}, generation=_SHORT).SerializeToString()
+        self._kinds: dict[str, Callable[[], Hostile]] = {
+            "truncated image": self._truncated,
+            "bit-flipped image": self._flipped,
+            "decompression bomb": self._bomb,
+            "huge dimensions": self._huge,
+            "animated image": self._animated,
+            "unusual image": self._unusual,
+            "noise for an image": self._noise,
+            "mutated protobuf": self._mutated_protobuf,
+            "mutated JSON": self._mutated_json,
+            "noise for a request": self._noise_request,
+            "special tokens in text": self._special_tokens,
+            "wild box": self._wild_box,
+            "wild options": self._wild_options,
+        }
+
+    def next(self) -> Hostile:
+        """The next input."""
+        return self._kinds[self._random.choice(list(self._kinds))]()
+
+    def _file(self) -> bytes:
+        return self._files[self._random.choice(FORMATS)]
+
+    def _about_image(self, kind: str, image: bytes, is_good: bool | None = None) -> Hostile:
+        return Hostile(kind, image, self._request, is_good)
+
+    def _about_request(self, kind: str, request: bytes, is_good: bool | None = None) -> Hostile:
+        return Hostile(kind, self._files["PNG"], request, is_good)
+
+    def _truncated(self) -> Hostile:
+        image = self._file()
+        return self._about_image("truncated image", image[: self._random.randrange(len(image))])
+
+    def _flipped(self) -> Hostile:
+        image = bytearray(self._file())
+        for _ in range(self._random.randint(1, 30)):
+            image[self._random.randrange(len(image))] ^= 1 << self._random.randrange(8)
+        return self._about_image("bit-flipped image", bytes(image))
+
+    def _bomb(self) -> Hostile:
+        side = self._random.choice([8_000, 20_000])
+        rows = zlib.compress(b"\0" * (side // 8 + 1) * 2_000, 9)
+        return self._about_image("decompression bomb", _png(side, side, depth=1, data=rows), is_good=False)
+
+    def _huge(self) -> Hostile:
+        width, height = self._random.choice([(2**31 - 1, 1), (1, 2**31 - 1), (65_535, 65_535), (100_000, 100_000)])
+        return self._about_image("huge dimensions", _png(width, height, depth=8, data=b""), is_good=False)
+
+    def _animated(self) -> Hostile:
+        frames = [self._picture.rotate(10 * number) for number in range(self._random.randint(2, 12))]
+        file = io.BytesIO()
+        frames[0].save(
+            file, self._random.choice(["GIF", "WEBP", "PNG", "TIFF"]), save_all=True, append_images=frames[1:]
+        )
+        return self._about_image("animated image", file.getvalue(), is_good=True)
+
+    def _unusual(self) -> Hostile:
+        mode, format_ = self._random.choice(
+            [
+                ("CMYK", "JPEG"),
+                ("L", "JPEG"),
+                ("I;16", "PNG"),
+                ("I;16", "TIFF"),
+                ("1", "PNG"),
+                ("P", "GIF"),
+                ("LA", "PNG"),
+            ]
+        )
+        image = PIL.Image.new(mode, (30, 20)) if mode == "I;16" else self._picture.convert(mode)
+        exif = PIL.Image.Exif()
+        exif[0x0112] = self._random.randint(0, 9)  # orientation; 0 and 9 do not exist
+        file = io.BytesIO()
+        image.save(file, format_, **({"exif": exif} if format_ in ("JPEG", "PNG") else {}))
+        return self._about_image("unusual image", file.getvalue(), is_good=True)
+
+    def _noise(self) -> Hostile:
+        magic = self._file()[: self._random.choice([0, 4, 16])]
+        return self._about_image("noise for an image", magic + self._random.randbytes(self._random.randrange(3000)))
+
+    def _mutated_protobuf(self) -> Hostile:
+        request = bytearray(TaskRequest(phrase_grounding={"caption": "a dog"}, generation=_SHORT).SerializeToString())
+        for _ in range(self._random.randint(1, 4)):
+            request[self._random.randrange(len(request))] = self._random.randrange(256)
+        return self._about_request("mutated protobuf", bytes(request))
+
+    def _mutated_json(self) -> Hostile:
+        request = bytearray(b'{"phrase_grounding": {"caption": "a dog"}, "generation": {"max_new_tokens": 2}}')
+        for _ in range(self._random.randint(1, 4)):
+            request[self._random.randrange(1, len(request))] = self._random.randrange(256)
+        return self._about_request("mutated JSON", bytes(request))
+
+    def _noise_request(self) -> Hostile:
+        return self._about_request("noise for a request", self._random.randbytes(self._random.randrange(200)))
+
+    def _special_tokens(self) -> Hostile:
+        words = [
+            "</s>",
+            "<s>",
+            "<pad>",
+            "<image>",
+            "<mask>",
+            "<loc_5>",
+            "<OD>",
+            "\0",
+            "a dog",
+            "\u202e",
+            "🙂",
+            "é" * 40,
+        ]
+        caption = " ".join(self._random.choices(words, k=self._random.randint(1, 12)))
+        request = TaskRequest(phrase_grounding={"caption": caption}, generation=_SHORT)
+        return self._about_request("special tokens in text", request.SerializeToString(), is_good=None)
+
+    def _wild_box(self) -> Hostile:
+        values = [float("nan"), float("inf"), -1.0, 1e30, -1e30, 0.0, 10.0, 59.0]
+        box = BoundingBox(**{name: self._random.choice(values) for name in ("x_min", "y_min", "x_max", "y_max")})
+        return self._about_request(
+            "wild box", TaskRequest(region_to_category={"region": box}, generation=_SHORT).SerializeToString()
+        )
+
+    def _wild_options(self) -> Hostile:
+        numbers = [-(2**31), -1, 0, 1, 9, 2**31 - 1]
+        options = {
+            name: self._random.choice(numbers)
+            for name in ("min_new_tokens", "num_beams", "no_repeat_ngram_size")
+            if self._random.random() < 0.5
+        }
+        options["length_penalty"] = self._random.choice([float("nan"), float("-inf"), 1e30, 1.0])
+        request = TaskRequest(caption={}, generation={"max_new_tokens": 2, **options})
+        return self._about_request("wild options", request.SerializeToString())
+
+
+def _encoded(picture: PIL.Image.Image, format_: str) -> bytes:
+    if format_ == "PNG":
+        return png(picture)
+    file = io.BytesIO()
+    picture.save(file, format_)
+    return file.getvalue()
+
+
+def _png(width: int, height: int, depth: int, data: bytes) -> bytes:
+    """A PNG file in grey with this header and these compressed rows, whether they fit together or not."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")

@@ -1,0 +1,55 @@
+"""Looks at a server from outside: its processes, its metrics, its health."""
+
+import contextlib
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+from florence2 import Client
+
+from tests.server.conftest import children_of
+
+WAIT_SECONDS = 60
+
+
+def engine_of(server) -> int:
+    """The process id of a server's engine; waits for one."""
+    for _ in range(WAIT_SECONDS * 20):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a process that ends while it is looked at
+            for child in children_of(server.process_id):
+                if b"florence2_engine" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                    return child
+        time.sleep(0.05)
+    raise AssertionError("there is no engine")
+
+
+def is_gone(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def seconds_until(condition, limit: float = WAIT_SECONDS) -> float:
+    begin = time.monotonic()
+    while not condition():
+        assert time.monotonic() - begin < limit, "it did not come to be"
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def is_alive(server) -> bool:
+    with Client(server.grpc_url) as client:
+        (health,) = client.health()
+    return health.is_alive
+
+
+def metric(server, name: str) -> float:
+    page = urllib.request.urlopen(f"http://{server.host}:{server.ports.metrics}/metrics", timeout=10).read().decode()
+    (line,) = [line for line in page.splitlines() if line.startswith(name)]
+    return float(line.split()[-1])
+
+
+def resident_bytes(process_ids: list[int]) -> int:
+    return sum(psutil.Process(process_id).memory_info().rss for process_id in process_ids)

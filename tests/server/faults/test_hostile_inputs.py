@@ -1,0 +1,55 @@
+"""Inputs that mean harm are refused or answered, and change nothing."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.server.conftest import children_of, tensors
+from tests.server.faults.hostile import Attacker, Hostile
+from tests.server.faults.looks import WAIT_SECONDS, resident_bytes
+
+pytestmark = pytest.mark.faults
+
+HOSTILE_CALLERS = 16
+HOSTILE_INPUTS = 20_000
+
+
+def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server, figure):
+    # A small cache, full of embeddings before memory is looked at for the first time.
+    server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="4000000")
+    before = children_of(server.process_id)
+    attackers = [Attacker(seed) for seed in range(HOSTILE_CALLERS)]
+    warm = run_attack(server, attackers, HOSTILE_INPUTS // 10)
+    resident = resident_bytes(before)
+    outcomes = warm + run_attack(server, attackers, HOSTILE_INPUTS - HOSTILE_INPUTS // 10)
+    figure("hostile inputs", len(outcomes))
+    figure("of them refused", sum(outcome != "answered" for _, outcome in outcomes))
+    figure("resident memory after them, of that before", resident_bytes(before) / resident)
+    odd = {(hostile.kind, outcome) for hostile, outcome in outcomes if outcome not in ("answered", "INVALID_ARGUMENT")}
+    assert odd == set()
+    wrong = {
+        (hostile.kind, outcome)
+        for hostile, outcome in outcomes
+        if hostile.is_good is not None and hostile.is_good != (outcome == "answered")
+    }
+    assert wrong == set()
+    assert children_of(server.process_id) == before
+
+
+def run_attack(server, attackers, inputs: int) -> list[tuple[Hostile, str]]:
+    def attack(attacker: Attacker) -> list[tuple[Hostile, str]]:
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            return [outcome_of(client, attacker.next()) for _ in range(inputs // len(attackers))]
+
+    with ThreadPoolExecutor(len(attackers)) as callers:
+        return [outcome for outcomes in callers.map(attack, attackers) for outcome in outcomes]
+
+
+def outcome_of(client, hostile: Hostile) -> tuple[Hostile, str]:
+    try:
+        client.infer("florence2", tensors([hostile.image], [hostile.request]), client_timeout=WAIT_SECONDS)
+    except InferenceServerException as error:
+        return hostile, str(error.status()).removeprefix("StatusCode.")
+    return hostile, "answered"
