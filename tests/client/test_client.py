@@ -227,8 +227,8 @@ def test_both_clients_have_the_same_methods_with_the_same_signatures():
 
     assert signatures(Client) == signatures(AsyncClient)
     assert inspect.signature(Client) == inspect.signature(AsyncClient)
-    assert set(METHODS) | {"run", "is_ready", "close"} == set(signatures(Client))
+    assert set(METHODS) | {"run", "is_ready", "health", "close"} == set(signatures(Client))
 
 
 def test_every_method_of_the_async_client_is_a_coroutine_function():
-    assert all(inspect.iscoroutinefunction(getattr(AsyncClient, method)) for method in [*METHODS, "run", "close"])
+    assert all(inspect.iscoroutinefunction(getattr(AsyncClient, method)) for method in [*METHODS, "run", "is_ready", "health", "close"])
