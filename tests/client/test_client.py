@@ -231,4 +231,7 @@ def test_both_clients_have_the_same_methods_with_the_same_signatures():
 
 
 def test_every_method_of_the_async_client_is_a_coroutine_function():
-    assert all(inspect.iscoroutinefunction(getattr(AsyncClient, method)) for method in [*METHODS, "run", "is_ready", "health", "close"])
+    assert all(
+        inspect.iscoroutinefunction(getattr(AsyncClient, method))
+        for method in [*METHODS, "run", "is_ready", "health", "close"]
+    )
