@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -66,8 +67,12 @@ class Installation:
     libraries: tuple[Path, ...] = ()
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub."""
-        libraries = os.pathsep.join([*map(os.fspath, self.libraries), *filter(None, [base.get("LD_LIBRARY_PATH")])])
+        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub.
+
+        The stub is linked against libpython by name alone: without this interpreter's folder it takes the system's.
+        """
+        folders = [*map(os.fspath, self.libraries), base.get("LD_LIBRARY_PATH"), sysconfig.get_config_var("LIBDIR")]
+        libraries = os.pathsep.join(filter(None, folders))
         path = os.pathsep.join([os.fspath(Path(sys.executable).parent), base.get("PATH", os.defpath)])
         return {**base, "LD_LIBRARY_PATH": libraries, "PATH": path}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from florence2.engine.v1.engine_pb2 import GenerateResponse
 from florence2.v1 import FinishReason, ImageSize, TaskRequest, TaskResponse, Usage
+from florence2_adapter.config import RequestLimits
 
 TEXT = "</s><s>dog<loc_10><loc_20><loc_30><loc_40></s>"
 TOKENS = ["</s><s>", "dog", "<loc_10>", "<loc_20>", "<loc_30>", "<loc_40>", "</s>"]
@@ -48,9 +49,8 @@ def answered(monkeypatch):
         elements = {"IMAGE": b"an image", "REQUEST": request.SerializeToString()}
         inputs = {name: np.array([[element]], np.object_) for name, element in elements.items()}
         sender = SimpleNamespace(send=lambda response, **_: sent.append(response))
-        dispatcher = dispatcher_type(
-            engine, slots=1, metrics=SimpleNamespace(observe=lambda _: None, set_slots_in_use=lambda _: None)
-        )
+        metrics = SimpleNamespace(observe=lambda _: None, set_slots_in_use=lambda _: None)
+        dispatcher = dispatcher_type(engine, 1, RequestLimits(), metrics)
         triton_request = SimpleNamespace(
             inputs=inputs, get_response_sender=lambda: sender, request_id=lambda: "a request"
         )

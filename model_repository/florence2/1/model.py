@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from florence2_adapter.config import SupervisionConfig
+from florence2_adapter.config import RequestLimits, SupervisionConfig
 from florence2_adapter.dispatcher import Dispatcher
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
 from florence2_adapter.health import HealthServer
@@ -29,11 +29,12 @@ class TritonPythonModel:
         """
         try:
             settings = _settings(args)
-            config, limits = config_of(EngineConfig, settings), config_of(SupervisionConfig, settings)
+            config, supervision = config_of(EngineConfig, settings), config_of(SupervisionConfig, settings)
+            limits = config_of(RequestLimits, settings)
         except ConfigError as error:
             raise pb_utils.TritonModelException(str(error)) from None
         metrics = Metrics()
-        self._supervisor = EngineSupervisor(partial(EngineProcess, config), limits, metrics.count_restart)
+        self._supervisor = EngineSupervisor(partial(EngineProcess, config), supervision, metrics.count_restart)
         self._health = HealthServer(args["model_instance_name"], lambda: self._supervisor.state)
         end_with_parent(self._abandon)
         try:
@@ -41,7 +42,7 @@ class TritonPythonModel:
         except EngineStartError as error:
             self._health.close()
             raise pb_utils.TritonModelException(str(error)) from None
-        self._dispatcher = Dispatcher(self._supervisor, config.slots, metrics)
+        self._dispatcher = Dispatcher(self._supervisor, config.slots, limits, metrics)
 
     def execute(self, requests: list[Any]) -> None:
         """Hand requests to the engine; each is answered by its own response sender, later."""
@@ -64,5 +65,5 @@ def _settings(args: dict[str, str]) -> dict[str, str]:
     parameters = {name: value["string_value"] for name, value in model_config["parameters"].items()}
     if args["model_instance_kind"] == "GPU" and parameters.get("device") == "auto":
         parameters["device"] = f"cuda:{args['model_instance_device_id']}"
-    names = setting_names(EngineConfig, SupervisionConfig)
+    names = setting_names(EngineConfig, RequestLimits, SupervisionConfig)
     return settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve(), names)

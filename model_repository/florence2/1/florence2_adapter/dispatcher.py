@@ -23,6 +23,7 @@ from florence2.scores import TokenScores
 from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
+from florence2_adapter.config import RequestLimits
 from florence2_adapter.job import EngineCallError, Job
 from florence2_adapter.metrics import Metrics
 from florence2_adapter.pending import PendingRequest
@@ -63,8 +64,9 @@ class Row:
 class Dispatcher:
     """Every error is the answer of the one request that has it."""
 
-    def __init__(self, engine: EngineSupervisor, slots: int, metrics: Metrics) -> None:
+    def __init__(self, engine: EngineSupervisor, slots: int, limits: RequestLimits, metrics: Metrics) -> None:
         self._engine = engine
+        self._limits = limits
         self._metrics = metrics
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
@@ -82,7 +84,7 @@ class Dispatcher:
     def _dispatch(self, request: Any, came: float) -> None:
         pending = PendingRequest(request)
         try:
-            rows = _rows(pending)
+            rows = _rows(pending, self._limits)
             pending.expect_rows(len(rows))
             with self._lock:
                 self._pending.add(pending)
@@ -150,20 +152,21 @@ class Dispatcher:
         pending.fail(pb_utils.TritonError.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def _rows(pending: PendingRequest) -> list[Row]:
+def _rows(pending: PendingRequest, limits: RequestLimits) -> list[Row]:
     images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
     for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
     return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request)
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits)
         for index, (image, request) in enumerate(pairs)
     ]
 
 
-def _row(index: int, label: str, image: bytes, data: bytes) -> Row:
+def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits) -> Row:
     try:
+        limits.check(image, data)
         request, encoding = parse_request(data)
         check_request(request)
         call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
