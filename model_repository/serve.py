@@ -237,6 +237,8 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={STOP_SECONDS / 2:.0f}",
+            # The caller's trace context reaches the log of requests.
+            "--grpc-header-forward-pattern=traceparent",
         ]
         return flags if has_gpu() else [*flags, "--model-config-name=cpu"]
 

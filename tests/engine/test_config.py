@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from florence2_adapter.config import RequestLimits, SupervisionConfig
+from florence2_adapter.config import LogConfig, RequestLimits, SupervisionConfig
 from florence2_engine.config import EngineConfig
 from florence2_engine.settings import ConfigError, config_of, setting_names, settings_for_model
 
-NAMES = setting_names(EngineConfig, RequestLimits, SupervisionConfig)
+NAMES = setting_names(EngineConfig, RequestLimits, LogConfig, SupervisionConfig)
 
 
 def test_settings_in_words_become_a_config():
@@ -75,3 +75,4 @@ def test_the_repositorys_model_config_names_settings_that_exist():
     assert model.max_batch_size <= config_of(EngineConfig, parameters).slots
     assert config_of(SupervisionConfig, parameters) == SupervisionConfig()
     assert config_of(RequestLimits, parameters) == RequestLimits()
+    assert config_of(LogConfig, parameters) == LogConfig()

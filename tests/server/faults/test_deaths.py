@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import DEMO_CHECKPOINT
 from tests.server.conftest import ask, children_of
 from tests.server.faults.callers import Callers
-from tests.server.faults.looks import WAIT_SECONDS, engine_of, is_alive, is_gone, metric, seconds_until
+from tests.server.looks import WAIT_SECONDS, engine_of, is_alive, is_gone, metric, seconds_until
 
 pytestmark = pytest.mark.faults
 

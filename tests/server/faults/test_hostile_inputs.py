@@ -8,7 +8,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.server.conftest import children_of, tensors
 from tests.server.faults.hostile import Attacker, Hostile
-from tests.server.faults.looks import WAIT_SECONDS, resident_bytes
+from tests.server.looks import WAIT_SECONDS, resident_bytes
 
 pytestmark = pytest.mark.faults
 

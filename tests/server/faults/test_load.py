@@ -11,7 +11,7 @@ from florence2.v1 import TaskRequest
 from tests.reference import TASKS, png
 from tests.server.conftest import ask, children_of, tensors
 from tests.server.faults.callers import Arrivals, Callers, percentile
-from tests.server.faults.looks import held_by, metric, resident_bytes, seconds_until
+from tests.server.looks import held_by, metric, resident_bytes, seconds_until
 from training.sampling import sample_scene
 from training.scenes import draw
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from florence2.errors import InvalidArgumentError
 from florence2_engine.config import EngineConfig, base64_bytes
-from florence2_engine.settings import require_at_least
+from florence2_engine.settings import ConfigError, require_at_least
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class RequestLimits:
         if len(request) > self.max_request_bytes:
             limit = f"at most {self.max_request_bytes} bytes"
             raise InvalidArgumentError.of_field("REQUEST", f"{len(request)} bytes", limit)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is logged.
+
+    Attributes:
+        log_requests: 1: a line of JSON for each question, without image and words; 0: none.
+    """
+
+    log_requests: int = 0
+
+    def __post_init__(self) -> None:
+        if self.log_requests not in (0, 1):
+            raise ConfigError(f"log_requests: got {self.log_requests}, expected 0 or 1")
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,13 @@ def is_alive(server) -> bool:
     return health.is_alive
 
 
+def metrics_page(server) -> str:
+    url = f"http://{server.host}:{server.ports.metrics}/metrics"
+    return str(urllib.request.urlopen(url, timeout=10).read().decode())
+
+
 def metric(server, name: str) -> float:
-    page = urllib.request.urlopen(f"http://{server.host}:{server.ports.metrics}/metrics", timeout=10).read().decode()
-    (line,) = [line for line in page.splitlines() if line.startswith(name)]
+    (line,) = [line for line in metrics_page(server).splitlines() if line.startswith(name)]
     return float(line.split()[-1])
 
 
