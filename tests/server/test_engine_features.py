@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import re
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,13 +10,9 @@ from florence2 import Client, Detections
 from tests.engine.test_parity import OPTIONS
 from tests.reference import TASKS, assert_equal_but_for_ties, png
 from tests.server.conftest import ask
+from tests.server.looks import metric, seconds_until
 from training.sampling import sample_scene
 from training.scenes import draw
-
-
-def metric(server, name: str) -> float:
-    page = urllib.request.urlopen(f"http://{server.host}:{server.ports.metrics}/metrics").read().decode()
-    return float(re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", page, re.MULTILINE).group(1))
 
 
 def test_requests_with_different_searches_share_the_batch(plain_client, reference):
