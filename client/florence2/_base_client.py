@@ -13,6 +13,7 @@ from florence2._options import (
     CallOptions,
     TaskOptions,
     check_priority,
+    check_request_id,
     check_timeout,
     refuse_unknown,
     set_generation,
@@ -76,6 +77,7 @@ class BaseClient(ABC):
             priority=check_priority(options.get("priority")),
             timeout=check_timeout(options.get("timeout", self._timeout)),
             started=time.monotonic(),
+            request_id=check_request_id(options.get("request_id")),
         )
 
     def _require_open(self) -> None:

@@ -29,6 +29,7 @@ from tritonclient.utils import InferenceServerException
 from florence2._attempts import Attempts, Retry
 from florence2._calls import Call
 from florence2._health import Health, engine_state
+from florence2._tracing import add_trace_context, call_span
 from florence2.errors import (
     AccessDeniedError,
     DeadlineExceededError,
@@ -140,11 +141,12 @@ class Destination:
                 raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
 
     def metadata(self) -> dict[str, str]:
-        """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, and the token."""
+        """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, token and trace."""
         metadata = {name.lower(): value for name, value in self.headers.items()}
         if self.access_token is not None:
             token = self.access_token if isinstance(self.access_token, str) else self.access_token()
             metadata["authorization"] = f"Bearer {token}"
+        add_trace_context(metadata)
         return metadata
 
     def model_arguments(self) -> dict[str, Any]:
@@ -187,7 +189,8 @@ class Transport:
         """The bytes of the response to a call about an encoded image."""
         endpoints = self._attempts.endpoints()
         retrying = Retrying(**self._attempts.policy(call), sleep=sleep_using_event(self._closing))
-        return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
+        with call_span(self._destination.model, call):
+            return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
 
     def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
         _require_open(self._closing)
@@ -253,7 +256,8 @@ class AsyncTransport:
         async def attempt() -> bytes:
             return await self._infer(self._clients[next(endpoints)], image, call)
 
-        return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
+        with call_span(self._destination.model, call):
+            return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
 
     async def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
         _require_open(self._closing)
@@ -315,6 +319,7 @@ def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:
     remaining = call.remaining()
     return {
         "inputs": inputs,
+        "request_id": call.request_id,
         "priority": call.priority,
         # Triton counts 0 as no limit.
         "timeout": None if remaining is None else max(1, round(remaining * _MICROSECONDS)),

@@ -196,7 +196,7 @@ class Client(BaseClient):
             image: a path, bytes, a PIL image or an array, see the class.
             request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
                 since the answer is always decoded here.
-            **options: `timeout` and `priority`, see `CallOptions`.
+            **options: `timeout`, `priority` and `request_id`, see `CallOptions`.
 
         Returns:
             The result, the generated text, its tokens' log-probabilities, the image's size, why the answer ended, and
