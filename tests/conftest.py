@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +41,36 @@ def image_file():
         return file.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment():
+    """No FLORENCE2_ setting of the caller's reaches the servers under test."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("FLORENCE2_")}
+    yield
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Hugging Face with the demo checkpoint."""
+    from tests.reference import Reference
+
+    return Reference(DEMO_CHECKPOINT)
+
+
+FIGURES = pytest.StashKey[list[tuple[str, float]]]()
+
+
+@pytest.fixture
+def figure(request):
+    """`figure(name, value)`: something measured, printed when all tests are over."""
+    return lambda name, value: request.config.stash.setdefault(FIGURES, []).append((name, value))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what was measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for name, value in figures:
+            terminalreporter.write_line(f"{value:10.3f}  {name}" if isinstance(value, float) else f"{value:10}  {name}")

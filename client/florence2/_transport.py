@@ -65,6 +65,10 @@ _MAX_MESSAGE_BYTES = 2**31 - 1
 
 _MICROSECONDS = 1_000_000
 
+# Waits between attempts to connect to a server that is gone; they double from the first to the last.
+_FIRST_RECONNECT_MILLISECONDS = 200
+_LAST_RECONNECT_MILLISECONDS = 5_000
+
 
 @dataclass(frozen=True)
 class TLS:
@@ -169,6 +173,9 @@ class Destination:
         return {
             "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
             "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+            # A replica that is restarted has its turn again within seconds, not two minutes.
+            "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
+            "grpc.max_reconnect_backoff_ms": _LAST_RECONNECT_MILLISECONDS,
             "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
             "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
             "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
