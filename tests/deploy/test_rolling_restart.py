@@ -4,7 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from florence2 import Client, Florence2Error
+from florence2 import Client
+from florence2.errors import Florence2Error
 from serve import Ports, TritonServer
 
 from tests.reference import TASKS, png
