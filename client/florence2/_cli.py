@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from florence2._health import Health
+from florence2._http_health import http_health
 from florence2.client import Client
 from florence2.errors import Florence2Error
 
@@ -21,7 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "while answers can be expected, also from an engine that is being replaced; 1 where only a restart of the "
         "container helps. That is what a liveness probe asks.",
     )
-    health.add_argument("--url", default="localhost:8001", help="host:port of Triton's gRPC (default %(default)s)")
+    health.add_argument(
+        "--url", default="localhost:8001", help="host:port of Triton's gRPC (default %(default)s), or http://host:port"
+    )
     health.add_argument("--model", default="florence2", help="default %(default)s")
     health.add_argument("--ready", action="store_true", help="exit status 0 only if the engine answers now: readiness")
     health.add_argument("--timeout", type=float, default=_PROBE_SECONDS, help="seconds (default %(default)s)")
@@ -30,8 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _health(options: argparse.Namespace) -> int:
     try:
-        with Client(options.url, model=options.model, retry=None) as client:
-            (health,) = client.health(timeout=options.timeout)
+        health = _ask(options)
     except Florence2Error as error:
         print(f"unhealthy: {error}")  # noqa: T201 - what the command is for
         return 1
@@ -41,3 +44,11 @@ def _health(options: argparse.Namespace) -> int:
     line = f"{'healthy' if is_well else 'unhealthy'}: server {server}, model {model}, engine {health.engine}"
     print(line + (f" ({' '.join(health.reason.split())})" if health.reason else ""))  # noqa: T201
     return 0 if is_well else 1
+
+
+def _ask(options: argparse.Namespace) -> Health:
+    if options.url.startswith("http://"):
+        return http_health(options.url, options.model, options.timeout)
+    with Client(options.url, model=options.model, retry=None) as client:
+        (health,) = client.health(timeout=options.timeout)
+    return health
