@@ -106,6 +106,6 @@ def test_headers_go_with_the_question(server, command):
 
 
 def test_a_url_that_is_none_is_one_line_too(command):
-    status, line = command("--url", "http://localhost:8001")
+    status, line = command("--url", "grpc://localhost:8001")
     assert status == 1
     assert "url: got" in line
