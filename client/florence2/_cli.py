@@ -50,26 +50,6 @@ def _health(options: argparse.Namespace) -> int:
     return 0 if is_well else 1
 
 
-<<<<<<< HEAD
-def _client(options: argparse.Namespace) -> Client:
-    files = (options.tls_root_certificates, options.tls_private_key, options.tls_certificate_chain)
-    name = options.tls_server_name
-    return Client(
-        options.url,
-        model=options.model,
-        tls=TLS(*files) if any(files) else None,
-        channel_args=[("grpc.ssl_target_name_override", name)] if name else [],
-        headers=dict(options.header),
-        retry=None,
-    )
-
-
-def _header(argument: str) -> tuple[str, str]:
-    name, separator, value = argument.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"got {argument!r}, expected NAME=VALUE")
-    return name, value
-=======
 def _ask(options: argparse.Namespace) -> Health:
     if options.url.startswith("http://"):
         return http_health(options.url, options.model, options.timeout)
@@ -99,11 +79,3 @@ def _header(argument: str) -> tuple[str, str]:
     if not separator:
         raise argparse.ArgumentTypeError(f"got {argument!r}, expected NAME=VALUE")
     return name, value
-=======
-def _ask(options: argparse.Namespace) -> Health:
-    if options.url.startswith("http://"):
-        return http_health(options.url, options.model, options.timeout)
-    with Client(options.url, model=options.model, retry=None) as client:
-        (health,) = client.health(timeout=options.timeout)
-    return health
->>>>>>> h2
