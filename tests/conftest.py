@@ -1,5 +1,7 @@
 import io
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,20 @@ def reference():
     from tests.reference import Reference
 
     return Reference(DEMO_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    """A key and a certificate that it signed itself, for localhost."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("the openssl command, which makes the certificate, is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, chain = folder / "key.pem", folder / "chain.pem"
+    make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {chain}"
+    subject = ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([openssl, *make.split(), *subject], check=True, capture_output=True, timeout=60)
+    return key, chain
 
 
 FIGURES = pytest.StashKey[list[tuple[str, float]]]()

@@ -1,11 +1,9 @@
 """The connection: TLS, headers, sizes, readiness, lifetime."""
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from concurrent import futures
-from pathlib import Path
 
 import grpc
 import pytest
@@ -134,20 +132,6 @@ def test_a_url_with_a_scheme_that_grpc_has_not_is_refused(client_type, url):
 def test_keepalive_needs_times(settings):
     with pytest.raises(InvalidArgumentError, match=f"keepalive.{next(iter(settings))}: got "):
         Keepalive(**settings)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A key and a certificate that it signed itself, for localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("the openssl command, which makes the certificate, is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {chain}"
-    subject = ["-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([openssl, *make.split(), *subject], check=True, capture_output=True, timeout=60)
-    return key, chain
 
 
 @pytest.fixture

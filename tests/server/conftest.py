@@ -14,13 +14,13 @@ CALL_SECONDS = 120
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory):
-    """Starts a server and waits until it is ready; its log is the attribute `log_file`."""
+    """Starts a server, with flags of tritonserver, and waits until it is ready; its log is the attribute `log_file`."""
     running: list[TritonServer] = []
 
-    def start(**environment: str) -> TritonServer:
+    def start(*flags: str, **environment: str) -> TritonServer:
         log_file = tmp_path_factory.mktemp("tritonserver") / "log.txt"
         with log_file.open("wb") as log:
-            server = TritonServer(environment=environment, log=log)
+            server = TritonServer(environment=environment, log=log, flags=flags)
             server.log_file = log_file
             running.append(server)
             server.start()
