@@ -96,6 +96,8 @@ the one before on the same claim. */}}
 {{- end }}
 
 {{- define "florence2-triton.environment" -}}
+- name: FLORENCE2_HTTP_ADDRESS
+  value: {{ ternary "0.0.0.0" "127.0.0.1" (ne (include "florence2-triton.servesHttp" .) "") }}
 - name: FLORENCE2_HTTP_PORT
   value: {{ .Values.ports.http | quote }}
 - name: FLORENCE2_GRPC_PORT
@@ -104,6 +106,9 @@ the one before on the same claim. */}}
   value: {{ .Values.ports.metrics | quote }}
 - name: FLORENCE2_EXIT_TIMEOUT_SECONDS
   value: {{ .Values.shutdown.exitTimeoutSeconds | quote }}
+# Rather no server than one that computes on the CPU unnoticed.
+- name: FLORENCE2_REQUIRE_GPU
+  value: {{ ternary "1" "0" (gt (int .Values.gpu.count) 0) | quote }}
 {{- with include "florence2-triton.checkpoint" . }}
 - name: FLORENCE2_CHECKPOINT
   value: {{ . | quote }}
@@ -121,6 +126,10 @@ the one before on the same claim. */}}
 - name: FLORENCE2_GRPC_TLS_CLIENT_AUTHORITY
   value: /etc/florence2/tls/ca.crt
 {{- end }}
+{{- end }}
+{{- if .Values.adminKeySecret.name }}
+- name: FLORENCE2_RESTRICTED_PROTOCOL_KEY_FILE
+  value: /etc/florence2/admin-key/{{ .Values.adminKeySecret.key }}
 {{- end }}
 # The server itself downloads nothing; what libraries want to keep lies in memory.
 - name: HF_HUB_OFFLINE
