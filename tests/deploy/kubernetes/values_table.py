@@ -1,6 +1,6 @@
 """The table of values in the chart's README, made from values.yaml and its comments.
 
-`python -m tests.deploy.values_table` writes it; a test fails while it is stale.
+`python -m tests.deploy.kubernetes.values_table` writes it; a test fails while it is stale.
 """
 
 import json
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-CHART = Path(__file__).resolve().parents[2] / "docker" / "helm" / "florence2-triton"
-BEGIN, END = "<!-- values: made by python -m tests.deploy.values_table -->\n", "<!-- end of values -->\n"
+CHART = Path(__file__).resolve().parents[3] / "docker" / "helm" / "florence2-triton"
+BEGIN, END = "<!-- values: made by python -m tests.deploy.kubernetes.values_table -->\n", "<!-- end of values -->\n"
 
 
 def table(text: str) -> str:

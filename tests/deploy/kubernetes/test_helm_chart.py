@@ -9,7 +9,7 @@ import tomllib
 import pytest
 import yaml
 
-from tests.deploy.rendering import (
+from tests.deploy.kubernetes.rendering import (
     CASES,
     CHART,
     COMMIT,
@@ -22,7 +22,7 @@ from tests.deploy.rendering import (
     manifests,
     merged,
 )
-from tests.deploy.values_table import rewrite
+from tests.deploy.kubernetes.values_table import rewrite
 
 pytestmark = pytest.mark.deploy
 
@@ -33,7 +33,7 @@ CUSTOM_RESOURCES = {
     "ServiceMonitor",
     "PrometheusRule",
     "ScaledObject",
-}  # tests/deploy/test_helm_objects.py looks at these
+}  # tests/deploy/kubernetes/test_helm_objects.py looks at these
 CHECKOV = ROOT / "build" / "checkov" / "bin" / "checkov"
 CHECKOV_CONFIG = CHART.parent / "checkov.yaml"
 README = (CHART / "README.md").read_text()
@@ -195,7 +195,7 @@ def test_the_chart_is_of_the_projects_version():
 
 
 def test_the_table_of_values_is_fresh():
-    """`python -m tests.deploy.values_table` writes it."""
+    """`python -m tests.deploy.kubernetes.values_table` writes it."""
     assert rewrite(README, (CHART / "values.yaml").read_text()) == README
 
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.deploy.rendering import CASES, CHART, NAME, NAMESPACE, PINNED, Object, Release, manifests, merged
+from tests.deploy.kubernetes.rendering import CASES, CHART, NAME, NAMESPACE, PINNED, Object, Release, manifests, merged
 
 
 @pytest.fixture(scope="session")

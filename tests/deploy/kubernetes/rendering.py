@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "docker" / "helm" / "florence2-triton"
 EXAMPLES = CHART / "examples"
 NAME, NAMESPACE = "captions", "vision"

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tests.deploy.rendering import ROOT, Object
+from tests.deploy.kubernetes.rendering import ROOT, Object
 
 pytestmark = pytest.mark.deploy
 
