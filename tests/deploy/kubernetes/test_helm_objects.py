@@ -511,6 +511,18 @@ def test_the_monitor_finds_one_service_and_its_port(releases):
     assert endpoint["path"] == "/metrics"
 
 
+def test_the_alerts_take_every_release_for_ours(render):
+    """They look for "florence2" in the name of the job, and tell releases apart by it."""
+    jobs = set()
+    for values in ({}, {"fullnameOverride": "captions"}, {"fullnameOverride": "ocr", "nameOverride": "ocr"}):
+        (endpoint,) = render(merged(CASES["monitoring"], values)).one("ServiceMonitor")["spec"]["endpoints"]
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling["targetLabel"] == "job"
+        assert "florence2" in relabeling["replacement"]
+        jobs.add(relabeling["replacement"])
+    assert len(jobs) == 3
+
+
 def test_rules_and_dashboard_arrive_whole(releases):
     release = releases["monitoring"]
     rule = release.one("PrometheusRule")
