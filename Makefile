@@ -44,6 +44,17 @@ test-faults: $(INSTALLED) ## servers that are killed, stopped and poisoned, with
 test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
+CHECKOV := build/checkov/installed
+
+$(CHECKOV): requirements/checkov.txt
+	rm -rf build/checkov && $(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --disable-pip-version-check --quiet -r requirements/checkov.txt
+	touch $@
+
+.PHONY: test-deploy
+test-deploy: $(INSTALLED) $(CHECKOV) ## what is under docker/, with the tools that know it
+	$(BIN)/python -m pytest -m deploy
+
 .PHONY: test-package
 test-package: ## the client package alone, in an environment of its own
 	rm -rf build/package && $(PYTHON) -m venv build/package
