@@ -44,7 +44,7 @@ def example(name: str) -> Object:
 
 _HUB: Object = {"weights": {"source": "hub", "hub": {"revision": COMMIT}}}
 _STORE: Object = {"weights": {"source": "objectStore", "objectStore": {"url": ":s3,provider=AWS:models/florence-2"}}}
-_TLS: Object = {"tls": {"secretName": "grpc-tls", "serverName": "captions.example.com"}}
+_TLS: Object = {"tls": {"secretName": "grpc-tls"}}
 _PLACED: Object = {
     "imagePullSecrets": [{"name": "registry"}],
     "nodeSelector": {"pool": "gpu"},
@@ -93,9 +93,6 @@ CASES: dict[str, Object] = {
     "weights on a claim": {"weights": {"source": "pvc", "pvc": {"claimName": "checkpoints", "path": "base-ft"}}},
     "TLS": _TLS,
     "mutual TLS": merged(_TLS, {"tls": {"mutual": True}}),
-    "mutual TLS, probes with a certificate of their own": merged(
-        _TLS, {"tls": {"mutual": True, "probeSecretName": "probe-tls"}}
-    ),
     "TLS and HTTP without": merged(_TLS, {"service": {"http": True}}),
     "no HTTP": {"service": {"http": False}},
     "HPA": {"autoscaling": {"by": "hpa"}},

@@ -132,7 +132,6 @@ REFUSED = {
     "argument that is no flag": ({"extraArguments": ["log"]}, "/extraArguments/0"),
     "digest without an algorithm": ({"image": {"digest": "5555"}}, "/image/digest"),
     "privileged port": ({"ports": {"grpc": 443}}, "/ports/grpc"),
-    "TLS without a name": ({"tls": {"secretName": "x"}}, "/tls/serverName"),
     "mutual TLS without TLS": ({"tls": {"mutual": True}}, "/tls/mutual"),
     "GPU of no vendor": ({"gpu": {"resource": "gpu"}}, "/gpu/resource"),
     "resources without memory": ({"resources": {"limits": {"memory": None}}}, "/resources/limits"),

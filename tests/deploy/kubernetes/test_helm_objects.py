@@ -197,7 +197,7 @@ def test_probes_look_through_to_the_engine(release):
         command = probe["exec"]["command"]
         assert command[:2] == ["florence2", "health"]
         assert ("--ready" in command) == wants_ready
-        assert f"--url=localhost:{release.ports['grpc']}" in command
+        assert f"--url=http://127.0.0.1:{release.environment['FLORENCE2_HTTP_PORT']}" in command
         (own_limit,) = [int(each.split("=")[1]) for each in command if each.startswith("--timeout=")]
         assert 0 < own_limit < probe["timeoutSeconds"]
 
@@ -222,27 +222,7 @@ def health_help() -> str:
 def test_the_command_knows_the_probes_options(releases):
     known = set(re.findall(r"--[a-z-]+", health_help()))
     for case, release in releases.items():
-        if not release.values.get("tls"):
-            assert probe_options(release) <= known, case
-
-
-def test_the_command_knows_the_probes_options_of_tls(releases):
-    known = set(re.findall(r"--[a-z-]+", health_help()))
-    if not any("tls" in option for option in known):
-        pytest.skip("florence2 health has no TLS yet")
-    assert probe_options(releases["mutual TLS"]) <= known
-
-
-def test_probes_have_what_tls_wants(releases):
-    alone, mutual = releases["TLS"].server, releases["mutual TLS, probes with a certificate of their own"].server
-    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        command = alone[name]["exec"]["command"]
-        assert "--tls-root-certificates=/etc/florence2/tls/ca.crt" in command
-        assert "--tls-server-name=captions.example.com" in command
-        assert not any("private-key" in each for each in command)
-        command = mutual[name]["exec"]["command"]
-        assert "--tls-private-key=/etc/florence2/probe-tls/tls.key" in command
-        assert "--tls-certificate-chain=/etc/florence2/probe-tls/tls.crt" in command
+        assert probe_options(release) <= known, case
 
 
 def test_tls_files_are_where_the_server_is_told(releases):

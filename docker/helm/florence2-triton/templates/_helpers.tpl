@@ -144,7 +144,8 @@ the one before on the same claim. */}}
 {{- end }}
 {{- end }}
 
-{{- /* The command of a probe. Two seconds of its time are for the start of Python. */}}
+{{- /* The command of a probe, through HTTP, which wants no certificate inside the pod. Two seconds of its time are for
+the start of Python. */}}
 {{- define "florence2-triton.health" -}}
 {{- $values := .root.Values -}}
 - florence2
@@ -152,17 +153,8 @@ the one before on the same claim. */}}
 {{- if .ready }}
 - --ready
 {{- end }}
-- --url=localhost:{{ $values.ports.grpc }}
+- --url=http://127.0.0.1:{{ $values.ports.http }}
 - --timeout={{ sub .timeoutSeconds 2 }}
-{{- if $values.tls.secretName }}
-- --tls-root-certificates=/etc/florence2/tls/ca.crt
-- --tls-server-name={{ $values.tls.serverName }}
-{{- if $values.tls.mutual }}
-{{- $folder := ternary "/etc/florence2/probe-tls" "/etc/florence2/tls" (ne $values.tls.probeSecretName "") }}
-- --tls-private-key={{ $folder }}/tls.key
-- --tls-certificate-chain={{ $folder }}/tls.crt
-{{- end }}
-{{- end }}
 {{- end }}
 
 {{- /* The load of each pod in PromQL (values.yaml, autoscaling, says why this). `matchers` and `by` are the caller's. */}}
