@@ -65,7 +65,9 @@ def fit(loads: Sequence[Mapping[str, Any]], seed: int) -> Costs:
         costs = Costs(*map(math.exp, logarithms))
         return sum(math.log(check.ratio) ** 2 for load in closed for check in _closed_checks(load, costs, seed))
 
-    found = minimize(distance, np.log([0.2, 0.05, 0.005]), method="Nelder-Mead", options={"maxiter": 300, "xatol": 0.01})
+    found = minimize(
+        distance, np.log([0.2, 0.05, 0.005]), method="Nelder-Mead", options={"maxiter": 300, "xatol": 0.01}
+    )
     return Costs(*map(math.exp, found.x))
 
 
@@ -90,7 +92,9 @@ def _open_checks(load: Mapping[str, Any], costs: Costs, seed: int) -> list[Check
     due = poisson_schedule(load["rate"], load["questions"], seed)
     latencies = [answer.latency for answer in open_loop(costs, _answer_tokens(len(due), seed), due, SERVED_AT_ONCE)]
     return [
-        Check(load["name"], f"latency p{percent}", _measured(load, f"latency_p{percent}"), _percentile(latencies, percent))
+        Check(
+            load["name"], f"latency p{percent}", _measured(load, f"latency_p{percent}"), _percentile(latencies, percent)
+        )
         for percent in (50, 95)
     ]
 
