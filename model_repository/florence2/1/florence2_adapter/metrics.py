@@ -44,12 +44,14 @@ class Metrics:
         self._seconds = self._family(
             "HISTOGRAM", "florence2_request_seconds", "Seconds from Triton's queue to the answer, of those answered"
         )
-        self._queue = self._one("HISTOGRAM", "florence2_queue_seconds", "Of these, waiting for a slot and the prefill")
-        self._encode = self._one("HISTOGRAM", "florence2_encode_seconds", "Of these, encoding image and prompt")
-        self._decode = self._one(
+        self._queue = self._family(
+            "HISTOGRAM", "florence2_queue_seconds", "Of these, waiting for a slot and the prefill"
+        )
+        self._encode = self._family("HISTOGRAM", "florence2_encode_seconds", "Of these, encoding image and prompt")
+        self._decode = self._family(
             "HISTOGRAM", "florence2_decode_seconds", "Of these, from the first decode step to the last"
         )
-        self._first_token = self._one(
+        self._first_token = self._family(
             "HISTOGRAM", "florence2_time_to_first_token_seconds", "Seconds from Triton's queue to the first token"
         )
         self._prompt_tokens = self._family("COUNTER", "florence2_prompt_tokens_total", "Tokens of the prompts answered")
@@ -90,10 +92,10 @@ class Metrics:
         if answer is None or times is None:
             return
         self._seconds.with_labels(task=outcome.task).observe(times.total)
-        self._queue.observe(times.queue)
-        self._encode.observe(times.encode)
-        self._decode.observe(times.decode)
-        self._first_token.observe(times.first_token)
+        self._queue.with_labels(task=outcome.task).observe(times.queue)
+        self._encode.with_labels(task=outcome.task).observe(times.encode)
+        self._decode.with_labels(task=outcome.task).observe(times.decode)
+        self._first_token.with_labels(task=outcome.task).observe(times.first_token)
         self._prompt_tokens.with_labels(task=outcome.task).increment(answer.usage.prompt_tokens)
         self._generated_tokens.with_labels(task=outcome.task).increment(answer.usage.generated_tokens)
         (self._hits if answer.usage.image_embedding_cached else self._misses).increment(1)
