@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.capacity import Check, capacity, fit, replicas
+from benchmarks.capacity import Check, capacity, checks, fit, replicas
 from benchmarks.lengths import ANSWER_LENGTHS
 from benchmarks.questions import mixed_subjects
 from benchmarks.simulation import Costs, closed_loop, open_loop
@@ -43,12 +43,12 @@ def test_costs_are_found_again_from_what_they_make():
         answers = closed_loop(costs, tokens, callers, slots=16)
         latencies = sorted(answer.latency for answer in answers)
         figures = {
-            "whole_throughput": questions / max(answer.answered for answer in answers),
+            "throughput": questions / answers[-1].answered,
             "latency_p50": (latencies[(questions - 1) // 2] + latencies[questions // 2]) / 2,
         }
-        shape = {"name": str(callers), "kind": "closed", "callers": callers, "questions": questions}
-        loads.append({**shape, "rounds": [{"ours": figures}]})
+        loads.append({"name": str(callers), "callers": callers, "questions": questions, "rounds": [figures]})
     found = fit(loads, seed=1)
+    assert all(check.ratio == pytest.approx(1, rel=0.02) for check in checks(loads, found, seed=1))
     assert (found.encode, found.step, found.row) == pytest.approx((0.3, 0.04, 0.006), rel=0.05)
 
 
