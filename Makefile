@@ -40,6 +40,10 @@ test-slow: $(INSTALLED) ## full-size models, memory over ten thousand requests
 test-faults: $(INSTALLED) ## servers that are killed, stopped and poisoned, with figures
 	$(BIN)/python -m pytest -m faults
 
+.PHONY: test-deploy
+test-deploy: $(INSTALLED) ## images, compose, alerts, dashboard: built, run and checked
+	$(BIN)/python -m pytest -m deploy
+
 .PHONY: test-gpu
 test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu
@@ -72,6 +76,16 @@ define generate
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(PROTOS)
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
 endef
+
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
+
+.PHONY: locks
+locks: $(INSTALLED) ## lock the images' packages again
+	$(LOCK) requirements/server.txt --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+		--output-file docker/requirements-cuda.lock
+	$(LOCK) docker/requirements-cpu.in --no-deps --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+		--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match \
+		--output-file docker/requirements-cpu.lock
 
 .PHONY: bench
 bench: $(INSTALLED) ## this server beside the conventional one; wants the machine for itself
