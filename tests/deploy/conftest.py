@@ -30,3 +30,20 @@ def run(*command: str | Path, **options) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}"
     return done.stdout
+
+
+FIGURES = pytest.StashKey[list[tuple[str, float]]]()
+
+
+@pytest.fixture(scope="session")
+def figure(pytestconfig):
+    """`figure(name, value)`: something measured, printed when all tests are over."""
+    return lambda name, value: pytestconfig.stash.setdefault(FIGURES, []).append((name, value))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what was measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("images")
+        for name, value in figures:
+            terminalreporter.write_line(f"{value:10.1f} {name}")
