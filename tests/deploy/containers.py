@@ -6,9 +6,9 @@ stands in for NVIDIA's. Both are kept in build/containers.
 """
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,7 +19,6 @@ from pathlib import Path
 from tests.deploy.conftest import ROOT, debian_tool, run
 
 DEBIAN = "docker.io/library/debian:bookworm-slim"
-NVIDIA = "localhost/tritonserver-stand-in"
 _SCRATCH = ROOT / "build" / "containers"
 
 # As NVIDIA's image has them: a user 1000, a python3 that the stub fits, the server under /opt/tritonserver. The wheel's
@@ -68,7 +67,7 @@ class ContainerEngine:
 
     def has(self, image: str) -> bool:
         """Whether an image is there."""
-        return image in json.dumps(json.loads(self.buildah("images", "--json")))
+        return f'"{image}"' in self.buildah("images", "--json")
 
     def inspect(self, image: str) -> dict:
         """What an image says about itself."""
@@ -77,21 +76,20 @@ class ContainerEngine:
     @contextlib.contextmanager
     def files(self, image: str) -> Iterator[Path]:
         """The root folder of an image."""
-        yield Path(self.podman("image", "mount", image).strip())
-        self.podman("image", "unmount", image)
+        try:
+            yield Path(self.podman("image", "mount", image).strip())
+        finally:
+            self.podman("image", "unmount", image)
 
     @contextlib.contextmanager
     def running(self, image: str, environment: Mapping[str, str], *options: str) -> Iterator["Container"]:
         """A container as a careful operator runs it; removed at the end."""
-        limits = {
-            name: resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1] for name in ("nofile", "nproc")
-        }
         identity = self.podman(
             *("run", "--detach", "--network=host", "--log-driver=k8s-file", "--no-healthcheck"),
             *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
             *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=1g"),
-            # podman's defaults can be above what this machine allows.
-            *(f"--ulimit={name}={limit}:{limit}" for name, limit in limits.items() if limit > 0),
+            # podman's defaults are above what some machines allow.
+            *("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"),
             *(f"--env={name}={value}" for name, value in environment.items()),
             *(*options, image),
         ).strip()
@@ -195,10 +193,11 @@ def make_debian(engine: ContainerEngine) -> None:
     shutil.rmtree(root)
 
 
-def make_stand_in(engine: ContainerEngine, stub: str = "3.11", name: str = NVIDIA) -> None:
-    """What stands in for NVIDIA's image, with Triton's stub for a version of Python."""
+def make_stand_in(engine: ContainerEngine, stub: str = "3.11") -> str:
+    """What stands in for NVIDIA's image, with Triton's stub for a version of Python. Returns its name."""
+    name = f"localhost/tritonserver-stand-in:{importlib.metadata.version('nvidia-pytriton')}-python{stub}"
     if engine.has(name):
-        return
+        return name
     package = Path(importlib.util.find_spec("pytriton").origin).parent
     root = _SCRATCH / "stand-in"
     shutil.rmtree(root, ignore_errors=True)
@@ -210,3 +209,4 @@ def make_stand_in(engine: ContainerEngine, stub: str = "3.11", name: str = NVIDI
     shutil.copytree(package.parent / "nvidia_pytriton.libs", root / "nvidia_pytriton.libs")
     engine.build(name, _STAND_IN, context=root)
     shutil.rmtree(root)
+    return name

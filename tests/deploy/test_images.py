@@ -18,7 +18,7 @@ from florence2.client import TLS, Client
 from serve import Ports
 
 from tests.deploy.conftest import DOCKER, ROOT, run
-from tests.deploy.containers import NVIDIA, ContainerEngine, make_debian, make_stand_in, torch_index
+from tests.deploy.containers import ContainerEngine, make_debian, make_stand_in, torch_index
 
 pytestmark = pytest.mark.deploy
 
@@ -43,8 +43,11 @@ def cpu_image(containers, figure):
 
 @pytest.fixture(scope="session")
 def gpu_image(containers, figure):
-    make_stand_in(containers)
-    arguments = {"TRITON_IMAGE": NVIDIA, "LOCK": "docker/requirements-cpu.lock", "CHECKPOINT": CHECKPOINT}
+    arguments = {
+        "TRITON_IMAGE": make_stand_in(containers),
+        "LOCK": "docker/requirements-cpu.lock",
+        "CHECKPOINT": CHECKPOINT,
+    }
     return built(
         containers, figure, GPU, "Dockerfile", *(f"--build-arg={name}={value}" for name, value in arguments.items())
     )
@@ -86,7 +89,7 @@ def serving(containers, image, *options, **environment):
 
 def is_healthy(containers, image, served):
     """What the image's own HEALTHCHECK says."""
-    kind, *command = containers.inspect(image)["HealthCheck"]["Test"]
+    kind, *command = containers.inspect(image)["Healthcheck"]["Test"]
     assert kind == "CMD"
     return served.container.execute(*command) == 0
 
@@ -121,7 +124,7 @@ def test_the_image_says_how_it_is_to_be_run(containers, request, name):
     assert config["Config"]["StopSignal"] == "SIGTERM"
     assert set(config["Config"]["ExposedPorts"]) == {"8000/tcp", "8001/tcp", "8002/tcp"}
     assert config["Config"]["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert "florence2 health" in config["HealthCheck"]["Test"][-1]
+    assert "florence2 health" in config["Healthcheck"]["Test"][-1]
 
 
 @pytest.mark.parametrize("name", ["cpu_image", "gpu_image"])
@@ -295,7 +298,6 @@ def test_the_gpu_image_serves_the_weights_that_are_baked_in(containers, gpu_imag
 
 
 def test_the_gpu_image_is_not_built_where_pythons_differ(containers):
-    stand_in = f"{NVIDIA}:python3.10"
-    make_stand_in(containers, stub="3.10", name=stand_in)
+    stand_in = make_stand_in(containers, stub="3.10")
     with pytest.raises(AssertionError, match=r'(?s)building at STEP "RUN python3 -c.*exit status 1'):
         containers.build("localhost/never", (DOCKER / "Dockerfile").read_text(), f"--build-arg=TRITON_IMAGE={stand_in}")
