@@ -84,6 +84,16 @@ $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_o
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
 endef
 
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
+
+.PHONY: locks
+locks: $(INSTALLED) ## lock the images' packages again
+	$(LOCK) requirements/server.txt --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+		--output-file docker/requirements-cuda.lock
+	$(LOCK) docker/requirements-cpu.in --no-deps --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+		--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match \
+		--output-file docker/requirements-cpu.lock
+
 .PHONY: bench
 bench: $(INSTALLED) ## this server beside the conventional one; wants the machine for itself
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks

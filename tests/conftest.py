@@ -85,7 +85,7 @@ class Figure:
     at_most: float | None
 
     def __str__(self) -> str:
-        value = f"{self.value:10.3f}" if isinstance(self.value, float) else f"{self.value:10}"
+        value = f"{self.value:10.3f}" if isinstance(self.value, float) else f"{self.value:10d}"
         if self.at_most is None:
             return f"{value}  {self.name}"
         return f"{value}  {self.name}: at most {self.at_most:.3g}, {'met' if self.value <= self.at_most else 'MISSED'}"
@@ -94,8 +94,8 @@ class Figure:
 FIGURES = pytest.StashKey[list[Figure]]()
 
 
-@pytest.fixture
-def figure(request):
+@pytest.fixture(scope="session")
+def figure(pytestconfig):
     """`figure(name, value, at_most)`: something measured, printed when all tests are over.
 
     Times depend on the machine and on what else it does, so that a target that is missed is printed and fails nothing:
@@ -103,7 +103,7 @@ def figure(request):
     """
 
     def figure(name: str, value: float, at_most: float | None = None) -> None:
-        request.config.stash.setdefault(FIGURES, []).append(Figure(name, value, at_most))
+        pytestconfig.stash.setdefault(FIGURES, []).append(Figure(name, value, at_most))
 
     return figure
 
