@@ -44,6 +44,17 @@ test-faults: $(INSTALLED) ## servers that are killed, stopped and poisoned, with
 test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
+CHECKOV := build/checkov/installed
+
+$(CHECKOV): requirements/checkov.txt
+	rm -rf build/checkov && $(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --disable-pip-version-check --quiet -r requirements/checkov.txt
+	touch $@
+
+.PHONY: test-deploy
+test-deploy: $(INSTALLED) $(CHECKOV) ## what is under docker/, with the tools that know it
+	$(BIN)/python -m pytest -m deploy
+
 .PHONY: test-package
 test-package: ## the client package alone, in an environment of its own
 	rm -rf build/package && $(PYTHON) -m venv build/package
@@ -73,6 +84,16 @@ $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_o
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
 endef
 
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
+
+.PHONY: locks
+locks: $(INSTALLED) ## lock the images' packages again
+	$(LOCK) requirements/server.txt --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
+		--output-file docker/requirements-cuda.lock
+	$(LOCK) docker/requirements-cpu.in --no-deps --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+		--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match \
+		--output-file docker/requirements-cpu.lock
+
 .PHONY: bench
 bench: $(INSTALLED) ## this server beside the conventional one; wants the machine for itself
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks
@@ -80,6 +101,10 @@ bench: $(INSTALLED) ## this server beside the conventional one; wants the machin
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks --quick
+
+.PHONY: capacity
+capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
+	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet
 
 .PHONY: train
 train: $(INSTALLED) ## train the demo checkpoint; stops and resumes (training/README.md)

@@ -1,7 +1,6 @@
 """The servers that are measured: one tritonserver binary, other model repositories."""
 
 import os
-import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +12,6 @@ OURS = REPOSITORY / "florence2"
 CONVENTIONAL = _HERE / "conventional" / "florence2_conventional"
 EMPTY = _HERE / "empty" / "empty"
 _READY_SECONDS = 300.0
-
-
-def _interpreter_libraries() -> dict[str, str]:
-    """Makes Triton's stub load this interpreter's libpython, not another of the same minor version.
-
-    The conventional model imports transformers into the stub, and with it compiled modules of the standard library,
-    which fit only the release that they were built for.
-    """
-    folders = [str(sysconfig.get_config_var("LIBDIR")), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
-    return {"LD_LIBRARY_PATH": os.pathsep.join(folders)}
 
 
 @contextmanager
@@ -40,7 +29,7 @@ def running(name: str, checkpoint: Path, logs: Path, extra_models: Sequence[Path
         "conventional": ("CONVENTIONAL_CHECKPOINT", CONVENTIONAL),
     }[name]
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {**_interpreter_libraries(), variable: os.fspath(checkpoint.resolve())}
+    environment = {variable: os.fspath(checkpoint.resolve())}
     with (
         (logs / f"{name}-{checkpoint.name}.log").open("wb") as log,
         TritonServer(environment=environment, log=log, models=[model, *extra_models]) as server,

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parent
 CONTAINER_INSTALLATION = Path("/opt/tritonserver")
@@ -66,8 +67,12 @@ class Installation:
     libraries: tuple[Path, ...] = ()
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub."""
-        libraries = os.pathsep.join([*map(os.fspath, self.libraries), *filter(None, [base.get("LD_LIBRARY_PATH")])])
+        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub.
+
+        The stub is linked against libpython by name alone: without this interpreter's folder it takes the system's.
+        """
+        folders = [*map(os.fspath, self.libraries), base.get("LD_LIBRARY_PATH"), sysconfig.get_config_var("LIBDIR")]
+        libraries = os.pathsep.join(filter(None, folders))
         path = os.pathsep.join([os.fspath(Path(sys.executable).parent), base.get("PATH", os.defpath)])
         return {**base, "LD_LIBRARY_PATH": libraries, "PATH": path}
 
@@ -112,6 +117,7 @@ class TritonServer:
         log: where its output goes; None: to ours.
         host: the address it listens on.
         models: folders of the models it serves.
+        flags: more of tritonserver's; they win over those that it has anyway.
     """
 
     def __init__(
@@ -121,12 +127,14 @@ class TritonServer:
         log: IO[bytes] | None = None,
         host: str = "127.0.0.1",
         models: Sequence[Path] = (REPOSITORY / "florence2", REPOSITORY / "florence2_health"),
+        flags: Sequence[str] = (),
     ) -> None:
         self.ports = ports or Ports.free()
         self.host = host
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._models = models
+        self._extra_flags = flags
         self._scratch = tempfile.TemporaryDirectory(prefix="florence2-triton-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -147,18 +155,15 @@ class TritonServer:
 
     def start(self) -> None:
         """Start the process; it is not ready yet."""
-        scratch = Path(self._scratch.name)
-        installation = find_installation(scratch)
-        # Triton takes every folder of a repository for a model, also a __pycache__ beside this file.
-        (scratch / "models").mkdir()
-        for model in self._models:
-            (scratch / "models" / model.name).symlink_to(model)
+        command, environment = self._command()
         self._process = subprocess.Popen(
-            [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)],
-            env=installation.environment(self._environment),
-            stdout=self._log,
-            stderr=subprocess.STDOUT if self._log else None,
+            command, env=environment, stdout=self._log, stderr=subprocess.STDOUT if self._log else None
         )
+
+    def become(self) -> NoReturn:
+        """Turn this process into the server. What was laid out for it stays behind when it ends."""
+        command, environment = self._command()
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
 
     def is_ready(self) -> bool:
         """Whether every model can answer.
@@ -220,6 +225,17 @@ class TritonServer:
             raise ServerError("the server was not started")
         return self._process
 
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        """Lay out what the server needs. Returns its command line and its environment."""
+        scratch = Path(self._scratch.name)
+        installation = find_installation(scratch)
+        # Triton takes every folder of a repository for a model, also a __pycache__ beside this file.
+        (scratch / "models").mkdir()
+        for model in self._models:
+            (scratch / "models" / model.name).symlink_to(model)
+        command = [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)]
+        return command, installation.environment(self._environment)
+
     def _flags(self, installation: Installation) -> list[str]:
         flags = [
             f"--model-repository={Path(self._scratch.name) / 'models'}",
@@ -232,8 +248,10 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={STOP_SECONDS / 2:.0f}",
+            # The caller's trace context reaches the log of requests.
+            "--grpc-header-forward-pattern=traceparent",
         ]
-        return flags if has_gpu() else [*flags, "--model-config-name=cpu"]
+        return [*flags, *([] if has_gpu() else ["--model-config-name=cpu"]), *self._extra_flags]
 
 
 def has_gpu() -> bool:

@@ -1,4 +1,8 @@
 import io
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +44,73 @@ def image_file():
         return file.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_environment():
+    """No FLORENCE2_ setting of the caller's reaches the servers under test."""
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("FLORENCE2_")}
+    yield
+    os.environ.update(kept)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Hugging Face with the demo checkpoint."""
+    from tests.reference import Reference
+
+    return Reference(DEMO_CHECKPOINT)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory) -> tuple[Path, Path]:
+    """A key and a certificate that it signed itself, for localhost."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("the openssl command, which makes the certificate, is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    key, chain = folder / "key.pem", folder / "chain.pem"
+    make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {chain}"
+    subject = ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([openssl, *make.split(), *subject], check=True, capture_output=True, timeout=60)
+    return key, chain
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something measured, and what it should be at most; None: whatever it is."""
+
+    name: str
+    value: float
+    at_most: float | None
+
+    def __str__(self) -> str:
+        value = f"{self.value:10.3f}" if isinstance(self.value, float) else f"{self.value:10d}"
+        if self.at_most is None:
+            return f"{value}  {self.name}"
+        return f"{value}  {self.name}: at most {self.at_most:.3g}, {'met' if self.value <= self.at_most else 'MISSED'}"
+
+
+FIGURES = pytest.StashKey[list[Figure]]()
+
+
+@pytest.fixture(scope="session")
+def figure(pytestconfig):
+    """`figure(name, value, at_most)`: something measured, printed when all tests are over.
+
+    Times depend on the machine and on what else it does, so that a target that is missed is printed and fails nothing:
+    tests fail for what is wrong, lost, or never comes.
+    """
+
+    def figure(name: str, value: float, at_most: float | None = None) -> None:
+        pytestconfig.stash.setdefault(FIGURES, []).append(Figure(name, value, at_most))
+
+    return figure
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print what was measured."""
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("figures")
+        for each in figures:
+            terminalreporter.write_line(str(each))

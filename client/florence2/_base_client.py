@@ -13,12 +13,13 @@ from florence2._options import (
     CallOptions,
     TaskOptions,
     check_priority,
+    check_request_id,
     check_timeout,
     refuse_unknown,
     set_generation,
 )
 from florence2._questions import Answered, Question
-from florence2._transport import TLS, Destination, Keepalive
+from florence2._transport import TLS, AccessToken, Destination, Keepalive
 from florence2.tasks import check_request
 
 _DEFAULT_TIMEOUT = 60.0
@@ -35,17 +36,21 @@ class BaseClient(ABC):
         url: str | Sequence[str] = "localhost:8001",
         *,
         model: str = "florence2",
+        model_version: str = "",
         timeout: float | None = _DEFAULT_TIMEOUT,
         tls: TLS | None = None,
         keepalive: Keepalive = Keepalive(),  # noqa: B008  # frozen
         channel_args: Sequence[tuple[str, Any]] = (),
         headers: Mapping[str, str] | None = None,
+        access_token: AccessToken | None = None,
         retry: Retry | None = Retry(),  # noqa: B008  # frozen
     ) -> None:
         self._timeout = check_timeout(timeout)
         self._is_closed = False
         urls = (url,) if isinstance(url, str) else tuple(url)
-        self._connect(Destination(urls, model, tls, keepalive, channel_args, headers or {}, retry))
+        self._connect(
+            Destination(urls, model, model_version, tls, keepalive, channel_args, headers or {}, access_token, retry)
+        )
 
     @abstractmethod
     def _connect(self, destination: Destination) -> None:
@@ -72,6 +77,7 @@ class BaseClient(ABC):
             priority=check_priority(options.get("priority")),
             timeout=check_timeout(options.get("timeout", self._timeout)),
             started=time.monotonic(),
+            request_id=check_request_id(options.get("request_id")),
         )
 
     def _require_open(self) -> None:

@@ -18,6 +18,8 @@ class Call:
     """Seconds for the whole call; None for no limit."""
     started: float
     """When the caller made it, on `time.monotonic`'s clock."""
+    request_id: str = ""
+    """Names it in the server's log."""
 
     def remaining(self) -> float | None:
         """Seconds left; None for no limit.

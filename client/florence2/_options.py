@@ -1,6 +1,7 @@
 """The keywords of a client's methods, and their way into a request."""
 
 import math
+import uuid
 from typing import Final, Literal, TypedDict
 
 from florence2 import v1
@@ -17,10 +18,12 @@ class CallOptions(TypedDict, total=False):
             client's own applies.
         priority: 1 (served first) to 3 (served last) among the requests that wait in the server's queue. 0 or
             None, like leaving it out, is the model's default level.
+        request_id: names the call in the server's log. Left out, a random one does.
     """
 
     timeout: float | None
     priority: int | None
+    request_id: str | None
 
 
 class TaskOptions(CallOptions, total=False):
@@ -120,6 +123,19 @@ def check_priority(priority: int | None) -> int:
         limits = f"1 (first) to {_LOWEST_PRIORITY} (last), or 0 for the model's default"
         raise InvalidArgumentError.of_field("priority", priority, limits)
     return priority
+
+
+def check_request_id(request_id: str | None) -> str:
+    """The caller's own name for a call, else a random one.
+
+    Raises:
+        InvalidArgumentError: it is not a str.
+    """
+    if request_id is None:
+        return uuid.uuid4().hex
+    if not isinstance(request_id, str):
+        raise InvalidArgumentError.of_field("request_id", request_id, "a str")
+    return request_id
 
 
 def refuse_unknown(options: CallOptions, known: frozenset[str]) -> None:

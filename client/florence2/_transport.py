@@ -12,12 +12,12 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
@@ -29,29 +29,45 @@ from tritonclient.utils import InferenceServerException
 from florence2._attempts import Attempts, Retry
 from florence2._calls import Call
 from florence2._health import Health, engine_state
+from florence2._tracing import add_trace_context, call_span
 from florence2.errors import (
+    AccessDeniedError,
     DeadlineExceededError,
     Florence2Error,
     InvalidArgumentError,
+    MessageTooLargeError,
+    ModelNotFoundError,
     RequestCancelledError,
     ServerError,
     UnavailableError,
 )
 
-# gRPC's statuses as errors. Every other status is a ServerError: a fault of the server (INTERNAL, UNKNOWN),
-# or of how it is set up or called (NOT_FOUND: no such model; UNAUTHENTICATED; UNIMPLEMENTED), which no other
-# request mends.
+# gRPC's statuses as errors. Every other status is a ServerError: a fault of the server (INTERNAL, UNKNOWN), or of how
+# it is set up (UNIMPLEMENTED), which no other request mends.
 _ERRORS: dict[str, type[Florence2Error]] = {
     "INVALID_ARGUMENT": InvalidArgumentError,
     "UNAVAILABLE": UnavailableError,
     "DEADLINE_EXCEEDED": DeadlineExceededError,
     "CANCELLED": RequestCancelledError,
+    "NOT_FOUND": ModelNotFoundError,
+    "UNAUTHENTICATED": AccessDeniedError,
+    "PERMISSION_DENIED": AccessDeniedError,
+}
+# Where a status says less than its message: how gRPC words it, and Triton.
+_ERRORS_BY_MESSAGE: dict[tuple[str, str], type[Florence2Error]] = {
+    ("RESOURCE_EXHAUSTED", "larger than max"): MessageTooLargeError,
+    ("UNAVAILABLE", "This protocol is restricted"): AccessDeniedError,
+    ("UNAVAILABLE", "Request for unknown model"): ModelNotFoundError,
 }
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
 _MICROSECONDS = 1_000_000
+
+# Waits between attempts to connect to a server that is gone; they double from the first to the last.
+_FIRST_RECONNECT_MILLISECONDS = 200
+_LAST_RECONNECT_MILLISECONDS = 5_000
 
 
 @dataclass(frozen=True)
@@ -103,16 +119,22 @@ class Keepalive:
                 raise InvalidArgumentError.of_field(f"keepalive.{name}", getattr(self, name), "seconds above 0")
 
 
+# A token, or what has the current one; it is asked before each call is sent.
+AccessToken: TypeAlias = str | Callable[[], str]
+
+
 @dataclass(frozen=True)
 class Destination:
     """Where the model is served, on one server or several alike, and how to get there."""
 
     urls: Sequence[str]
     model: str
+    model_version: str
     tls: TLS | None
     keepalive: Keepalive
     channel_args: Sequence[tuple[str, Any]]
     headers: Mapping[str, str]
+    access_token: AccessToken | None
     retry: Retry | None
 
     def __post_init__(self) -> None:
@@ -123,8 +145,22 @@ class Destination:
                 raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
 
     def metadata(self) -> dict[str, str]:
-        """The headers with the lower-case names that HTTP/2 asks for."""
-        return {name.lower(): value for name, value in self.headers.items()}
+        """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, token and trace."""
+        metadata = {name.lower(): value for name, value in self.headers.items()}
+        if self.access_token is not None:
+            token = self.access_token if isinstance(self.access_token, str) else self.access_token()
+            metadata["authorization"] = f"Bearer {token}"
+        add_trace_context(metadata)
+        return metadata
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Which model a call is for, and what goes with it, as tritonclient's arguments."""
+        return {"model_name": self.model, "model_version": self.model_version, "headers": self.metadata()}
+
+    @property
+    def health_model(self) -> str:
+        """The model that says how the engine behind `model` is."""
+        return f"{self.model}_health"
 
     def channels(self) -> list[dict[str, Any]]:
         """The channel's part of tritonclient's constructor arguments, for each server."""
@@ -137,6 +173,9 @@ class Destination:
         return {
             "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
             "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+            # A replica that is restarted has its turn again within seconds, not two minutes.
+            "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
+            "grpc.max_reconnect_backoff_ms": _LAST_RECONNECT_MILLISECONDS,
             "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
             "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
             "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
@@ -148,10 +187,8 @@ class Transport:
     """Calls that block. Safe to share among threads."""
 
     def __init__(self, destination: Destination) -> None:
-        self._model = destination.model
-        self._headers = destination.metadata()
+        self._destination = destination
         self._attempts = Attempts(len(destination.urls), destination.retry)
-        self._urls = destination.urls
         self._clients = [tritonclient.grpc.InferenceServerClient(**channel) for channel in destination.channels()]
         self._closing = threading.Event()
 
@@ -159,12 +196,13 @@ class Transport:
         """The bytes of the response to a call about an encoded image."""
         endpoints = self._attempts.endpoints()
         retrying = Retrying(**self._attempts.policy(call), sleep=sleep_using_event(self._closing))
-        return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
+        with call_span(self._destination.model, call):
+            return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
 
     def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
         _require_open(self._closing)
         with _own_errors():
-            result = client.infer(self._model, **_infer_arguments(image, call), headers=self._headers)
+            result = client.infer(**self._destination.model_arguments(), **_infer_arguments(image, call))
             return _element(result, "RESPONSE")
 
     def is_ready(self, timeout: float | None) -> bool:
@@ -174,22 +212,25 @@ class Transport:
     def _is_ready(self, client: Any, timeout: float | None) -> bool:
         try:
             with _own_errors():
-                return bool(client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout))
+                return bool(client.is_model_ready(**self._destination.model_arguments(), client_timeout=timeout))
         except (UnavailableError, DeadlineExceededError):
             return False
 
     def health(self, timeout: float) -> list[Health]:
         """How each server is, within so many seconds each."""
-        return [self._health(url, client, timeout) for url, client in zip(self._urls, self._clients, strict=True)]
+        return [
+            self._health(url, client, timeout)
+            for url, client in zip(self._destination.urls, self._clients, strict=True)
+        ]
 
     def _health(self, url: str, client: Any, timeout: float) -> Health:
         live = ready = False
         try:
             with _own_errors():
-                options = {"headers": self._headers, "client_timeout": timeout}
+                options = {"headers": self._destination.metadata(), "client_timeout": timeout}
                 live = client.is_server_live(**options)
-                ready = client.is_model_ready(self._model, **options)
-                result = client.infer(f"{self._model}_health", [_tensor("ABOUT", [b"engine"])], **options)
+                ready = client.is_model_ready(**self._destination.model_arguments(), client_timeout=timeout)
+                result = client.infer(self._destination.health_model, [_tensor("ABOUT", [b"engine"])], **options)
                 return Health(url, live, ready, engine_state(_element(result, "STATE").decode()))
         except Florence2Error as error:
             return Health(url, live, ready, "unreachable", str(error))
@@ -205,10 +246,8 @@ class AsyncTransport:
     """Calls that are awaited, in one event loop."""
 
     def __init__(self, destination: Destination) -> None:
-        self._model = destination.model
-        self._headers = destination.metadata()
+        self._destination = destination
         self._attempts = Attempts(len(destination.urls), destination.retry)
-        self._urls = destination.urls
         self._channels = destination.channels()
         self._closing = asyncio.Event()
 
@@ -224,13 +263,14 @@ class AsyncTransport:
         async def attempt() -> bytes:
             return await self._infer(self._clients[next(endpoints)], image, call)
 
-        return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
+        with call_span(self._destination.model, call):
+            return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
 
     async def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
         _require_open(self._closing)
         with _own_errors(), _own_cancellation():
             arguments = _infer_arguments(image, call)
-            result = await client.infer(self._model, **arguments, headers=self._headers)
+            result = await client.infer(**self._destination.model_arguments(), **arguments)
             return _element(result, "RESPONSE")
 
     async def _sleep(self, seconds: float) -> None:
@@ -244,24 +284,24 @@ class AsyncTransport:
     async def _is_ready(self, client: Any, timeout: float | None) -> bool:
         try:
             with _own_errors(), _own_cancellation():
-                asked = client.is_model_ready(self._model, headers=self._headers, client_timeout=timeout)
+                asked = client.is_model_ready(**self._destination.model_arguments(), client_timeout=timeout)
                 return bool(await asked)
         except (UnavailableError, DeadlineExceededError):
             return False
 
     async def health(self, timeout: float) -> list[Health]:
         """How each server is, within so many seconds."""
-        pairs = zip(self._urls, self._clients, strict=True)
+        pairs = zip(self._destination.urls, self._clients, strict=True)
         return list(await asyncio.gather(*(self._health(url, client, timeout) for url, client in pairs)))
 
     async def _health(self, url: str, client: Any, timeout: float) -> Health:
         live = ready = False
         try:
             with _own_errors(), _own_cancellation():
-                options = {"headers": self._headers, "client_timeout": timeout}
+                options = {"headers": self._destination.metadata(), "client_timeout": timeout}
                 live = await client.is_server_live(**options)
-                ready = await client.is_model_ready(self._model, **options)
-                result = await client.infer(f"{self._model}_health", [_tensor("ABOUT", [b"engine"])], **options)
+                ready = await client.is_model_ready(**self._destination.model_arguments(), client_timeout=timeout)
+                result = await client.infer(self._destination.health_model, [_tensor("ABOUT", [b"engine"])], **options)
                 return Health(url, live, ready, engine_state(_element(result, "STATE").decode()))
         except Florence2Error as error:
             return Health(url, live, ready, "unreachable", str(error))
@@ -286,6 +326,7 @@ def _infer_arguments(image: bytes, call: Call) -> dict[str, Any]:
     remaining = call.remaining()
     return {
         "inputs": inputs,
+        "request_id": call.request_id,
         "priority": call.priority,
         # Triton counts 0 as no limit.
         "timeout": None if remaining is None else max(1, round(remaining * _MICROSECONDS)),
@@ -318,6 +359,9 @@ def _own_errors() -> Iterator[None]:
         # "StatusCode.UNAVAILABLE"; None where tritonclient itself is the one that objects.
         status = str(error.status() or "UNKNOWN").removeprefix("StatusCode.")
         message = error.message() or status
+        for (of_status, words), error_type in _ERRORS_BY_MESSAGE.items():
+            if status == of_status and words in message:
+                raise error_type(message) from error
         if status not in _ERRORS:
             raise ServerError(f"{status}: {message}") from error
         raise _ERRORS[status](message) from error

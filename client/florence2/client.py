@@ -58,7 +58,8 @@ class Client(BaseClient):
 
     Every method raises the errors of `florence2.errors`: `InvalidArgumentError` for what is wrong with the
     request or the image, `UnavailableError` where trying again is safe, `DeadlineExceededError` after
-    `timeout` seconds, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
+    `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and `MessageTooLargeError` for what somebody has to set
+    up otherwise, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
     The task methods return the bare result of a whole answer; one that was cut at its
     length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
     with everything else that the server says about an answer.
@@ -73,12 +74,16 @@ class Client(BaseClient):
         url: host and port of Triton's gRPC service, or several of servers alike; gRPC's other forms work too, e.g.
             `"dns:///triton:8001"`.
         model: the model's name in Triton's repository.
+        model_version: its version there, e.g. `"1"`; empty for the one that the server prefers.
         timeout: seconds that a call may take unless it says otherwise; None for no limit.
         tls: how to encrypt; None sends in the clear.
         keepalive: how a dead connection is found out.
         channel_args: further gRPC channel arguments, which win over this client's own. Round robin over the
             addresses of a name: `[("grpc.lb_policy_name", "round_robin")]` with a `dns:///` url.
-        headers: gRPC metadata that goes with each call, e.g. an authorization.
+        headers: gRPC metadata that goes with each call, e.g. `{"triton-grpc-protocol-<key>": "<value>"}` for
+            protocols that Triton is told to restrict.
+        access_token: goes with each call as `authorization: Bearer ...`; a function is asked for the current one each
+            time. Without `tls` it travels in the clear, to a proxy on the same machine at most.
         retry: how a call is tried again that finds no server with room; None tries each server once.
 
     Raises:
@@ -191,7 +196,7 @@ class Client(BaseClient):
             image: a path, bytes, a PIL image or an array, see the class.
             request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
                 since the answer is always decoded here.
-            **options: `timeout` and `priority`, see `CallOptions`.
+            **options: `timeout`, `priority` and `request_id`, see `CallOptions`.
 
         Returns:
             The result, the generated text, its tokens' log-probabilities, the image's size, why the answer ended, and

@@ -6,7 +6,10 @@ Florence2Error
 ├── DeadlineExceededError     the caller's timeout passed (also a TimeoutError)
 ├── RequestCancelledError     the caller cancelled the request
 ├── TruncatedAnswerError      the answer was cut at its length limit; what is whole is its `answer` (florence2.client)
+├── MessageTooLargeError      client, server or what is between them does not let so large a message through
 └── ServerError               a fault of the server, or an answer that no florence2 server gives
+    ├── ModelNotFoundError    the server has no such model, or not that version of it
+    └── AccessDeniedError     the server wants another token, header or certificate
 """
 
 _SHOWN_CHARACTERS = 80
@@ -46,5 +49,17 @@ class RequestCancelledError(Florence2Error):
     """The caller cancelled the request."""
 
 
+class MessageTooLargeError(Florence2Error):
+    """Client, server or what is between them does not let so large a request or answer through."""
+
+
 class ServerError(Florence2Error):
     """A fault of the server, or an answer that no florence2 server gives."""
+
+
+class ModelNotFoundError(ServerError):
+    """The server has no model of that name, or not that version of it."""
+
+
+class AccessDeniedError(ServerError):
+    """The server wants another token, header or certificate."""

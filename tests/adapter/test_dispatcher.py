@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from florence2.engine.v1.engine_pb2 import GenerateResponse
 from florence2.v1 import FinishReason, ImageSize, TaskRequest, TaskResponse, Usage
+from florence2_adapter.config import RequestLimits
 
 TEXT = "</s><s>dog<loc_10><loc_20><loc_30><loc_40></s>"
 TOKENS = ["</s><s>", "dog", "<loc_10>", "<loc_20>", "<loc_30>", "<loc_40>", "</s>"]
@@ -23,7 +24,13 @@ ENGINE_ANSWER = GenerateResponse(
 
 
 @pytest.fixture
-def answered(monkeypatch):
+def outcomes():
+    """What the metrics were told."""
+    return []
+
+
+@pytest.fixture
+def answered(monkeypatch, outcomes):
     """`answered(request, engine_answer)`: the response to a request that the engine answers so."""
     fake = SimpleNamespace(
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
@@ -34,6 +41,7 @@ def answered(monkeypatch):
     modules = [
         "florence2_adapter.metrics",
         "florence2_adapter.pending",
+        "florence2_adapter.request_log",
         "florence2_adapter.statuses",
         "florence2_adapter.dispatcher",
     ]
@@ -48,11 +56,14 @@ def answered(monkeypatch):
         elements = {"IMAGE": b"an image", "REQUEST": request.SerializeToString()}
         inputs = {name: np.array([[element]], np.object_) for name, element in elements.items()}
         sender = SimpleNamespace(send=lambda response, **_: sent.append(response))
-        dispatcher = dispatcher_type(
-            engine, slots=1, metrics=SimpleNamespace(observe=lambda _: None, set_slots_in_use=lambda _: None)
-        )
+        metrics = SimpleNamespace(observe=outcomes.append, set_slots_in_use=lambda _: None)
+        log = SimpleNamespace(write=lambda *_: None)
+        dispatcher = dispatcher_type(engine, 1, RequestLimits(), metrics, log)
         triton_request = SimpleNamespace(
-            inputs=inputs, get_response_sender=lambda: sender, request_id=lambda: "a request"
+            inputs=inputs,
+            get_response_sender=lambda: sender,
+            request_id=lambda: "a request",
+            parameters=lambda: "{}",
         )
         dispatcher.dispatch([triton_request])
         dispatcher.close()
@@ -74,6 +85,14 @@ def test_a_response_says_all_that_the_engine_says(answered):
         token_log_probabilities=ENGINE_ANSWER.token_log_probabilities,
         token_ends=ENGINE_ANSWER.token_ends,
     )
+
+
+def test_an_answer_is_counted_by_its_task(answered, outcomes):
+    answered(TaskRequest(object_detection={}))
+    answered(TaskRequest(prompt="<OD>"))
+    answered(TaskRequest(prompt="How many circles?"))
+    assert [outcome.task for outcome in outcomes] == ["object_detection", "object_detection", "free_prompt"]
+    assert {outcome.name for outcome in outcomes} == {"ok"}
 
 
 def test_a_decoded_result_has_scores(answered):

@@ -24,6 +24,12 @@ class FakeTritonRequest:
         self.sending = True
         time.sleep(0.001)
 
+    def request_id(self) -> str:
+        return "a request"
+
+    def parameters(self) -> str:
+        return '{"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}'
+
     def is_cancelled(self) -> bool:
         self.looks += 1
         for _ in range(5):

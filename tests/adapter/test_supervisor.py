@@ -99,6 +99,8 @@ class Fleet:
     planned: list[FakeEngine] = field(default_factory=list)
     engines: list[FakeEngine] = field(default_factory=list)
     restarts: int = 0
+    retried: int = 0
+    heartbeats: int = 0
     launched: threading.Condition = field(default_factory=threading.Condition)
 
     def launch(self) -> FakeEngine:
@@ -117,6 +119,12 @@ class Fleet:
     def count_restart(self) -> None:
         self.restarts += 1
 
+    def count_retried(self) -> None:
+        self.retried += 1
+
+    def observe_heartbeat(self, _heartbeat) -> None:
+        self.heartbeats += 1
+
 
 @pytest.fixture
 def fleet():
@@ -129,7 +137,7 @@ def supervise(fleet):
     started = []
 
     def supervise(**limits) -> EngineSupervisor:
-        supervisor = EngineSupervisor(fleet.launch, SupervisionConfig(**limits), fleet.count_restart)
+        supervisor = EngineSupervisor(fleet.launch, SupervisionConfig(**limits), fleet)
         supervisor.start()
         started.append(supervisor)
         return supervisor
@@ -276,7 +284,7 @@ def test_a_refused_question_is_not_asked_again(supervise, fleet):
 
 def test_the_first_engine_has_to_start(fleet):
     fleet.planned = [FakeEngine("no checkpoint")]
-    supervisor = EngineSupervisor(fleet.launch, SupervisionConfig(), fleet.count_restart)
+    supervisor = EngineSupervisor(fleet.launch, SupervisionConfig(), fleet)
     with pytest.raises(EngineStartError, match="no checkpoint"):
         supervisor.start()
     assert fleet.engine(0).stopped

@@ -61,6 +61,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.received: list[Received] = []
         self.ready = True
         self.engine_state: bytes | None = b"running"
+        self.health_metadata: dict[str, str] = {}
         self.arrived = threading.Event()
         self.cancelled = threading.Event()
         self.released = threading.Event()
@@ -104,6 +105,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         if request.model_name == "florence2_health":
             if self.engine_state is None:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the stub is not healthy")
+            self.health_metadata = dict(context.invocation_metadata())
             return infer_response(self.engine_state, "STATE")
         metadata = dict(context.invocation_metadata())
         self.received.append(Received(request, metadata, context.time_remaining()))
@@ -148,9 +150,10 @@ def infer_response(element: bytes, name: str = "RESPONSE") -> service_pb2.ModelI
     return service_pb2.ModelInferResponse(model_name="florence2", outputs=[output], raw_output_contents=[raw])
 
 
-def serve(fake: FakeServer, credentials: grpc.ServerCredentials | None = None) -> grpc.Server:
-    """Start a gRPC server for the fake on a free port of loopback, and tell the fake its address."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
+def serve(fake: FakeServer, credentials: grpc.ServerCredentials | None = None, **options: int) -> grpc.Server:
+    """Start a server with gRPC's options for the fake on a free port of loopback, and tell the fake its address."""
+    arguments = [(f"grpc.{name}", value) for name, value in options.items()]
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=arguments)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
     if credentials is None:
         port = server.add_insecure_port("127.0.0.1:0")

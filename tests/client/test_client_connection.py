@@ -1,16 +1,15 @@
 """The connection: TLS, headers, sizes, readiness, lifetime."""
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from concurrent import futures
-from pathlib import Path
 
 import grpc
 import pytest
+from florence2._cli import main
 from florence2.client import TLS, AsyncClient, Client, Keepalive
-from florence2.errors import InvalidArgumentError, ServerError, UnavailableError
+from florence2.errors import AccessDeniedError, InvalidArgumentError, MessageTooLargeError, UnavailableError
 from florence2.results import Text
 
 from tests.client.fake_server import WAIT_SECONDS, FakeServer, serve, settled
@@ -74,6 +73,24 @@ def test_headers_go_with_every_call(server, ask):
     assert server.last.metadata["authorization"] == "Bearer secret"
 
 
+@pytest.mark.parametrize("access_token", ["secret", lambda: "secret"], ids=["a word", "a function"])
+def test_an_access_token_goes_with_every_call(server, ask, access_token):
+    ask(lambda client: client.caption(IMAGE), access_token=access_token)
+    assert server.last.metadata["authorization"] == "Bearer secret"
+
+
+def test_a_function_is_asked_for_the_token_before_each_attempt(server, ask):
+    tokens = iter(["old", "new"])
+    server.fail_first(1)
+    ask(lambda client: client.caption(IMAGE), access_token=lambda: next(tokens))
+    assert [received.metadata["authorization"] for received in server.received] == ["Bearer old", "Bearer new"]
+
+
+def test_the_models_name_and_version_go_with_every_call(server, ask):
+    ask(lambda client: client.caption(IMAGE), model="florence2", model_version="7")
+    assert (server.last.message.model_name, server.last.message.model_version) == ("florence2", "7")
+
+
 def test_answers_may_be_larger_than_grpc_allows_by_default(server, ask):
     text = "word " * 1_000_000
     server.answer(text)
@@ -82,7 +99,7 @@ def test_answers_may_be_larger_than_grpc_allows_by_default(server, ask):
 
 def test_channel_arguments_win_over_the_clients_own(server, ask):
     server.answer("word " * 1000)
-    with pytest.raises(ServerError, match="RESOURCE_EXHAUSTED"):
+    with pytest.raises(MessageTooLargeError, match="larger than max"):
         ask(lambda client: client.caption(IMAGE), channel_args=[("grpc.max_receive_message_length", 1000)])
 
 
@@ -101,7 +118,7 @@ def test_a_server_that_cannot_answer_is_not_ready(server, ask):
 
 def test_readiness_hides_no_other_error(server, ask):
     server.fail(grpc.StatusCode.PERMISSION_DENIED, "who are you?")
-    with pytest.raises(ServerError, match="PERMISSION_DENIED: who are you"):
+    with pytest.raises(AccessDeniedError, match="who are you"):
         ask(lambda client: client.is_ready())
 
 
@@ -115,20 +132,6 @@ def test_a_url_with_a_scheme_that_grpc_has_not_is_refused(client_type, url):
 def test_keepalive_needs_times(settings):
     with pytest.raises(InvalidArgumentError, match=f"keepalive.{next(iter(settings))}: got "):
         Keepalive(**settings)
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A key and a certificate that it signed itself, for localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("the openssl command, which makes the certificate, is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-    key, chain = folder / "key.pem", folder / "chain.pem"
-    make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {chain}"
-    subject = ["-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([openssl, *make.split(), *subject], check=True, capture_output=True, timeout=60)
-    return key, chain
 
 
 @pytest.fixture
@@ -158,6 +161,16 @@ def test_mutual_tls(tls_server, certificate, client_type):
     tls_server.answer("</s><s>A dog.</s>")
     tls = TLS(root_certificates=chain, private_key=key, certificate_chain=str(chain))
     assert caption_over(client_type, tls_server.url, tls) == Text("A dog.")
+
+
+def test_the_health_command_speaks_mutual_tls(tls_server, certificate, capsys):
+    key, chain = certificate
+    tls = [f"--tls-root-certificates={chain}", f"--tls-private-key={key}", f"--tls-certificate-chain={chain}"]
+    url = tls_server.url.replace("localhost", "127.0.0.1")  # as a probe has it, whom the certificate does not name
+    for name, status in (("localhost", 0), ("elsewhere", 1)):
+        with pytest.raises(SystemExit) as ended:
+            main(["health", f"--url={url}", *tls, f"--tls-server-name={name}"])
+        assert ended.value.code == status, capsys.readouterr().out
 
 
 def test_a_server_that_nobody_vouches_for_is_not_spoken_to(tls_server, client_type):

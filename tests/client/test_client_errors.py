@@ -11,8 +11,11 @@ import pytest
 from florence2 import v1
 from florence2.client import AsyncClient, Client, TruncatedAnswerError
 from florence2.errors import (
+    AccessDeniedError,
     DeadlineExceededError,
     InvalidArgumentError,
+    MessageTooLargeError,
+    ModelNotFoundError,
     RequestCancelledError,
     ServerError,
     UnavailableError,
@@ -20,7 +23,16 @@ from florence2.errors import (
 from florence2.scores import TokenScores
 from tritonclient.grpc import service_pb2
 
-from tests.client.fake_server import IMAGE_SIZE, LENGTH, WAIT_SECONDS, infer_response, settled, task_response
+from tests.client.fake_server import (
+    IMAGE_SIZE,
+    LENGTH,
+    WAIT_SECONDS,
+    FakeServer,
+    infer_response,
+    serve,
+    settled,
+    task_response,
+)
 
 pytest_plugins = ["tests.client.fake_server"]
 
@@ -35,10 +47,11 @@ IMAGE = b"an encoded image"
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError, "^it is so$"),
         (grpc.StatusCode.CANCELLED, RequestCancelledError, "^it is so$"),
         (grpc.StatusCode.INTERNAL, ServerError, "^INTERNAL: it is so$"),
-        (grpc.StatusCode.NOT_FOUND, ServerError, "^NOT_FOUND: it is so$"),
+        (grpc.StatusCode.NOT_FOUND, ModelNotFoundError, "^it is so$"),
         (grpc.StatusCode.UNKNOWN, ServerError, "^UNKNOWN: it is so$"),
         (grpc.StatusCode.UNIMPLEMENTED, ServerError, "^UNIMPLEMENTED: it is so$"),
-        (grpc.StatusCode.UNAUTHENTICATED, ServerError, "^UNAUTHENTICATED: it is so$"),
+        (grpc.StatusCode.UNAUTHENTICATED, AccessDeniedError, "^it is so$"),
+        (grpc.StatusCode.PERMISSION_DENIED, AccessDeniedError, "^it is so$"),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ServerError, "^RESOURCE_EXHAUSTED: it is so$"),
     ],
     ids=str,
@@ -48,6 +61,34 @@ def test_each_status_is_an_error_with_the_servers_message(server, ask, status, e
     with pytest.raises(error, match=message) as caught:
         ask(lambda client: client.detect(IMAGE))
     assert type(caught.value) is error
+
+
+def test_a_protocol_that_triton_restricts_is_no_reason_to_try_again(server, ask):
+    message = "This protocol is restricted, expecting header 'triton-grpc-protocol-key'"
+    server.fail(grpc.StatusCode.UNAVAILABLE, message)
+    with pytest.raises(AccessDeniedError, match=message):
+        ask(lambda client: client.detect(IMAGE))
+    assert len(server.received) == 1
+
+
+def test_a_message_that_is_too_large_for_the_client_says_so(server, ask):
+    with pytest.raises(MessageTooLargeError, match=r"larger than max \(\d+ vs\. 1000\)"):
+        ask(lambda client: client.detect(bytes(2000)), channel_args=[("grpc.max_send_message_length", 1000)])
+    assert not server.received
+
+
+def test_a_message_that_is_too_large_for_the_server_says_so():
+    fake = FakeServer()
+    running = serve(fake, max_receive_message_length=1000)
+    try:
+        with (
+            Client(fake.url) as client,
+            pytest.raises(MessageTooLargeError, match=r"larger than max \(\d+ vs\. 1000\)"),
+        ):
+            client.detect(bytes(2000))
+    finally:
+        running.stop(grace=None).wait(WAIT_SECONDS)
+    assert not fake.received
 
 
 def test_a_server_that_is_not_there_is_unavailable(client_type):

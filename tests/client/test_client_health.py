@@ -100,7 +100,12 @@ def test_nobody_there_is_one_line_and_exit_status_1(command):
     assert line.startswith("unhealthy: server down, model not ready, engine unreachable (")
 
 
+def test_headers_go_with_the_question(server, command):
+    assert command("--url", server.url, "--header", "triton-grpc-protocol-key=value")[0] == 0
+    assert server.health_metadata["triton-grpc-protocol-key"] == "value"
+
+
 def test_a_url_that_is_none_is_one_line_too(command):
-    status, line = command("--url", "http://localhost:8001")
+    status, line = command("--url", "grpc://localhost:8001")
     assert status == 1
     assert "url: got" in line

@@ -65,9 +65,23 @@ def test_a_value_out_of_range_or_of_the_wrong_type_names_its_option(server, ask,
 def test_an_unknown_keyword_is_a_type_error(server, ask):
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'max_tokens', expected one of .*max_new_tokens"):
         ask(lambda client: client.detect(IMAGE, max_tokens=5))
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'num_beams', expected one of priority, timeout"):
+    with pytest.raises(
+        TypeError, match=r"unexpected keyword argument 'num_beams', expected one of priority, request_id, timeout"
+    ):
         ask(lambda client: client.run(IMAGE, DETECTION, num_beams=3))
     assert not server.received
+
+
+def test_a_call_has_a_name(server, ask):
+    ask(lambda client: client.detect(IMAGE, request_id="mine"))
+    ask(lambda client: client.detect(IMAGE))
+    ask(lambda client: client.run(IMAGE, DETECTION))
+    named, *unnamed = [received.message.id for received in server.received]
+    assert named == "mine"
+    assert all(unnamed)
+    assert len(set(unnamed)) == len(unnamed)
+    with pytest.raises(InvalidArgumentError, match="request_id: got 7"):
+        ask(lambda client: client.detect(IMAGE, request_id=7))
 
 
 @pytest.mark.parametrize("priority", [1, 2, 3])

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from florence2_adapter.config import SupervisionConfig
+from florence2_adapter.config import LogConfig, RequestLimits, SupervisionConfig
 from florence2_engine.config import EngineConfig
 from florence2_engine.settings import ConfigError, config_of, setting_names, settings_for_model
 
-NAMES = setting_names(EngineConfig, SupervisionConfig)
+NAMES = setting_names(EngineConfig, RequestLimits, LogConfig, SupervisionConfig)
 
 
 def test_settings_in_words_become_a_config():
@@ -25,6 +25,8 @@ def test_settings_in_words_become_a_config():
         ({"dtype": "int8"}, "int8"),
         ({"threads": "-1"}, "-1"),
         ({"max_image_pixels": "0"}, "max_image_pixels"),
+        ({"max_beams": "9"}, "max_beams: got 9, expected at most 8"),
+        ({"max_beams": "6", "rows": "5"}, "rows: got 5, expected 0 or at least 6"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, names):
@@ -72,3 +74,5 @@ def test_the_repositorys_model_config_names_settings_that_exist():
     assert set(parameters) == set(NAMES)
     assert model.max_batch_size <= config_of(EngineConfig, parameters).slots
     assert config_of(SupervisionConfig, parameters) == SupervisionConfig()
+    assert config_of(RequestLimits, parameters) == RequestLimits()
+    assert config_of(LogConfig, parameters) == LogConfig()

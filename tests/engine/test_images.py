@@ -1,4 +1,5 @@
 import base64
+import contextlib
 import io
 import random
 import threading
@@ -9,12 +10,14 @@ import PIL.Image
 import pytest
 import torch
 from florence2.errors import InvalidArgumentError
+from florence2_engine.frames import has_more_frames
 from florence2_engine.images import ImageDecoder
 from florence2_engine.normalisation import Normalisation
 from transformers import Florence2Processor
 
 MAX_BYTES = 100_000
 MAX_PIXELS = 60 * 60
+MAX_FRAMES = 5
 
 
 class CountingProcessor:
@@ -39,7 +42,7 @@ def processor():
 
 @pytest.fixture
 def decoder(processor):
-    return ImageDecoder(processor, MAX_BYTES, MAX_PIXELS)
+    return ImageDecoder(processor, MAX_BYTES, MAX_PIXELS, MAX_FRAMES)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -113,6 +116,49 @@ def test_limits_name_value_and_limit(decoder, image_file):
         decoder.decode(base64.b64encode(bytes(MAX_BYTES + 1)))
 
 
+def animated(frames: int, format_: str, colours: int = 256) -> bytes:
+    pictures = [PIL.Image.new("RGB", (12, 9), (20 * number, 0, 99)).quantize(colours) for number in range(frames)]
+    if format_ in ("WEBP", "MPO"):
+        pictures = [picture.convert("RGB") for picture in pictures]
+    file = io.BytesIO()
+    pictures[0].save(file, format_, save_all=True, append_images=pictures[1:])
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+def test_an_animation_has_its_first_frame_and_no_more_frames_than_are_allowed(decoder, format_):
+    assert decoder.decode(animated(MAX_FRAMES, format_)).size == (12, 9)
+    with pytest.raises(InvalidArgumentError, match=r"of more frames.*at most 5 frames"):
+        decoder.decode(animated(MAX_FRAMES + 1, format_))
+
+
+def test_the_frames_of_a_gif_are_not_looked_through_further_than_it_takes():
+    header, frame = b"GIF89a" + bytes([1, 0, 1, 0, 0, 0, 0]), b"," + bytes([0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 1, 0x4C, 0])
+    gif = header + frame * 3
+    image = PIL.Image.open(io.BytesIO(gif))
+    assert image.n_frames == 3
+    assert has_more_frames(image, gif, 2)
+    assert not has_more_frames(image, gif, 3)
+
+    class Unread(bytes):
+        def __getitem__(self, index):
+            assert not isinstance(index, int) or index < len(gif)
+            return super().__getitem__(index)
+
+    assert has_more_frames(image, Unread(header + frame * 1_000_000), 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_animation_is_counted_or_refused(decoder, seed):
+    generator = random.Random(seed)
+    for format_ in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
+        data = bytearray(animated(3, format_))
+        for _ in range(5):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        with contextlib.suppress(InvalidArgumentError):
+            decoder.decode(bytes(data[: generator.randrange(20, len(data))]))
+
+
 def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, processor):
     file = io.BytesIO()
     PIL.Image.new("1", (30_000, 30_000)).save(file, "PNG")
@@ -151,7 +197,7 @@ def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor
     picture = PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
     file = io.BytesIO()
     picture.save(file, "PNG")
-    pixels = ImageDecoder(processor, MAX_BYTES, MAX_PIXELS).decode(file.getvalue()).pixels
+    pixels = ImageDecoder(processor, MAX_BYTES, MAX_PIXELS, MAX_FRAMES).decode(file.getvalue()).pixels
     assert pixels.dtype == torch.uint8
     expected = processor(images=picture, return_tensors="pt")["pixel_values"]
     assert torch.equal(Normalisation.of(processor)(pixels[None]), expected)

@@ -6,7 +6,9 @@ from florence2_engine.request import EarlyStopping
 
 DEFAULTS = GenerationDefaults(
     max_positions=1024,
-    max_new_tokens=1024,
+    longest_answer=1000,
+    most_beams=6,
+    max_new_tokens=1000,
     min_new_tokens=0,
     num_beams=3,
     length_penalty=1.0,
@@ -22,14 +24,14 @@ DEFAULTS = GenerationDefaults(
 
 def test_what_is_unset_is_the_checkpoints_own():
     options = DEFAULTS.complete(GenerationOptions())
-    assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (1024, 0, 3)
+    assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (1000, 0, 3)
     assert (options.num_beams, options.length_penalty, options.early_stopping) == (3, 1.0, EarlyStopping.FIRST)
     assert not options.suppress_bos
 
 
 def test_a_search_is_chosen_by_the_request():
-    options = DEFAULTS.complete(GenerationOptions(num_beams=8, length_penalty=-2, early_stopping=3))
-    assert (options.num_beams, options.length_penalty, options.early_stopping) == (8, -2, EarlyStopping.NEVER)
+    options = DEFAULTS.complete(GenerationOptions(num_beams=6, length_penalty=-2, early_stopping=3))
+    assert (options.num_beams, options.length_penalty, options.early_stopping) == (6, -2, EarlyStopping.NEVER)
 
 
 def test_what_is_set_wins_even_where_it_is_zero():
@@ -43,12 +45,12 @@ def test_what_is_set_wins_even_where_it_is_zero():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "generation.max_new_tokens: got 0, expected 1 to 1024"),
-        ({"max_new_tokens": 1025}, "generation.max_new_tokens: got 1025, expected 1 to 1024"),
+        ({"max_new_tokens": 0}, "generation.max_new_tokens: got 0, expected 1 to 1000"),
+        ({"max_new_tokens": 1001}, "generation.max_new_tokens: got 1001, expected 1 to 1000"),
         ({"max_new_tokens": 5, "min_new_tokens": 6}, "generation.min_new_tokens: got 6, expected 0 to 5"),
         ({"no_repeat_ngram_size": -1}, "generation.no_repeat_ngram_size: got -1, expected 0 to 1024"),
-        ({"num_beams": 0}, "generation.num_beams: got 0, expected 1 to 8"),
-        ({"num_beams": 9}, "generation.num_beams: got 9, expected 1 to 8"),
+        ({"num_beams": 0}, "generation.num_beams: got 0, expected 1 to 6"),
+        ({"num_beams": 7}, "generation.num_beams: got 7, expected 1 to 6"),
         ({"length_penalty": 10.5}, "generation.length_penalty: got 10.5, expected -10 to 10"),
         ({"length_penalty": float("nan")}, "generation.length_penalty: got nan, expected -10 to 10"),
     ],

@@ -1,6 +1,5 @@
 """A real tritonserver, for all tests of this folder."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,30 +8,19 @@ import tritonclient.grpc as triton
 from florence2.v1 import TaskRequest, TaskResponse
 from serve import TritonServer
 
-from tests.conftest import DEMO_CHECKPOINT
-from tests.reference import Reference
-
 START_SECONDS = 180
 CALL_SECONDS = 120
 
 
-@pytest.fixture(scope="session", autouse=True)
-def plain_environment():
-    """No FLORENCE2_ setting of the caller's reaches the servers under test."""
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("FLORENCE2_")}
-    yield
-    os.environ.update(kept)
-
-
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory):
-    """Starts a server and waits until it is ready; its log is the attribute `log_file`."""
+    """Starts a server, with flags of tritonserver, and waits until it is ready; its log is the attribute `log_file`."""
     running: list[TritonServer] = []
 
-    def start(**environment: str) -> TritonServer:
+    def start(*flags: str, **environment: str) -> TritonServer:
         log_file = tmp_path_factory.mktemp("tritonserver") / "log.txt"
         with log_file.open("wb") as log:
-            server = TritonServer(environment=environment, log=log)
+            server = TritonServer(environment=environment, log=log, flags=flags)
             server.log_file = log_file
             running.append(server)
             server.start()
@@ -44,33 +32,10 @@ def start_server(tmp_path_factory):
         server.stop()
 
 
-FIGURES = pytest.StashKey[list[tuple[str, float]]]()
-
-
-@pytest.fixture
-def figure(request):
-    """`figure(name, value)`: something measured, printed when all tests are over."""
-    return lambda name, value: request.config.stash.setdefault(FIGURES, []).append((name, value))
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    """Print what was measured."""
-    if figures := config.stash.get(FIGURES, []):
-        terminalreporter.section("figures")
-        for name, value in figures:
-            terminalreporter.write_line(f"{value:10.3f}  {name}" if isinstance(value, float) else f"{value:10}  {name}")
-
-
 @pytest.fixture(scope="session")
 def server(start_server) -> TritonServer:
     """The server as the repository ships it: demo checkpoint, default settings."""
     return start_server()
-
-
-@pytest.fixture(scope="session")
-def reference() -> Reference:
-    """Hugging Face with the demo checkpoint."""
-    return Reference(DEMO_CHECKPOINT)
 
 
 @pytest.fixture(scope="session")

@@ -109,10 +109,23 @@ def test_errors_are_typed(server, picture):
             client.detect(picture, max_new_tokens=4)
 
 
-def test_a_wrong_model_and_a_dead_server_are_typed_too(server, picture):
-    with florence2.Client(server.grpc_url, model="florence3") as client:
+@pytest.mark.parametrize(
+    ("name", "version", "message"),
+    [("florence3", "", "unknown model: 'florence3'"), ("florence2", "9", "unknown model: 'florence2'.* version 9")],
+)
+def test_a_wrong_model_or_version_is_named(server, picture, name, version, message):
+    with florence2.Client(server.grpc_url, model=name, model_version=version) as client:
         assert not client.is_ready()
-        with pytest.raises(florence2.errors.ServerError, match="NOT_FOUND"):
+        with pytest.raises(florence2.errors.ModelNotFoundError, match=message):
             client.detect(picture)
+
+
+def test_the_right_version_is_found(server, picture):
+    with florence2.Client(server.grpc_url, model_version="1") as client:
+        assert client.is_ready()
+        assert client.detect(picture).labels
+
+
+def test_a_dead_server_is_unavailable(picture):
     with florence2.Client("localhost:1", timeout=5) as client, pytest.raises(florence2.errors.UnavailableError):
         client.detect(picture)

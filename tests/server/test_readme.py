@@ -7,7 +7,7 @@ import sys
 
 import florence2
 import pytest
-from florence2_adapter.config import SupervisionConfig
+from florence2_adapter.config import LogConfig, RequestLimits, SupervisionConfig
 from florence2_engine.config import EngineConfig
 
 from tests.conftest import ROOT
@@ -55,7 +55,12 @@ def test_the_task_table_is_the_projects():
 
 def test_the_settings_table_is_the_projects():
     rows = dict(re.findall(r"^\| `FLORENCE2_(\w+)` \| `?([^|`]+)`? \|", README, flags=re.MULTILINE))
-    settings = vars(EngineConfig(checkpoint="the demo checkpoint")) | vars(SupervisionConfig())
+    settings = (
+        vars(EngineConfig(checkpoint="the demo checkpoint"))
+        | vars(RequestLimits())
+        | vars(LogConfig())
+        | vars(SupervisionConfig())
+    )
     assert {name.lower(): value.strip() for name, value in rows.items()} == {
         name: str(value) for name, value in settings.items()
     }

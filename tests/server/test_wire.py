@@ -173,6 +173,27 @@ def test_a_bad_image_gets_a_clear_error(plain_client, scene):
         assert message in error.message()
 
 
+@pytest.mark.parametrize(
+    ("image", "request_", "message"),
+    [
+        (bytes(45_000_000), TaskRequest(caption={}), r"IMAGE: got '45000000 bytes', expected at most 33554432 bytes"),
+        (b"GIF", TaskRequest(prompt="a cat " * 12_000), r"REQUEST: got '72005 bytes', expected at most 65536 bytes"),
+    ],
+    ids=["image", "prompt"],
+)
+def test_what_is_too_large_is_refused_before_anything_is_done_with_it(plain_client, image, request_, message):
+    error = error_of(plain_client, tensors([image], [request_.SerializeToString()]))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert re.search(message, error.message()), error.message()
+
+
+def test_more_rows_than_the_config_allows_are_refused(plain_client, scene):
+    request = TaskRequest(caption={}, generation={"max_new_tokens": 2}).SerializeToString()
+    error = error_of(plain_client, tensors([scene] * 17, [request] * 17))
+    assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "<= 16" in error.message()
+
+
 @pytest.mark.parametrize("shape", [[1], [1, 2], [1, 0], [0, 1]])
 def test_tensors_of_a_wrong_shape_get_a_clear_error(plain_client, scene, shape):
     inputs = []

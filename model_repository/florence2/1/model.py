@@ -1,18 +1,21 @@
 """The Triton model: tensors to engine calls and back. Start reading at `florence2_adapter/dispatcher.py`."""
 
 import json
+import logging
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from florence2_adapter.config import SupervisionConfig
+from florence2_adapter.config import LogConfig, RequestLimits, SupervisionConfig
 from florence2_adapter.dispatcher import Dispatcher
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
 from florence2_adapter.health import HealthServer
 from florence2_adapter.metrics import Metrics
 from florence2_adapter.orphan import end_with_parent
+from florence2_adapter.request_log import RequestLog
 from florence2_adapter.supervisor import EngineSupervisor
 from florence2_engine.config import EngineConfig
 from florence2_engine.settings import ConfigError, config_of, setting_names, settings_for_model
@@ -29,11 +32,15 @@ class TritonPythonModel:
         """
         try:
             settings = _settings(args)
-            config, limits = config_of(EngineConfig, settings), config_of(SupervisionConfig, settings)
+            config, supervision = config_of(EngineConfig, settings), config_of(SupervisionConfig, settings)
+            limits, log = config_of(RequestLimits, settings), config_of(LogConfig, settings)
         except ConfigError as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        metrics = Metrics()
-        self._supervisor = EngineSupervisor(partial(EngineProcess, config), limits, metrics.count_restart)
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
+        )
+        metrics = Metrics(config.slots)
+        self._supervisor = EngineSupervisor(partial(EngineProcess, config), supervision, metrics)
         self._health = HealthServer(args["model_instance_name"], lambda: self._supervisor.state)
         end_with_parent(self._abandon)
         try:
@@ -41,7 +48,9 @@ class TritonPythonModel:
         except EngineStartError as error:
             self._health.close()
             raise pb_utils.TritonModelException(str(error)) from None
-        self._dispatcher = Dispatcher(self._supervisor, config.slots, metrics)
+        self._dispatcher = Dispatcher(
+            self._supervisor, config.slots, limits, metrics, RequestLog(sys.stderr if log.log_requests else None)
+        )
 
     def execute(self, requests: list[Any]) -> None:
         """Hand requests to the engine; each is answered by its own response sender, later."""
@@ -64,5 +73,5 @@ def _settings(args: dict[str, str]) -> dict[str, str]:
     parameters = {name: value["string_value"] for name, value in model_config["parameters"].items()}
     if args["model_instance_kind"] == "GPU" and parameters.get("device") == "auto":
         parameters["device"] = f"cuda:{args['model_instance_device_id']}"
-    names = setting_names(EngineConfig, SupervisionConfig)
+    names = setting_names(EngineConfig, RequestLimits, LogConfig, SupervisionConfig)
     return settings_for_model(parameters, os.environ, Path(args["model_repository"]).resolve(), names)

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from florence2.v1 import TaskResponse
 
 from tests.server.conftest import ask, tensors
-from tests.server.faults.looks import seconds_until
+from tests.server.looks import seconds_until
 
 
 class Callers:

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from tests.conftest import DEMO_CHECKPOINT
 from tests.server.conftest import ask, children_of
 from tests.server.faults.callers import Callers
-from tests.server.faults.looks import WAIT_SECONDS, engine_of, is_alive, is_gone, metric, seconds_until
+from tests.server.looks import WAIT_SECONDS, engine_of, is_alive, is_gone, metric, seconds_until
 
 pytestmark = pytest.mark.faults
 
@@ -48,10 +48,11 @@ def test_engines_killed_under_64_callers_lose_nothing(start_server, questions, e
     figure("seconds to the first answer after a kill, most", max(recoveries))
     load_seconds = [float(s) for s in re.findall(r"another engine is ready after (\S+) s", server.log_file.read_text())]
     figure("seconds that these engines took to load, median", statistics.median(load_seconds))
+    beyond = max(recovery - load for recovery, load in zip(recoveries, load_seconds, strict=True))
+    figure("seconds of the first answer beyond loading, most", beyond, at_most=2)
     assert callers.wrong == []
     assert len(callers.answered_at) == callers.asked
     assert metric(server, "florence2_engine_restarts_total") == KILLS
-    assert max(recovery - load for recovery, load in zip(recoveries, load_seconds, strict=True)) <= 2
 
 
 def test_an_engine_that_is_stopped_is_replaced(start_server, questions, expected, figure):
@@ -65,10 +66,9 @@ def test_an_engine_that_is_stopped_is_replaced(start_server, questions, expected
         known = len(callers.answered_at)
         seconds_until(lambda: len(callers.answered_at) >= known + CALLERS)
     callers.outcomes()
-    figure("SIGSTOP of the engine: seconds until it is replaced", detected)
+    figure("SIGSTOP of the engine: seconds until it is replaced", detected, at_most=limit + 2)
     assert callers.wrong == []
     assert len(callers.answered_at) == callers.asked
-    assert detected <= limit + 2
 
 
 def test_a_request_that_kills_the_engine_fails_alone(start_server, questions, expected, figure):
@@ -119,9 +119,8 @@ def test_without_a_checkpoint_callers_are_refused_until_it_is_back(start_server,
         recovered = seconds_until(lambda: not outcome().startswith("StatusCode.UNAVAILABLE"))
         assert outcome() == expected[0]
     assert is_alive(server)
-    figure("no checkpoint: seconds to UNAVAILABLE", refused)
+    figure("no checkpoint: seconds to UNAVAILABLE", refused, at_most=1)
     figure("checkpoint back: seconds to the first answer", recovered)
-    assert refused < 1
 
 
 def test_an_engine_does_not_outlive_a_killed_tritonserver(start_server, figure):
@@ -131,9 +130,9 @@ def test_an_engine_does_not_outlive_a_killed_tritonserver(start_server, figure):
     descendants = children_of(server.process_id)
     assert len(descendants) >= 2
     os.kill(server.process_id, signal.SIGKILL)
-    figure("kill -9 of tritonserver: seconds until all is gone", seconds_until(lambda: all(map(is_gone, descendants))))
-    seconds = seconds_until(lambda: set(SHARED_MEMORY.iterdir()) <= shared_memory)
-    assert seconds < 5
+    seconds = seconds_until(lambda: all(map(is_gone, descendants)))
+    figure("kill -9 of tritonserver: seconds until all is gone", seconds, at_most=5)
+    seconds_until(lambda: set(SHARED_MEMORY.iterdir()) <= shared_memory)
     assert set(Path(tempfile.gettempdir()).glob("florence2-[eh]*")) <= folders
 
 

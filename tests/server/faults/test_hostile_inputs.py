@@ -8,7 +8,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.server.conftest import children_of, tensors
 from tests.server.faults.hostile import Attacker, Hostile
-from tests.server.faults.looks import WAIT_SECONDS, resident_bytes
+from tests.server.looks import WAIT_SECONDS, held_by
 
 pytestmark = pytest.mark.faults
 
@@ -22,11 +22,14 @@ def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server,
     before = children_of(server.process_id)
     attackers = [Attacker(seed) for seed in range(HOSTILE_CALLERS)]
     warm = run_attack(server, attackers, HOSTILE_INPUTS // 10)
-    resident = resident_bytes(before)
+    held = held_by(server)
     outcomes = warm + run_attack(server, attackers, HOSTILE_INPUTS - HOSTILE_INPUTS // 10)
     figure("hostile inputs", len(outcomes))
     figure("of them refused", sum(outcome != "answered" for _, outcome in outcomes))
-    figure("resident memory after them, of that before", resident_bytes(before) / resident)
+    for process_id, after in held_by(server).items():
+        growth = after.resident / held[process_id].resident
+        figure(f"resident memory of {after.name}, of that after the first tenth", growth, at_most=1.02)
+        assert growth < 1.2
     odd = {(hostile.kind, outcome) for hostile, outcome in outcomes if outcome not in ("answered", "INVALID_ARGUMENT")}
     assert odd == set()
     wrong = {

@@ -1,7 +1,6 @@
 """Too many callers, and callers who leave."""
 
 import random
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,14 +8,18 @@ import pytest
 import tritonclient.grpc as triton
 from florence2.v1 import TaskRequest
 
+from tests.reference import TASKS, png
 from tests.server.conftest import ask, children_of, tensors
 from tests.server.faults.callers import Arrivals, Callers, percentile
-from tests.server.faults.looks import metric, resident_bytes, seconds_until
+from tests.server.looks import held_by, metric, resident_bytes, seconds_until
+from training.sampling import sample_scene
+from training.scenes import draw
 
 pytestmark = pytest.mark.faults
 
 LEAVING_CALLERS = 1_000
 OVERLOAD_SECONDS = 60
+ORDINARY_REQUESTS = 20_000
 
 
 def test_callers_who_cancel_or_vanish_free_their_slots(start_server, questions, expected, figure):
@@ -46,10 +49,9 @@ def test_callers_who_cancel_or_vanish_free_their_slots(start_server, questions, 
         seconds_until(lambda: len(callers.answered_at) >= known + 8)
     callers.outcomes()
     figure("callers who cancelled or vanished", LEAVING_CALLERS)
-    figure("seconds until their slots were free", freed)
+    figure("seconds until their slots were free", freed, at_most=0.2)
     figure("answers to others meanwhile, all of them right", len(callers.answered_at))
     assert callers.wrong == []
-    assert freed <= 0.2
     assert metric(server, "florence2_slots_in_use") == 0
 
 
@@ -71,25 +73,47 @@ def test_ten_times_the_capacity_is_refused_in_good_order(start_server, questions
     answered = [outcome for outcome in outcomes if outcome.error is None]
     refused = [outcome for outcome in outcomes if outcome.error is not None]
     urgent = [outcome.seconds for outcome in answered if outcome.priority == 1]
-    service = statistics.median(outcome.service_seconds for outcome in answered)
+    service = percentile([outcome.service_seconds for outcome in answered if outcome.priority == 1], 95)
     figure("overload: capacity, answers a second", capacity)
     figure("overload: arrivals", len(outcomes))
     figure("overload: answered", len(answered))
-    figure("overload: seconds to a refusal, p95", percentile([outcome.seconds for outcome in refused], 95))
-    figure("overload: seconds of priority 1, p95", percentile(urgent, 95))
-    figure("overload: the same without load", percentile(unloaded, 95))
-    figure("overload: seconds of service", service)
+    figure("overload: seconds to a refusal, p95", percentile([o.seconds for o in refused], 95), at_most=0.05)
+    figure("overload: seconds of priority 1 without load, p95", percentile(unloaded, 95))
+    figure("overload: seconds of its service, p95", service)
+    figure(
+        "overload: seconds of priority 1, p95", percentile(urgent, 95), at_most=2 * percentile(unloaded, 95) + service
+    )
     figure("overload: seconds of priority 3, p95", percentile([o.seconds for o in answered if o.priority == 3], 95))
-    figure("overload: resident memory at the end, of that half-way", growth)
+    figure("overload: resident memory at the end, of that half-way", growth, at_most=1.02)
     texts = dict(zip(range(len(questions)), expected, strict=True))
     assert [outcome for outcome in answered if outcome.text != texts[outcome.question]] == []
     assert {outcome.error for outcome in refused} == {"StatusCode.UNAVAILABLE"}
-    assert growth < 1.02
+    assert growth < 1.1
     assert children_of(server.process_id) == processes
-    assert percentile([outcome.seconds for outcome in refused], 95) <= 0.05
-    bound = 2 * percentile(unloaded, 95) + service
-    if percentile(urgent, 95) > bound:
-        pytest.xfail(f"priority 1 takes {percentile(urgent, 95):.2f} s (p95), and should take {bound:.2f} at most")
+    assert percentile(urgent, 95) < percentile([o.seconds for o in answered if o.priority == 3], 50)
+
+
+def test_ordinary_load_leaves_what_is_held_as_it_is(start_server, reference, figure):
+    # Every task about two scenes, answers of a few tokens, so that as many requests fit into minutes.
+    scenes = [png(draw(sample_scene(seed))) for seed in (32, 33)]
+    options = {"max_new_tokens": 5, "num_beams": 1}
+    questions = [reference.question(scene, task, options) for scene in scenes for task in TASKS]
+    expected = [reference.text(question) for question in questions]
+    server = start_server()
+    with Callers(server, questions, expected, callers=32) as callers:
+        seconds_until(lambda: len(callers.answered_at) >= ORDINARY_REQUESTS // 20, limit=120)
+        before = held_by(server)
+        seconds_until(lambda: len(callers.answered_at) >= ORDINARY_REQUESTS, limit=600)
+        after = held_by(server)
+    callers.outcomes()
+    figure("ordinary load: requests, all answered right", len(callers.answered_at))
+    assert callers.wrong == []
+    assert before.keys() == after.keys()
+    for process_id, held in before.items():
+        growth = after[process_id].resident / held.resident
+        figure(f"ordinary load: resident memory of {held.name}, of that after a thousand", growth, at_most=1.02)
+        assert growth < 1.1
+        assert (after[process_id].descriptors, after[process_id].threads) == (held.descriptors, held.threads)
 
 
 def timed(client, question) -> float:

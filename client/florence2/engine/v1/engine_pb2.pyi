@@ -29,29 +29,43 @@ class GenerateRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "image_embedding_cache_bytes")
+    __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "first_token_milliseconds")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
-    IMAGE_EMBEDDING_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_TOKEN_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
     text: str
     image_size: _geometry_pb2.ImageSize
     finish_reason: _inference_pb2.FinishReason
     usage: _inference_pb2.Usage
     token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     token_ends: _containers.RepeatedScalarFieldContainer[int]
-    image_embedding_cache_bytes: int
-    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., image_embedding_cache_bytes: _Optional[int] = ...) -> None: ...
+    first_token_milliseconds: float
+    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., first_token_milliseconds: _Optional[float] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("seconds_without_progress",)
+    __slots__ = ("seconds_without_progress", "waiting_requests", "running_requests", "decode_steps", "decode_rows", "image_embedding_cache_bytes", "host_memory_bytes", "device_memory_bytes")
     SECONDS_WITHOUT_PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_STEPS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_ROWS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_EMBEDDING_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     seconds_without_progress: float
-    def __init__(self, seconds_without_progress: _Optional[float] = ...) -> None: ...
+    waiting_requests: int
+    running_requests: int
+    decode_steps: int
+    decode_rows: int
+    image_embedding_cache_bytes: int
+    host_memory_bytes: int
+    device_memory_bytes: int
+    def __init__(self, seconds_without_progress: _Optional[float] = ..., waiting_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., decode_steps: _Optional[int] = ..., decode_rows: _Optional[int] = ..., image_embedding_cache_bytes: _Optional[int] = ..., host_memory_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ...) -> None: ...

@@ -1,8 +1,54 @@
-"""What the watch over the engine can be told, with defaults and limits."""
+"""What the stub can be told, with defaults and limits."""
 
 from dataclasses import dataclass, fields
 
-from florence2_engine.settings import require_at_least
+from florence2.errors import InvalidArgumentError
+from florence2_engine.config import EngineConfig, base64_bytes
+from florence2_engine.settings import ConfigError, require_at_least
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What is refused before anything is done with it.
+
+    Attributes:
+        max_image_bytes: the engine's; here it spares it the copy of an image that cannot be within it.
+        max_request_bytes: the largest TaskRequest, protobuf or JSON, in bytes. It bounds prompts before they are made
+            into tokens, of which the checkpoint has a limit of its own.
+    """
+
+    max_image_bytes: int = EngineConfig.max_image_bytes
+    max_request_bytes: int = 64 * 1024
+
+    def __post_init__(self) -> None:
+        require_at_least(1, self, *(field.name for field in fields(self)))
+
+    def check(self, image: bytes, request: bytes) -> None:
+        """Look at the sizes of a row's elements.
+
+        Raises:
+            InvalidArgumentError: one is over its limit.
+        """
+        if len(image) > base64_bytes(self.max_image_bytes):
+            raise InvalidArgumentError.of_field("IMAGE", f"{len(image)} bytes", f"at most {self.max_image_bytes} bytes")
+        if len(request) > self.max_request_bytes:
+            limit = f"at most {self.max_request_bytes} bytes"
+            raise InvalidArgumentError.of_field("REQUEST", f"{len(request)} bytes", limit)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is logged.
+
+    Attributes:
+        log_requests: 1: a line of JSON for each question, without image and words; 0: none.
+    """
+
+    log_requests: int = 0
+
+    def __post_init__(self) -> None:
+        if self.log_requests not in (0, 1):
+            raise ConfigError(f"log_requests: got {self.log_requests}, expected 0 or 1")
 
 
 @dataclass(frozen=True)

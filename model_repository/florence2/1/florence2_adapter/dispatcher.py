@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import grpc
 import triton_python_backend_utils as pb_utils
 from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
 from florence2.errors import InvalidArgumentError
@@ -23,10 +24,13 @@ from florence2.scores import TokenScores
 from florence2.tasks import check_request, task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
+from florence2_adapter.config import RequestLimits
 from florence2_adapter.job import EngineCallError, Job
 from florence2_adapter.metrics import Metrics
+from florence2_adapter.outcomes import UNKNOWN_TASK, Outcome, task_name
 from florence2_adapter.pending import PendingRequest
 from florence2_adapter.prompts import prompt_parts
+from florence2_adapter.request_log import RequestLog
 from florence2_adapter.slots import Slots
 from florence2_adapter.statuses import triton_code
 from florence2_adapter.supervisor import EngineSupervisor
@@ -56,16 +60,19 @@ class Row:
     def describe(self, request_id: str) -> str:
         """Names the question, for whoever has to find out what it does to the engine."""
         image = hashlib.sha256(self.call.image).hexdigest()[:_SHOWN_HASH]
-        task = task_of(self.request)
-        return f"request id {request_id!r}, {self.label}image {image}, task {task.name if task else 'free prompt'}"
+        return f"request id {request_id!r}, {self.label}image {image}, task {task_name(self.request)}"
 
 
 class Dispatcher:
     """Every error is the answer of the one request that has it."""
 
-    def __init__(self, engine: EngineSupervisor, slots: int, metrics: Metrics) -> None:
+    def __init__(
+        self, engine: EngineSupervisor, slots: int, limits: RequestLimits, metrics: Metrics, log: RequestLog
+    ) -> None:
         self._engine = engine
+        self._limits = limits
         self._metrics = metrics
+        self._log = log
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -75,21 +82,20 @@ class Dispatcher:
 
     def dispatch(self, requests: Sequence[Any]) -> None:
         """Start the calls of the Triton requests of a batch; blocks until each has a slot."""
-        came = time.monotonic()
-        for request in requests:
-            self._dispatch(request, came)
+        for pending in [PendingRequest(request) for request in requests]:
+            self._dispatch(pending)
 
-    def _dispatch(self, request: Any, came: float) -> None:
-        pending = PendingRequest(request)
+    def _dispatch(self, pending: PendingRequest) -> None:
         try:
-            rows = _rows(pending)
+            rows = _rows(pending, self._limits)
             pending.expect_rows(len(rows))
             with self._lock:
                 self._pending.add(pending)
             for row in rows:
-                self._start(pending, row, came)
+                self._start(pending, row)
         except InvalidArgumentError as error:
             pending.fail(pb_utils.TritonError.INVALID_ARG, str(error))
+            self._report(pending, None, grpc.StatusCode.INVALID_ARGUMENT)
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
             self._fail_unexpectedly(pending, error)
         self._forget_answered(pending)
@@ -99,12 +105,15 @@ class Dispatcher:
         self._closed.set()
         self._sweeper.join()
 
-    def _start(self, pending: PendingRequest, row: Row, came: float) -> None:
+    def _start(self, pending: PendingRequest, row: Row) -> None:
         self._slots.take()
-        if time.monotonic() - came > _CANCELLATION_SWEEP_SECONDS:  # it waited, behind others of its batch perhaps
+        if (
+            time.monotonic() - pending.received > _CANCELLATION_SWEEP_SECONDS
+        ):  # it waited, behind others of its batch perhaps
             self._fail_if_cancelled(pending)
         if pending.answered:  # an earlier row failed, or the caller left while this one waited
             self._slots.give_back()
+            self._report(pending, row, grpc.StatusCode.CANCELLED)
             return
         job = Job(row.call, partial(row.describe, pending.request_id))
         job.outcome.add_done_callback(partial(self._finish, pending, row))
@@ -116,11 +125,13 @@ class Dispatcher:
         try:
             answer = outcome.result()
             pending.succeed(row.index, _response(row, answer))
-            self._metrics.observe(answer)
+            self._report(pending, row, grpc.StatusCode.OK, answer)
         except CancelledError:
             pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
+            self._report(pending, row, grpc.StatusCode.CANCELLED)
         except EngineCallError as error:
             pending.fail(triton_code(error.status), f"{row.label}{error}")
+            self._report(pending, row, error.status)
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
             self._fail_unexpectedly(pending, error)
         self._forget_answered(pending)
@@ -144,26 +155,40 @@ class Dispatcher:
             with self._lock:
                 self._pending.discard(pending)
 
-    @staticmethod
-    def _fail_unexpectedly(pending: PendingRequest, error: Exception) -> None:
+    def _fail_unexpectedly(self, pending: PendingRequest, error: Exception) -> None:
         _logger.exception("a request failed", exc_info=error)
         pending.fail(pb_utils.TritonError.INTERNAL, f"{type(error).__name__}: {error}")
+        self._report(pending, None, grpc.StatusCode.INTERNAL)
+
+    def _report(
+        self,
+        pending: PendingRequest,
+        row: Row | None,
+        status: grpc.StatusCode,
+        answer: GenerateResponse | None = None,
+    ) -> None:
+        """Count and log what became of a question, after its caller knows."""
+        task = UNKNOWN_TASK if row is None else task_name(row.request)
+        outcome = Outcome(task, status, time.monotonic() - pending.received, answer)
+        self._metrics.observe(outcome)
+        self._log.write(pending, outcome)
 
 
-def _rows(pending: PendingRequest) -> list[Row]:
+def _rows(pending: PendingRequest, limits: RequestLimits) -> list[Row]:
     images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
     for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
     return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request)
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits)
         for index, (image, request) in enumerate(pairs)
     ]
 
 
-def _row(index: int, label: str, image: bytes, data: bytes) -> Row:
+def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits) -> Row:
     try:
+        limits.check(image, data)
         request, encoding = parse_request(data)
         check_request(request)
         call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)

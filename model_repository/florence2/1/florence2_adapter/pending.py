@@ -1,6 +1,8 @@
 """One Triton request that waits for its answer."""
 
+import json
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,18 @@ class PendingRequest:
 
     Args:
         request: the Triton request, with tensors of shape (rows, 1).
+
+    Attributes:
+        received: when Triton handed it over, in seconds of the monotonic clock.
+        request_id: the caller's name for the request; may be empty.
     """
 
     def __init__(self, request: Any) -> None:
+        self.received = time.monotonic()
         self._request = request
+        # Asked for now: when the answer is sent, Triton frees the request.
+        self.request_id = str(request.request_id())
+        self._parameters = request.parameters()
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
         # Triton frees what `is_cancelled` looks at when the answer is sent, and dies of looking at it afterwards:
@@ -34,9 +44,10 @@ class PendingRequest:
         return self._answered
 
     @property
-    def request_id(self) -> str:
-        """The caller's name for the request; may be empty."""
-        return str(self._request.request_id())
+    def traceparent(self) -> str:
+        """The caller's W3C trace context, where Triton was told to hand it over; may be empty."""
+        parameters: dict[str, object] = json.loads(self._parameters or "{}")
+        return str(parameters.get("traceparent", ""))
 
     def inputs(self, name: str) -> Any:
         """The elements of an input tensor, one a row."""

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
+from typing import Protocol
 
 import grpc
-from florence2.engine.v1.engine_pb2 import HeartbeatRequest
+from florence2.engine.v1.engine_pb2 import HeartbeatRequest, HeartbeatResponse
 
 from florence2_adapter.config import SupervisionConfig
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
@@ -39,21 +40,32 @@ class EngineState(Enum):
     CLOSED = "closed"
 
 
+class Observer(Protocol):
+    """Who shows how the engine is."""
+
+    def observe_heartbeat(self, heartbeat: HeartbeatResponse) -> None:
+        """The engine is well."""
+
+    def count_restart(self) -> None:
+        """An engine was lost."""
+
+    def count_retried(self) -> None:
+        """A question was with an engine that was lost, and is asked again of the next one."""
+
+
 class EngineSupervisor:
     """One engine at a time.
 
     Args:
         launch: starts an engine process, which is not ready yet.
         config: limits.
-        on_restart: called when an engine is lost.
+        observer: told what an operator wants to know.
     """
 
-    def __init__(
-        self, launch: Callable[[], EngineProcess], config: SupervisionConfig, on_restart: Callable[[], None]
-    ) -> None:
+    def __init__(self, launch: Callable[[], EngineProcess], config: SupervisionConfig, observer: Observer) -> None:
         self._launch = launch
         self._config = config
-        self._on_restart = on_restart
+        self._observer = observer
         self._lock = threading.RLock()  # a call that is over already calls back while it is being sent
         self._engine: EngineProcess | None = None
         self._state = EngineState.STARTING
@@ -164,6 +176,7 @@ class EngineSupervisor:
             job.fail(grpc.StatusCode.INTERNAL, f"the engine dies of this request: {name}")
         else:
             job.crashes += 1
+            self._observer.count_retried()
             bisect.insort(self._waiting, job, key=lambda waiting: waiting.number)
 
     def _lose(self, engine: EngineProcess) -> None:
@@ -189,7 +202,7 @@ class EngineSupervisor:
     def _check(self) -> None:
         engine = self._engine
         assert engine is not None, "a running engine is one"
-        fault = _fault_of(engine, self._config)
+        fault = self._fault_of(engine)
         with self._lock:
             if fault is not None and not self._closing.is_set():
                 _logger.error("%s; starting another", fault)
@@ -223,11 +236,24 @@ class EngineSupervisor:
         lost, self._engine = self._engine, None
         if lost is None:
             return
-        self._on_restart()
+        self._observer.count_restart()
         lost.kill()
         with self._lock:  # their jobs wait for the next engine before it is there
             self._all_returned.wait_for(lambda: not self._sent, _CALLS_END_SECONDS)
         lost.stop()
+
+    def _fault_of(self, engine: EngineProcess) -> str | None:
+        """What is wrong with an engine; None where nothing is."""
+        try:
+            heartbeat = engine.stub.Heartbeat(HeartbeatRequest(), timeout=self._config.heartbeat_seconds)
+        except grpc.RpcError as error:
+            if engine.exit_status is not None:
+                return f"the engine process ended with exit status {engine.exit_status}"
+            return f"the engine gave no heartbeat within {self._config.heartbeat_seconds} s ({error.code().name})"
+        if heartbeat.seconds_without_progress > self._config.stuck_seconds:
+            return f"the engine has made no progress for {heartbeat.seconds_without_progress:.0f} s"
+        self._observer.observe_heartbeat(heartbeat)
+        return None
 
     def _fail(self, reason: str) -> None:
         with self._lock:
@@ -239,16 +265,3 @@ class EngineSupervisor:
             return 0.0
         seconds: float = _FIRST_BACKOFF_SECONDS * 2 ** (self._starts_without_answer - 1)
         return min(seconds, self._config.max_backoff_seconds)
-
-
-def _fault_of(engine: EngineProcess, config: SupervisionConfig) -> str | None:
-    """What is wrong with an engine; None where nothing is."""
-    try:
-        heartbeat = engine.stub.Heartbeat(HeartbeatRequest(), timeout=config.heartbeat_seconds)
-    except grpc.RpcError as error:
-        if engine.exit_status is not None:
-            return f"the engine process ended with exit status {engine.exit_status}"
-        return f"the engine gave no heartbeat within {config.heartbeat_seconds} s ({error.code().name})"
-    if heartbeat.seconds_without_progress > config.stuck_seconds:
-        return f"the engine has made no progress for {heartbeat.seconds_without_progress:.0f} s"
-    return None

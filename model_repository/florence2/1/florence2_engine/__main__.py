@@ -11,13 +11,14 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from typing import TextIO
 
 import torch
 
 from florence2_engine.candidates import CandidateFinder
 from florence2_engine.checkpoint import Checkpoint, load
-from florence2_engine.config import MAX_BEAMS, EngineConfig
+from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
@@ -40,6 +41,8 @@ def main() -> None:
     report = _take_standard_output()
     _die_with_parent(arguments.parent)
     logging.basicConfig(level=logging.INFO, format="florence2_engine %(levelname)s %(message)s", stream=sys.stderr)
+    # What a damaged image is warned of, its caller is told; Python would keep every wording of it for ever.
+    warnings.filterwarnings("ignore", module="PIL")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stub stops us in order
@@ -71,10 +74,12 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
         torch.set_num_threads(config.threads)
     checkpoint = load(config)
     generation = checkpoint.generation
-    rows = config.rows or max(config.slots * generation.num_beams, MAX_BEAMS)
+    rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
     runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
-    images = ImageDecoder(checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels)
+    images = ImageDecoder(
+        checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
+    )
     _warm_up(runner, checkpoint)
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     engine = Engine(

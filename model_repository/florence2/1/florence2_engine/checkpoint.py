@@ -53,7 +53,7 @@ def load(config: EngineConfig) -> Checkpoint:
         processor = Florence2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model = _model(folder, config)
         max_positions = model.config.text_config.max_position_embeddings
-        generation = _generation_defaults(model.generation_config, processor.tokenizer, max_positions)
+        generation = _generation_defaults(model.generation_config, processor.tokenizer, max_positions, config)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged file makes the libraries raise, the reader needs one line
@@ -127,14 +127,22 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _generation_defaults(config: GenerationConfig, tokenizer: Any, max_positions: int) -> GenerationDefaults:
+def _generation_defaults(
+    config: GenerationConfig, tokenizer: Any, max_positions: int, limits: EngineConfig
+) -> GenerationDefaults:
     _repair_token_ids(config, tokenizer)
+    longest_answer = min(limits.max_new_tokens or max_positions, max_positions)
+    num_beams = config.num_beams or 1
+    if num_beams > limits.max_beams:
+        raise CheckpointError(f"max_beams: got {limits.max_beams}, expected at least the checkpoint's own {num_beams}")
     # max_length is not looked at: 20 is what the library writes where nobody chose one.
     return GenerationDefaults(
         max_positions=max_positions,
-        max_new_tokens=min(config.max_new_tokens or max_positions, max_positions),
+        longest_answer=longest_answer,
+        most_beams=limits.max_beams,
+        max_new_tokens=min(config.max_new_tokens or max_positions, longest_answer),
         min_new_tokens=max(config.min_new_tokens or 0, (config.min_length or 0) - 1),
-        num_beams=config.num_beams or 1,
+        num_beams=num_beams,
         length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
         early_stopping=EarlyStopping(config.early_stopping or False),
         no_repeat_ngram_size=config.no_repeat_ngram_size or 0,

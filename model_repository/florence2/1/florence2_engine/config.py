@@ -6,8 +6,13 @@ from dataclasses import asdict, dataclass
 from florence2_engine.settings import ConfigError, require_at_least
 
 DEVICES = ("auto", "cpu", "cuda")
-MAX_BEAMS = 8
+MOST_BEAMS = 8  # that any request may have, and the most that a server may be told to allow
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def base64_bytes(limit: int) -> int:
+    """What an image of at most so many bytes has at most as base64, which writes four characters for three bytes."""
+    return limit * 4 // 3 + 4
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,8 @@ class EngineConfig:
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
         dtype: the weights' and activations' type; `auto` is float32 on CPU and bfloat16 on CUDA.
         slots: how many requests decode at once; each has memory for the keys and values of its image and prompt.
-        rows: how many beams of all requests decode at once, at least 8; each has memory for the keys and values of its
-            tokens. 0: as many as the slots need with the checkpoint's own number of beams.
+        rows: how many beams of all requests decode at once, at least `max_beams`; each has memory for the keys and
+            values of its tokens. 0: as many as the slots need with the checkpoint's own number of beams.
         prefill_batch: the most requests whose prompts are encoded between two decode steps. A smaller number keeps
             running answers flowing, a larger one uses a GPU better.
         image_batch: the most images that are encoded between two decode steps; 0: 1 on CPU, where several at once are
@@ -28,6 +33,9 @@ class EngineConfig:
         embedding_cache_bytes: memory for the embeddings of images that were asked about before; 0 keeps none.
         max_image_bytes: the largest encoded image that is looked at, in bytes.
         max_image_pixels: the largest image that is decoded, width x height, in pixels.
+        max_image_frames: the most frames of an animation or pages of a file; only the first one is ever decoded.
+        max_new_tokens: the longest answer that a request may ask for, in tokens; 0: as long as the model can.
+        max_beams: the most beams of a request.
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
     """
 
@@ -41,6 +49,9 @@ class EngineConfig:
     embedding_cache_bytes: int = 256 * 1024 * 1024
     max_image_bytes: int = 32 * 1024 * 1024
     max_image_pixels: int = 50_000_000
+    max_image_frames: int = 1000
+    max_new_tokens: int = 0
+    max_beams: int = MOST_BEAMS
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -50,10 +61,13 @@ class EngineConfig:
             raise ConfigError(f"device: got {self.device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        require_at_least(1, self, "slots", "prefill_batch", "max_image_bytes", "max_image_pixels")
-        require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "threads")
-        if 0 < self.rows < MAX_BEAMS:
-            raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {MAX_BEAMS}, the beams of one request")
+        require_at_least(1, self, "slots", "prefill_batch", "max_beams")
+        require_at_least(1, self, "max_image_bytes", "max_image_pixels", "max_image_frames")
+        require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "max_new_tokens", "threads")
+        if self.max_beams > MOST_BEAMS:
+            raise ConfigError(f"max_beams: got {self.max_beams}, expected at most {MOST_BEAMS}")
+        if 0 < self.rows < self.max_beams:
+            raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {self.max_beams}, the beams of a request")
 
     def to_json(self) -> str:
         """The settings as JSON, for the engine's command line."""

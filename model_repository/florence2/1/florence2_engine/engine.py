@@ -8,6 +8,7 @@ import logging
 import queue
 import threading
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,6 +22,23 @@ from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What an engine is at, and what it has done since it was started.
+
+    Attributes:
+        waiting: requests that wait for prefill.
+        running: requests in the decode batch.
+        decode_steps: of the whole batch.
+        decode_rows: of all those steps together.
+    """
+
+    waiting: int
+    running: int
+    decode_steps: int
+    decode_rows: int
 
 
 class Engine:
@@ -39,12 +57,20 @@ class Engine:
         self._inbox: queue.SimpleQueue[Request | None] = queue.SimpleQueue()  # None: close
         self._open = True
         self._busy_since: float | None = None  # when the loop last came around with work; None while it waits for some
+        self._decode_steps = 0
+        self._decode_rows = 0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
     def embeddings(self) -> EmbeddingCacheFigures:
         """What the cache of image embeddings holds and what it was good for."""
         return self._embeddings.figures
+
+    @property
+    def figures(self) -> EngineFigures:
+        """What it is at; any thread may ask."""
+        waiting = len(self._scheduler.waiting) + self._inbox.qsize()
+        return EngineFigures(waiting, len(self._scheduler.running), self._decode_steps, self._decode_rows)
 
     @property
     def seconds_without_progress(self) -> float:
@@ -152,9 +178,17 @@ class Engine:
             while running:
                 self._scheduler.remove(len(running) - 1)
             return
+        self._count_step(running)
         for slot in reversed(range(len(running))):  # from the end: the last request moves into a gap
             if outcome := running[slot].search.outcome:
                 self._finish(slot, outcome)
+
+    def _count_step(self, running: list[Request]) -> None:
+        self._decode_steps += 1
+        self._decode_rows += sum(len(request.rows) for request in running)
+        now = time.monotonic()
+        for request in running:
+            request.first_token = request.first_token or now
 
     def _step(self, running: list[Request]) -> None:
         """A token for every beam of every request."""

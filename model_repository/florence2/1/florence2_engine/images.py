@@ -19,6 +19,9 @@ import torch
 from florence2.errors import InvalidArgumentError
 from torch import Tensor
 
+from florence2_engine.config import base64_bytes
+from florence2_engine.frames import has_more_frames
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/=\s]+")
 _BASE64_PROBE_BYTES = 1024
@@ -56,12 +59,14 @@ class ImageDecoder:
         processor: the checkpoint's Hugging Face image processor.
         max_bytes: the largest encoded image, in bytes.
         max_pixels: the largest image, width x height.
+        max_frames: the most frames of an animation, of which the first one is decoded.
     """
 
-    def __init__(self, processor: Any, max_bytes: int, max_pixels: int) -> None:
+    def __init__(self, processor: Any, max_bytes: int, max_pixels: int, max_frames: int) -> None:
         self._processor = processor
         self._max_bytes = max_bytes
         self._max_pixels = max_pixels
+        self._max_frames = max_frames
         self._lock = threading.Lock()
         self._decoding: dict[bytes, Future[Image]] = {}
         self._decoded: WeakValueDictionary[bytes, Image] = WeakValueDictionary()
@@ -106,6 +111,7 @@ class ImageDecoder:
             raise InvalidArgumentError.of_field(
                 "IMAGE", f"{width} x {height} pixels", f"at most {self._max_pixels} pixels"
             )
+        _check_frames(original, data, self._max_frames)
         displayed = _load(original)
         # The rest of the processor's work, `Normalisation`, is the device's.
         resized = self._processor(images=displayed, do_rescale=False, do_normalize=False, return_tensors="np")
@@ -113,7 +119,7 @@ class ImageDecoder:
         return Image(displayed.size, _pixels=torch.from_numpy(np.ascontiguousarray(pixels)))
 
     def _without_base64(self, data: bytes) -> bytes:
-        self._check_bytes(data, limit=self._max_bytes * 4 // 3 + 4)  # base64 writes four characters for three bytes
+        self._check_bytes(data, limit=base64_bytes(self._max_bytes))
         if _BASE64_TEXT.fullmatch(data, 0, min(len(data), _BASE64_PROBE_BYTES)):
             with contextlib.suppress(
                 binascii.Error
@@ -141,10 +147,23 @@ def _open(data: bytes) -> PIL.Image.Image:
         ) from None
 
 
+def _check_frames(image: PIL.Image.Image, data: bytes, limit: int) -> None:
+    try:
+        has_more = has_more_frames(image, data, limit)
+    except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        raise _damage(image, error) from None
+    if has_more:
+        raise InvalidArgumentError.of_field("IMAGE", f"{image.format} of more frames", f"at most {limit} frames")
+
+
 def _load(image: PIL.Image.Image) -> PIL.Image.Image:
     """The first frame in RGB, turned as it is displayed."""
     try:
         return PIL.ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
-        found = f"{image.format} of {image.width} x {image.height} pixels"
-        raise InvalidArgumentError.of_field("IMAGE", found, f"a whole, undamaged image ({error})") from None
+        raise _damage(image, error) from None
+
+
+def _damage(image: PIL.Image.Image, error: Exception) -> InvalidArgumentError:
+    found = f"{image.format} of {image.width} x {image.height} pixels"
+    return InvalidArgumentError.of_field("IMAGE", found, f"a whole, undamaged image ({error})")

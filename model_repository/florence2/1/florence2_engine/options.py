@@ -6,7 +6,6 @@ from florence2.errors import InvalidArgumentError
 from florence2.v1 import EarlyStopping as EarlyStoppingMessage
 from florence2.v1 import GenerationOptions
 
-from florence2_engine.config import MAX_BEAMS
 from florence2_engine.request import EarlyStopping, SearchOptions
 
 MAX_LENGTH_PENALTY = 10
@@ -22,10 +21,14 @@ class GenerationDefaults:
     """What a checkpoint's generation config says, and the limits that follow from its size.
 
     Attributes:
-        max_positions: the decoder's positions, and so the most tokens of an answer.
+        max_positions: the decoder's positions.
+        longest_answer: the most tokens that a request may ask for.
+        most_beams: the most beams that a request may ask for.
     """
 
     max_positions: int
+    longest_answer: int
+    most_beams: int
     max_new_tokens: int
     min_new_tokens: int
     num_beams: int
@@ -51,11 +54,11 @@ class GenerationDefaults:
         )
         num_beams = options.num_beams if options.HasField("num_beams") else self.num_beams
         length_penalty = options.length_penalty if options.HasField("length_penalty") else self.length_penalty
-        _require("max_new_tokens", max_new_tokens, 1, self.max_positions)
+        _require("max_new_tokens", max_new_tokens, 1, self.longest_answer)
         if options.HasField("min_new_tokens"):
             _require("min_new_tokens", min_new_tokens, 0, max_new_tokens)
         _require("no_repeat_ngram_size", ngram_size, 0, self.max_positions)
-        _require("num_beams", num_beams, 1, MAX_BEAMS)
+        _require("num_beams", num_beams, 1, self.most_beams)
         _require("length_penalty", length_penalty, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY)
         return SearchOptions(
             max_new_tokens=max_new_tokens,

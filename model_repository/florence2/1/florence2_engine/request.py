@@ -69,6 +69,7 @@ class Answer:
     Attributes:
         hypothesis: the answer.
         queue_seconds, encode_seconds, decode_seconds: where the time went; see `florence2.v1.Usage`.
+        first_token_seconds: of decode_seconds, until the first token was there.
         image_embedding_cached: the image embedding came from another request.
     """
 
@@ -76,6 +77,7 @@ class Answer:
     queue_seconds: float
     encode_seconds: float
     decode_seconds: float
+    first_token_seconds: float
     image_embedding_cached: bool
 
 
@@ -101,6 +103,7 @@ class Request:
     image_embedding_cached: bool = False
     encode_started: float = 0.0
     decode_started: float = 0.0
+    first_token: float = 0.0
 
     def answer(self, hypothesis: Hypothesis) -> Answer:
         """The finished answer."""
@@ -109,5 +112,6 @@ class Request:
             queue_seconds=self.encode_started - self.received,
             encode_seconds=self.decode_started - self.encode_started,
             decode_seconds=time.monotonic() - self.decode_started,
+            first_token_seconds=self.first_token - self.decode_started,
             image_embedding_cached=self.image_embedding_cached,
         )

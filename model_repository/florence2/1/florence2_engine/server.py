@@ -16,6 +16,7 @@ from florence2.v1 import ImageSize, Usage
 from florence2_engine.engine import Engine
 from florence2_engine.errors import EngineClosedError
 from florence2_engine.images import ImageDecoder
+from florence2_engine.memory import reserved_device_bytes, resident_bytes
 from florence2_engine.options import GenerationDefaults
 from florence2_engine.request import Answer, FinishReason, Request
 from florence2_engine.search import start_search
@@ -68,8 +69,18 @@ class EngineService(EngineServiceServicer):
         return self._response(work, self._wait(work, context))
 
     def Heartbeat(self, request: HeartbeatRequest, context: grpc.ServicerContext) -> HeartbeatResponse:  # noqa: ARG002, N802
-        """Say how long the engine's loop has not come around."""
-        return HeartbeatResponse(seconds_without_progress=self._engine.seconds_without_progress)
+        """Say how long the engine's loop has not come around, and what it is at."""
+        figures = self._engine.figures
+        return HeartbeatResponse(
+            seconds_without_progress=self._engine.seconds_without_progress,
+            waiting_requests=figures.waiting,
+            running_requests=figures.running,
+            decode_steps=figures.decode_steps,
+            decode_rows=figures.decode_rows,
+            image_embedding_cache_bytes=self._engine.embeddings.bytes,
+            host_memory_bytes=resident_bytes(),
+            device_memory_bytes=reserved_device_bytes(),
+        )
 
     def prepare(self, request: GenerateRequest) -> Request:
         """What the engine is asked: the image decoded, the prompt in tokens, the options complete.
@@ -113,7 +124,7 @@ class EngineService(EngineServiceServicer):
                 decode_milliseconds=answer.decode_seconds * _MILLISECONDS,
                 image_embedding_cached=answer.image_embedding_cached,
             ),
-            image_embedding_cache_bytes=self._engine.embeddings.bytes,
+            first_token_milliseconds=answer.first_token_seconds * _MILLISECONDS,
         )
 
 

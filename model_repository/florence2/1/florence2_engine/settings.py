@@ -46,8 +46,8 @@ def settings_for_model(
 
 
 def setting_names(*config_types: type[Any]) -> list[str]:
-    """The settings that these dataclasses have."""
-    return [field.name for config_type in config_types for field in fields(config_type)]
+    """The settings that these dataclasses have; one may be of interest to several."""
+    return list(dict.fromkeys(field.name for config_type in config_types for field in fields(config_type)))
 
 
 def config_of(config_type: type[_Config], settings: Mapping[str, str]) -> _Config:

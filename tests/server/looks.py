@@ -3,6 +3,7 @@
 import contextlib
 import time
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -45,11 +46,41 @@ def is_alive(server) -> bool:
     return health.is_alive
 
 
+def metrics_page(server) -> str:
+    url = f"http://{server.host}:{server.ports.metrics}/metrics"
+    return str(urllib.request.urlopen(url, timeout=10).read().decode())
+
+
 def metric(server, name: str) -> float:
-    page = urllib.request.urlopen(f"http://{server.host}:{server.ports.metrics}/metrics", timeout=10).read().decode()
-    (line,) = [line for line in page.splitlines() if line.startswith(name)]
+    (line,) = [line for line in metrics_page(server).splitlines() if line.startswith(name)]
     return float(line.split()[-1])
 
 
 def resident_bytes(process_ids: list[int]) -> int:
     return sum(psutil.Process(process_id).memory_info().rss for process_id in process_ids)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a process holds.
+
+    Attributes:
+        resident: memory, in bytes.
+        descriptors: open files, sockets and pipes.
+    """
+
+    name: str
+    resident: int
+    descriptors: int
+    threads: int
+
+
+def held_by(server) -> dict[int, Held]:
+    """What tritonserver and each of its descendants hold, by process id."""
+    held = {}
+    for process_id in [server.process_id, *children_of(server.process_id)]:
+        process = psutil.Process(process_id)
+        with process.oneshot():
+            name = "engine" if "florence2_engine" in process.cmdline() else process.name()
+            held[process_id] = Held(name, process.memory_info().rss, process.num_fds(), process.num_threads())
+    return held

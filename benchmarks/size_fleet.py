@@ -1,0 +1,141 @@
+"""Measures one replica on this machine and sizes a fleet by it: `make capacity`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import machine
+from benchmarks.capacity import MIXES, PLANNED_LOAD, capacity, checks, fit, latencies, replicas
+from benchmarks.checkpoints import make_checkpoint
+from benchmarks.lengths import ANSWER_LENGTHS
+from benchmarks.progress import RunProgress
+from benchmarks.questions import mixed_subjects
+from benchmarks.reference import answer_pool
+from benchmarks.replica import CLOSED, OPEN, Replica
+from benchmarks.simulation import Costs
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LOADS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_TASKS = tuple(ANSWER_LENGTHS)
+
+
+def main() -> None:
+    """Measure, unless an earlier run's file is given, and print the tables."""
+    arguments = _arguments()
+    console = Console()
+    if arguments.results is None:
+        result = _measure(arguments, console)
+        file = arguments.output / "capacity.json"
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        console.print(f"wrote {file}", highlight=False)
+    else:
+        file = arguments.results
+        result = json.loads(file.read_text())
+    costs = fit(result["loads"], result["seed"])
+    _print_costs(console, costs)
+    _print_checks(console, result["loads"], costs, result["seed"])
+    _print_capacity(console, costs, arguments.rate)
+    picture = arguments.output / "capacity.png"
+    _print_latencies(console, costs, result["loads"], picture)
+    console.print(f"wrote {picture}", highlight=False)
+    if result["mismatches"]:
+        sys.exit(f"size_fleet: {len(result['mismatches'])} answers are not what generate() gives alone")
+
+
+def _measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    cache = arguments.output / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    checkpoint = make_checkpoint("mixed", arguments.configs, cache)
+    subjects = mixed_subjects(max(questions for _, questions in (*CLOSED, *OPEN)), arguments.seed)
+    with RunProgress(console, (len(CLOSED) + len(OPEN)) * arguments.rounds) as progress:
+        with progress.preparation("expected answers", len(subjects)) as set_done:
+            pool = answer_pool(subjects, 1, checkpoint, cache, set_done)
+        replica = Replica(pool, arguments.seed, progress)
+
+        def own_capacity(loads: Sequence[Mapping[str, Any]]) -> float:
+            return capacity(fit(loads, arguments.seed), _TASKS)
+
+        loads = replica.measure(checkpoint, arguments.output / "logs", arguments.rounds, own_capacity)
+    wrong = [vars(mismatch) for mismatch in replica.mismatches]
+    return {"seed": arguments.seed, "machine": machine.describe(), "loads": loads, "mismatches": wrong}
+
+
+def _print_costs(console: Console, costs: Costs) -> None:
+    console.print(
+        f"a picture and its prompt: {costs.encode * 1000:.0f} ms; a decode step: {costs.step * 1000:.1f} ms, and "
+        f"{costs.row * 1000:.2f} ms for each row",
+        highlight=False,
+    )
+
+
+def _print_checks(console: Console, loads: Sequence[Mapping[str, Any]], costs: Costs, seed: int) -> None:
+    table = Table("load", "figure", "measured", "simulated", "ratio", title="the simulation against the measurement")
+    for check in checks(loads, costs, seed):
+        values = (f"{check.measured:.3g}", f"{check.simulated:.3g}", f"{check.ratio:.2f}")
+        table.add_row(check.load, check.figure.replace("_", " "), *values)
+    console.print(table)
+
+
+def _print_capacity(console: Console, costs: Costs, rate: float) -> None:
+    table = Table(
+        "tasks", "answers/s at most", f"planned, {PLANNED_LOAD:.0%}", f"replicas for {rate:g}/s", title="one replica"
+    )
+    for name, tasks in MIXES.items():
+        of_one = capacity(costs, tasks)
+        table.add_row(name, f"{of_one:.3g}", f"{PLANNED_LOAD * of_one:.3g}", str(replicas(rate, of_one)))
+    console.print(table)
+
+
+def _print_latencies(console: Console, costs: Costs, loads: Sequence[Mapping[str, Any]], picture: Path) -> None:
+    table = Table("load", "arrivals/s", "p50, s", "p95, s", "p99, s", title="fourteen tasks, evenly: latency by load")
+    rates = [load * capacity(costs, _TASKS) for load in _LOADS]
+    found = [latencies(costs, _TASKS, rate) for rate in rates]
+    for load, rate, percentiles in zip(_LOADS, rates, found, strict=True):
+        table.add_row(f"{load:.0%}", f"{rate:.3g}", *(f"{percentiles[percent]:.3g}" for percent in (50, 95, 99)))
+    console.print(table)
+    _draw(rates, found, [load for load in loads if "rate" in load], picture)
+
+
+def _draw(
+    rates: Sequence[float], found: Sequence[Mapping[int, float]], opened: Sequence[Mapping[str, Any]], picture: Path
+) -> None:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for percent, colour in ((50, "tab:blue"), (95, "tab:orange")):
+        axes.plot(rates, [each[percent] for each in found], color=colour, label=f"p{percent}, simulated")
+        points = [(load["rate"], one[f"latency_p{percent}"]) for load in opened for one in load["rounds"]]
+        axes.plot(*zip(*points, strict=True), "o", color=colour, label=f"p{percent}, measured, each round")
+    axes.set(title="one replica, fourteen tasks evenly", xlabel="arrivals a second", ylabel="latency, seconds")
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=True, alpha=0.25)
+    axes.legend()
+    figure.savefig(picture, dpi=130)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.size_fleet", description="How much one replica holds.")
+    parser.add_argument("--rate", type=float, default=10.0, help="the fleet's arrivals a second; default %(default)s")
+    parser.add_argument("--results", type=Path, help="capacity.json of an earlier run, instead of measuring")
+    parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+    parser.add_argument("--output", type=Path, default=_ROOT / "build" / "benchmarks", help="default build/benchmarks")
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=_ROOT.parent / "shared" / "florence2-base",
+        help="folder with Florence-2-base's tokenizer, processor and configs; default ../shared/florence2-base",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

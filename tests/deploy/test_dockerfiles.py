@@ -1,0 +1,135 @@
+"""Dockerfiles, locked packages and compose file, as far as can be told without building."""
+
+import re
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from tests.deploy.conftest import DOCKER, ROOT, python_tool, run
+
+pytestmark = pytest.mark.deploy
+
+DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
+LOCKS = ("requirements-cuda.lock", "requirements-cpu.lock")
+COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVERS = ("server-cpu", "server-gpu")
+
+
+def pins(*lines: str) -> dict[str, str]:
+    """Names and versions of `name==version` lines."""
+    found = [Requirement(line.split("#")[0].strip()) for line in lines if re.match(r"\w[\w.-]*==", line)]
+    return {each.name.lower().replace("_", "-"): str(each.specifier).removeprefix("==") for each in found}
+
+
+def locked(lock: str) -> dict[str, tuple[str, list[str]]]:
+    """Versions and hashes by name."""
+    found = {}
+    for block in re.split(r"\n(?=\w)", (DOCKER / lock).read_text())[1:]:
+        ((name, version),) = pins(block.split(" ")[0].split("\n")[0]).items()
+        found[name] = (version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block))
+    return found
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_hadolint_passes(dockerfile):
+    assert run(python_tool("hadolint"), DOCKER / dockerfile) == ""
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_every_exception_from_hadolint_says_why(dockerfile):
+    ignored = re.findall(r"# hadolint ignore=.*", (DOCKER / dockerfile).read_text())
+    assert all(re.fullmatch(r"# hadolint ignore=(DL\d+,?)+ # \w.*", line) for line in ignored)
+
+
+def test_both_images_end_alike():
+    """What is not about where Triton and torch come from is the same in both."""
+    endings = [(DOCKER / name).read_text().split("COPY --from=dependencies", 1)[1] for name in DOCKERFILES]
+    gpu, cpu = endings
+    assert gpu.replace(" \\\n    FLORENCE2_REQUIRE_GPU=1", "") == cpu
+    applications = [
+        re.search(r"(?s)AS application\n(.*?)\nFROM \$", (DOCKER / name).read_text())[1] for name in DOCKERFILES
+    ]
+    assert applications[0] == applications[1]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_everything_that_is_locked_has_a_hash(lock):
+    assert [name for name, (_, hashes) in locked(lock).items() if not hashes] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_the_lock_holds_what_the_tests_run_with(lock):
+    wanted = pins(*(ROOT / "requirements" / "server.txt").read_text().splitlines())
+    versions = {name: version.removesuffix("+cpu") for name, (version, _) in locked(lock).items()}
+    assert len(wanted) > 40
+    assert {name: versions.get(name) for name in wanted} == wanted
+
+
+def test_the_cpu_lock_adds_what_it_says_and_nothing_else():
+    asked = pins(*(DOCKER / "requirements-cpu.in").read_text().splitlines())
+    server = pins(*(ROOT / "requirements" / "server.txt").read_text().splitlines())
+    versions = {name: version for name, (version, _) in locked("requirements-cpu.lock").items()}
+    assert versions == server | asked
+    development = pins(*(ROOT / "requirements" / "development.txt").read_text().splitlines())
+    assert asked["nvidia-pytriton"] == development["nvidia-pytriton"]
+    assert asked["torch"] == f"{server['torch']}+cpu"
+
+
+def test_nothing_is_locked_that_was_made_on_some_machine():
+    for lock in LOCKS:
+        assert not re.search(r"file:|--index|--find-links|https?:", (DOCKER / lock).read_text())
+
+
+def test_the_compose_file_follows_the_specification():
+    run(python_tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", DOCKER / "compose.yaml")
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_every_service_has_the_least_that_it_needs(service):
+    settings = COMPOSE["services"][service]
+    assert settings["read_only"] is True
+    assert settings["cap_drop"] == ["ALL"]
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in settings
+    assert settings["ports"], "every one is looked at from this machine"
+    assert all(port.startswith("127.0.0.1:") for port in settings["ports"])
+    assert "build" in settings or re.search(r":v?\d+\.\d+\.\d+$", settings["image"]), "a pinned tag"
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_every_service_is_watched(service):
+    settings = COMPOSE["services"][service]
+    if "build" in settings:
+        assert settings["build"]["context"] == ".."
+        assert "HEALTHCHECK" in (ROOT / settings["build"]["dockerfile"]).read_text()
+    else:
+        assert settings["healthcheck"]["test"][0] == "CMD"
+
+
+def test_one_server_for_each_profile_under_the_name_that_prometheus_asks_for():
+    assert [COMPOSE["services"][name]["profiles"] for name in SERVERS] == [["cpu"], ["gpu"]]
+    prometheus = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())
+    (target,) = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
+    for name in SERVERS:
+        server = COMPOSE["services"][name]
+        assert server["networks"]["default"]["aliases"] == [target.split(":")[0]]
+        assert f"127.0.0.1:{target.split(':')[1]}:{target.split(':')[1]}" in server["ports"]
+        assert {"shm_size", "tmpfs", "init"} <= set(server)
+        assert int(server["stop_grace_period"].removesuffix("s")) > 30, "longer than the server's exit timeout"
+
+
+def test_every_file_that_is_mounted_exists():
+    for settings in COMPOSE["services"].values():
+        for volume in settings["volumes"]:
+            source = re.sub(r"^\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
+            assert source in COMPOSE["volumes"] or (DOCKER / source).exists(), source
+
+
+def test_grafana_finds_its_dashboard_and_prometheus():
+    grafana = COMPOSE["services"]["grafana"]
+    folder = yaml.safe_load((DOCKER / "grafana" / "dashboards.yaml").read_text())["providers"][0]["options"]["path"]
+    assert f"./grafana/florence2.json:{folder}/florence2.json:ro" in grafana["volumes"]
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{folder}/florence2.json"
+    (datasource,) = yaml.safe_load((DOCKER / "grafana" / "datasource.yaml").read_text())["datasources"]
+    assert datasource["url"] == "http://prometheus:9090"
