@@ -69,7 +69,7 @@ _WATCHED: Object = {
     "dashboard": {"enabled": True},
 }
 _SET: Object = {
-    "settings": {"slots": 32, "embedding_cache_bytes": 268435456, "stuck_seconds": 90.5, "log_requests": True},
+    "settings": {"slots": 32, "embedding_cache_bytes": 268435456, "stuck_seconds": 90, "log_requests": 1},
     "extraEnvironment": [{"name": "OMP_NUM_THREADS", "value": "4"}],
     "extraArguments": ["--log-info=true"],
     "ports": {"http": 9000, "grpc": 9001, "metrics": 9002},

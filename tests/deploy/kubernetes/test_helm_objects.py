@@ -377,7 +377,7 @@ def test_numbers_arrive_as_they_were_written(releases):
     environment = releases["settings"].environment
     assert environment["FLORENCE2_EMBEDDING_CACHE_BYTES"] == "268435456"
     assert environment["FLORENCE2_SLOTS"] == "32"
-    assert environment["FLORENCE2_STUCK_SECONDS"] == "90.5"
+    assert environment["FLORENCE2_STUCK_SECONDS"] == "90"
     assert environment["FLORENCE2_LOG_REQUESTS"] == "true"
 
 
