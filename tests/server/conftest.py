@@ -1,5 +1,6 @@
 """A real tritonserver, for all tests of this folder."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ START_SECONDS = 180
 CALL_SECONDS = 120
 
 
-@pytest.fixture(scope="session")
-def start_server(tmp_path_factory):
-    """Starts a server, with flags of tritonserver, and waits until it is ready; its log is the attribute `log_file`."""
+@contextmanager
+def server_starter(tmp_path_factory):
+    """Starts servers with flags and settings, and waits until each is ready; stops them all at the end.
+
+    The log of a server is its attribute `log_file`.
+    """
     running: list[TritonServer] = []
 
     def start(*flags: str, **environment: str) -> TritonServer:
@@ -27,9 +31,18 @@ def start_server(tmp_path_factory):
         server.wait_until_ready(START_SECONDS)
         return server
 
-    yield start
-    for server in running:
-        server.stop()
+    try:
+        yield start
+    finally:
+        for server in running:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory):
+    """Starts a server that lives until the last test is over."""
+    with server_starter(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,16 @@
 import pytest
 
 from tests.reference import TASKS, png
+from tests.server.conftest import server_starter
 from training.sampling import sample_scene
 from training.scenes import draw
+
+
+@pytest.fixture
+def start_server(tmp_path_factory):
+    """Starts a server that lives until the test is over, so that none is measured beside another."""
+    with server_starter(tmp_path_factory) as start:
+        yield start
 
 
 @pytest.fixture(scope="module")

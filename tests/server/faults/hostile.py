@@ -1,5 +1,6 @@
 """Inputs that mean harm, or look like it: seeded, of every kind that such servers have died of."""
 
+import functools
 import io
 import random
 import struct
@@ -83,21 +84,15 @@ class Attacker:
         return self._about_image("bit-flipped image", bytes(image))
 
     def _bomb(self) -> Hostile:
-        side = self._random.choice([8_000, 20_000])
-        rows = zlib.compress(b"\0" * (side // 8 + 1) * 2_000, 9)
-        return self._about_image("decompression bomb", _png(side, side, depth=1, data=rows), is_good=False)
+        return self._about_image("decompression bomb", _bomb(self._random.choice([8_000, 20_000])), is_good=False)
 
     def _huge(self) -> Hostile:
         width, height = self._random.choice([(2**31 - 1, 1), (1, 2**31 - 1), (65_535, 65_535), (100_000, 100_000)])
         return self._about_image("huge dimensions", _png(width, height, depth=8, data=b""), is_good=False)
 
     def _animated(self) -> Hostile:
-        frames = [self._picture.rotate(10 * number) for number in range(self._random.randint(2, 12))]
-        file = io.BytesIO()
-        frames[0].save(
-            file, self._random.choice(["GIF", "WEBP", "PNG", "TIFF"]), save_all=True, append_images=frames[1:]
-        )
-        return self._about_image("animated image", file.getvalue(), is_good=True)
+        image = _animation(self._random.choice(["GIF", "WEBP", "PNG", "TIFF"]), self._random.randint(2, 12))
+        return self._about_image("animated image", image, is_good=True)
 
     def _unusual(self) -> Hostile:
         mode, format_ = self._random.choice(
@@ -180,6 +175,21 @@ def _encoded(picture: PIL.Image.Image, format_: str) -> bytes:
         return png(picture)
     file = io.BytesIO()
     picture.save(file, format_)
+    return file.getvalue()
+
+
+@functools.cache
+def _bomb(side: int) -> bytes:
+    """A square of so many pixels a side, nearly all of which are left out of the file."""
+    return _png(side, side, depth=1, data=zlib.compress(b"\0" * (side // 8 + 1) * 2_000, 9))
+
+
+@functools.cache
+def _animation(format_: str, frames: int) -> bytes:
+    picture = PIL.Image.fromarray(np.random.default_rng(frames).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    pictures = [picture.rotate(10 * number) for number in range(frames)]
+    file = io.BytesIO()
+    pictures[0].save(file, format_, save_all=True, append_images=pictures[1:])
     return file.getvalue()
 
 
