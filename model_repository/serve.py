@@ -30,6 +30,9 @@ REPOSITORY = Path(__file__).resolve().parent
 CONTAINER_INSTALLATION = Path("/opt/tritonserver")
 STOP_SECONDS = 30.0
 READY_POLL_SECONDS = 0.1
+# glibc gives threads arenas of their own, eight times as many as there are cores, and each keeps what was once freed in
+# it: under damaged images of all sizes the engine's memory grew by a fifth that way, and does not with two of them.
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
 
 
 class ServerError(Exception):
@@ -74,7 +77,7 @@ class Installation:
         folders = [*map(os.fspath, self.libraries), base.get("LD_LIBRARY_PATH"), sysconfig.get_config_var("LIBDIR")]
         libraries = os.pathsep.join(filter(None, folders))
         path = os.pathsep.join([os.fspath(Path(sys.executable).parent), base.get("PATH", os.defpath)])
-        return {**base, "LD_LIBRARY_PATH": libraries, "PATH": path}
+        return {**_FEW_ARENAS, **base, "LD_LIBRARY_PATH": libraries, "PATH": path}
 
 
 def find_installation(scratch: Path) -> Installation:

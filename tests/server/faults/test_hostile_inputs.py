@@ -17,7 +17,8 @@ HOSTILE_INPUTS = 20_000
 
 
 def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server, figure):
-    # A small cache, full of embeddings before memory is looked at for the first time.
+    # A small cache, full of embeddings before memory is looked at for the first time. The engine's memory goes up and
+    # down by a tenth with the sizes of the images that it is at.
     server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="4000000")
     before = children_of(server.process_id)
     attackers = [Attacker(seed) for seed in range(HOSTILE_CALLERS)]
@@ -28,7 +29,7 @@ def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server,
     figure("of them refused", sum(outcome != "answered" for _, outcome in outcomes))
     for process_id, after in held_by(server).items():
         growth = after.resident / held[process_id].resident
-        figure(f"resident memory of {after.name}, of that after the first tenth", growth, at_most=1.02)
+        figure(f"resident memory of {after.name}, of that after the first tenth", growth, at_most=1.1)
         assert growth < 1.2
     odd = {(hostile.kind, outcome) for hostile, outcome in outcomes if outcome not in ("answered", "INVALID_ARGUMENT")}
     assert odd == set()
