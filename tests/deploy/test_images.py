@@ -12,9 +12,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import florence2
 import pytest
 from florence2.client import TLS, Client
+from florence2.errors import Florence2Error
 from serve import Ports
 
 from tests.deploy.conftest import DOCKER, ROOT, run
@@ -233,7 +233,7 @@ def test_mutual_tls_and_traces(containers, cpu_image, tmp_path):
         with Client(url, tls=trusted) as client:
             assert client.caption(IMAGE).text
         for stranger in (None, TLS(tmp_path / "authority.pem")):
-            with Client(url, tls=stranger, retry=None) as client, pytest.raises(florence2.Florence2Error):
+            with Client(url, tls=stranger, retry=None) as client, pytest.raises(Florence2Error):
                 client.caption(IMAGE, timeout=5)
         served.container.wait_until(lambda: any(b"florence2" in body for body in traces.bodies), 30)
         assert traces.paths == {"/v1/traces"}
