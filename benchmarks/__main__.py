@@ -12,6 +12,7 @@ from serve import ServerError
 from transformers.utils import logging
 
 from benchmarks import decode_step, encoding, loading, machine, overhead, single
+from benchmarks.arguments import add_arguments
 from benchmarks.checkpoints import ConfigsMissingError, make_checkpoint
 from benchmarks.comparison import Mismatch
 from benchmarks.curves import draw_curves
@@ -26,7 +27,6 @@ from benchmarks.single import BareGenerateError
 from benchmarks.targets import verdicts
 from benchmarks.workloads import FULL, QUICK, WORKLOADS, Plan, ServedWorkload
 
-_ROOT = Path(__file__).resolve().parents[1]
 _SHOWN_MISMATCHES = 20
 
 
@@ -172,14 +172,7 @@ def _arguments() -> argparse.Namespace:
         "--add", action="store_true", help="keep what earlier runs measured; loads measured again are replaced"
     )
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
-    parser.add_argument("--seed", type=int, default=1, help="default 1")
-    parser.add_argument("--output", type=Path, default=_ROOT / "build" / "benchmarks", help="default build/benchmarks")
-    parser.add_argument(
-        "--configs",
-        type=Path,
-        default=_ROOT.parent / "shared" / "florence2-base",
-        help="folder with Florence-2-base's tokenizer, processor and configs; default ../shared/florence2-base",
-    )
+    add_arguments(parser)
     return parser.parse_args()
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import machine
+from benchmarks.arguments import add_arguments
 from benchmarks.capacity import MIXES, PLANNED_LOAD, capacity, checks, fit, latencies, replicas
 from benchmarks.checkpoints import make_checkpoint
 from benchmarks.lengths import ANSWER_LENGTHS
@@ -22,7 +23,6 @@ from benchmarks.reference import answer_pool
 from benchmarks.replica import CLOSED, OPEN, Replica
 from benchmarks.simulation import Costs
 
-_ROOT = Path(__file__).resolve().parents[1]
 _LOADS = (0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _TASKS = tuple(ANSWER_LENGTHS)
 
@@ -126,14 +126,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=10.0, help="the fleet's arrivals a second; default %(default)s")
     parser.add_argument("--results", type=Path, help="capacity.json of an earlier run, instead of measuring")
     parser.add_argument("--rounds", type=int, default=3, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
-    parser.add_argument("--output", type=Path, default=_ROOT / "build" / "benchmarks", help="default build/benchmarks")
-    parser.add_argument(
-        "--configs",
-        type=Path,
-        default=_ROOT.parent / "shared" / "florence2-base",
-        help="folder with Florence-2-base's tokenizer, processor and configs; default ../shared/florence2-base",
-    )
+    add_arguments(parser)
     return parser.parse_args()
 
 

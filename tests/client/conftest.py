@@ -1,8 +1,9 @@
-"""What the codec's tests share: the official processor, where it is at hand, and hypothesis's settings."""
+"""What these tests share: the official processor, where it is at hand, the health command, hypothesis's settings."""
 
 from typing import Any
 
 import pytest
+from florence2._cli import main
 from hypothesis import HealthCheck, settings
 
 # The same examples in every run: a test that fails here fails everywhere.
@@ -23,3 +24,16 @@ def processor(real_processor_folder) -> Any:
     pytest.importorskip("torch", reason="the reference computes with torch")
     transformers = pytest.importorskip("transformers", minversion="5", reason="has the native processor")
     return transformers.Florence2Processor.from_pretrained(real_processor_folder)
+
+
+@pytest.fixture
+def command(capsys):
+    """`command(*arguments)`: the exit status and the line of `florence2 health`."""
+
+    def command(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            main(["health", *arguments])
+        (line,) = capsys.readouterr().out.splitlines()
+        return ended.value.code, line
+
+    return command

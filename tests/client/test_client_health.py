@@ -5,7 +5,6 @@ import asyncio
 import grpc
 import pytest
 from florence2 import Health
-from florence2._cli import main
 
 from tests.client.fake_server import settled
 
@@ -27,19 +26,6 @@ def health_of(client_type):
         return asyncio.run(look())
 
     return health_of
-
-
-@pytest.fixture
-def command(capsys):
-    """`command(*arguments)`: the exit status and the line of `florence2 health`."""
-
-    def command(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(["health", *arguments])
-        (line,) = capsys.readouterr().out.splitlines()
-        return ended.value.code, line
-
-    return command
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from florence2._cli import main
 
 pytest_plugins = ["tests.client.fake_server"]
 
@@ -53,17 +52,6 @@ def triton():
         yield server
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture
-def command(capsys):
-    def command(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main(["health", *arguments])
-        (line,) = capsys.readouterr().out.splitlines()
-        return ended.value.code, line
-
-    return command
 
 
 @pytest.mark.parametrize(
