@@ -35,6 +35,7 @@ MIXES = {
 }
 _SIMULATED_ARRIVALS = 3000
 _FIRST_GUESS = (0.2, 0.05, 0.005)
+_UNTIL = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def fit(loads: Sequence[Mapping[str, Any]], seed: int) -> Costs:
         costs = Costs(*map(math.exp, logarithms))
         return sum(math.log(check.ratio) ** 2 for check in checks(closed, costs, seed))
 
-    found = minimize(distance, np.log(_FIRST_GUESS), method="Nelder-Mead", options={"maxiter": 400, "xatol": 0.005})
+    found = minimize(distance, np.log(_FIRST_GUESS), method="Nelder-Mead", options=_UNTIL)
     return Costs(*map(math.exp, found.x))
 
 
