@@ -1,8 +1,8 @@
 """How much one replica holds, and how many replicas a fleet needs.
 
-Three costs are fitted to closed loops of one replica (`replica.py`): what encoding a picture and a prompt takes, what a
-decode step takes whatever is in it, and what each row adds. A simulation of the engine's loop with these costs
-(`simulation.py`) is held against open loops, which the fit has not seen, and then tells latencies at other rates and
+Closed loops of one replica (`replica.py`) give three costs: what encoding a picture and a prompt takes, what a decode
+step takes whatever is in it, and what each row adds. A simulation of the engine's loop with these costs
+(`simulation.py`) is held against open loops, which have no part in that, and then tells latencies at other rates and
 for other mixes of tasks.
 """
 
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
-import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import brentq
 
 from benchmarks.lengths import ALBUM_TASKS, ANSWER_LENGTHS
 from benchmarks.load import poisson_schedule
@@ -34,8 +33,6 @@ MIXES = {
     "short tasks": tuple(task for task, length in ANSWER_LENGTHS.items() if length.is_short),
 }
 _SIMULATED_ARRIVALS = 3000
-_FIRST_GUESS = (0.2, 0.05, 0.005)
-_UNTIL = {"maxiter": 2000, "xatol": 1e-4, "fatol": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -54,15 +51,24 @@ class Check:
 
 
 def fit(loads: Sequence[Mapping[str, Any]], seed: int) -> Costs:
-    """The costs with which the simulation of the closed loops among the loads is nearest to what was measured."""
-    closed = [load for load in loads if "callers" in load]
+    """The engine's costs, from the closed loops among the loads.
 
-    def distance(logarithms: Sequence[float]) -> float:
-        costs = Costs(*map(math.exp, logarithms))
-        return sum(math.log(check.ratio) ** 2 for check in checks(closed, costs, seed))
+    A caller alone shows what an encoding takes, and what a step of one row; the most callers show how much of that is
+    the row's, for with it the simulation answers as many questions a second as were measured.
+    """
+    alone = next(load for load in loads if load.get("callers") == 1)
+    fullest = max((load for load in loads if "callers" in load), key=lambda load: load["callers"])
+    encode, token = (_measured(alone, figure) for figure in ("encode", "token"))
 
-    found = minimize(distance, np.log(_FIRST_GUESS), method="Nelder-Mead", options=_UNTIL)
-    return Costs(*map(math.exp, found.x))
+    def costs(row: float) -> Costs:
+        return Costs(encode, token - row, row)
+
+    def surplus(row: float) -> float:
+        return next(check.ratio for check in checks([fullest], costs(row), seed) if check.figure == "throughput") - 1
+
+    if surplus(0.0) <= 0 or surplus(token) >= 0:  # slower than the simulation can be, or faster
+        return costs(0.0 if surplus(0.0) <= 0 else token)
+    return costs(brentq(surplus, 0.0, token, xtol=token / 1000))
 
 
 def checks(loads: Sequence[Mapping[str, Any]], costs: Costs, seed: int) -> list[Check]:
@@ -72,12 +78,11 @@ def checks(loads: Sequence[Mapping[str, Any]], costs: Costs, seed: int) -> list[
         tokens = [length for subject in mixed_subjects(load["questions"], seed) for _, length in subject.lengths]
         if "callers" in load:
             answers = closed_loop(costs, tokens, load["callers"], SERVED_AT_ONCE)
-            figures = {"throughput": len(answers) / answers[-1].answered, **_latencies(answers, 50)}
+            figures = {"throughput": len(answers) / answers[-1].answered, **_latencies(answers, 50, 95)}
         else:
             figures = _latencies(open_loop(costs, tokens, arrivals(load, seed), SERVED_AT_ONCE), 50, 95)
         for figure, simulated in figures.items():
-            measured = median(one[figure] for one in load["rounds"])
-            found.append(Check(load["name"], figure, measured, simulated))
+            found.append(Check(load["name"], figure, _measured(load, figure), simulated))
     return found
 
 
@@ -98,6 +103,10 @@ def latencies(costs: Costs, tasks: Sequence[str], rate: float) -> dict[int, floa
 def replicas(rate: float, of_one: float) -> int:
     """Replicas for so many arrivals a second: the planned load on each, and one more that may be gone."""
     return math.ceil(rate / (PLANNED_LOAD * of_one)) + 1
+
+
+def _measured(load: Mapping[str, Any], figure: str) -> float:
+    return median(one[figure] for one in load["rounds"])
 
 
 def _latencies(answers: Sequence[SimulatedAnswer], *percents: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks.callers import CALLERS, Caller
@@ -74,6 +75,10 @@ class Replica:
         self.mismatches += mismatches(where, outcomes, self._pool.expected)
         seconds = [outcome.latency for outcome in outcomes]
         return {
+            # What a caller waits beside the decoding is the encoding where nobody else is served.
+            "encode": median(outcome.latency - (outcome.reply.decode_seconds or 0.0) for outcome in outcomes),
+            "token": sum(outcome.reply.decode_seconds or 0.0 for outcome in outcomes)
+            / sum(outcome.question.answer_tokens for outcome in outcomes),
             "throughput": len(outcomes) / outcomes[-1].answered,
             "latency_p50": percentile(seconds, 50),
             "latency_p95": percentile(seconds, 95),

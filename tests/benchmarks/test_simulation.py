@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.capacity import Check, capacity, checks, fit, replicas
 from benchmarks.lengths import ANSWER_LENGTHS
+from benchmarks.measurement import percentile
 from benchmarks.questions import mixed_subjects
 from benchmarks.simulation import Costs, closed_loop, open_loop
 
@@ -41,10 +42,12 @@ def test_costs_are_found_again_from_what_they_make():
     for callers, questions in ((1, 7), (4, 14), (16, 48)):
         tokens = [length for subject in mixed_subjects(questions, seed=1) for _, length in subject.lengths]
         answers = closed_loop(costs, tokens, callers, slots=16)
-        latencies = sorted(answer.latency for answer in answers)
+        latencies = [answer.latency for answer in answers]
         figures = {
+            "encode": costs.encode,
+            "token": costs.step + costs.row,
             "throughput": questions / answers[-1].answered,
-            "latency_p50": (latencies[(questions - 1) // 2] + latencies[questions // 2]) / 2,
+            **{f"latency_p{percent}": percentile(latencies, percent) for percent in (50, 95)},
         }
         loads.append({"name": str(callers), "callers": callers, "questions": questions, "rounds": [figures]})
     found = fit(loads, seed=1)
