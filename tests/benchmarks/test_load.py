@@ -56,7 +56,7 @@ def test_a_callers_failure_is_not_swallowed(questions):
 
 
 def test_an_open_loop_waits_for_nobody(questions):
-    clerk = Clerk(0.1)
+    clerk = Clerk(0.5)
     outcomes = open_loop(clerk, questions, [0.0] * 8, 1, lambda: None)
     assert clerk.most_inside == 8
     assert len(outcomes) == 8
