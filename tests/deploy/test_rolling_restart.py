@@ -50,6 +50,7 @@ class Fleet:
             replica.start()
         try:
             replica.wait_until_ready(START_SECONDS)
+            seconds_until(lambda: _has_metrics(replica))  # Triton opens their port last
         except BaseException:
             replica.stop()
             raise
@@ -106,6 +107,13 @@ class Load:
 def requests_answered(replica: TritonServer) -> float:
     lines = metrics_page(replica).splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("florence2_requests_total{"))
+
+
+def _has_metrics(replica: TritonServer) -> bool:
+    try:
+        return bool(metrics_page(replica))
+    except OSError:
+        return False
 
 
 def spread(before: list[float], after: list[float]) -> float:
