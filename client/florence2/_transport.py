@@ -57,7 +57,6 @@ _ERRORS: dict[str, type[Florence2Error]] = {
 _ERRORS_BY_MESSAGE: dict[tuple[str, str], type[Florence2Error]] = {
     ("RESOURCE_EXHAUSTED", "larger than max"): MessageTooLargeError,
     ("UNAVAILABLE", "This protocol is restricted"): AccessDeniedError,
-    ("UNAVAILABLE", "Request for unknown model"): ModelNotFoundError,
 }
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.

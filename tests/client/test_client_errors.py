@@ -9,7 +9,7 @@ from math import nan
 import grpc
 import pytest
 from florence2 import v1
-from florence2.client import AsyncClient, Client, TruncatedAnswerError
+from florence2.client import AsyncClient, Client, Retry, TruncatedAnswerError
 from florence2.errors import (
     AccessDeniedError,
     DeadlineExceededError,
@@ -69,6 +69,13 @@ def test_a_protocol_that_triton_restricts_is_no_reason_to_try_again(server, ask)
     with pytest.raises(AccessDeniedError, match=message):
         ask(lambda client: client.detect(IMAGE))
     assert len(server.received) == 1
+
+
+def test_a_server_that_is_about_to_end_is_a_reason_to_try_again(server, ask):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'florence2' has no available versions")
+    with pytest.raises(UnavailableError, match="no available versions"):
+        ask(lambda client: client.detect(IMAGE), retry=Retry(attempts=3, initial_backoff=0.01))
+    assert len(server.received) == 3
 
 
 def test_a_message_that_is_too_large_for_the_client_says_so(server, ask):
