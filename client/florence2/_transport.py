@@ -57,6 +57,7 @@ _ERRORS: dict[str, type[Florence2Error]] = {
 _ERRORS_BY_MESSAGE: dict[tuple[str, str], type[Florence2Error]] = {
     ("RESOURCE_EXHAUSTED", "larger than max"): MessageTooLargeError,
     ("UNAVAILABLE", "This protocol is restricted"): AccessDeniedError,
+    ("NOT_FOUND", "has no available versions"): UnavailableError,  # while the server loads the model, or ends
 }
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.

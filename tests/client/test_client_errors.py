@@ -72,7 +72,7 @@ def test_a_protocol_that_triton_restricts_is_no_reason_to_try_again(server, ask)
 
 
 def test_a_server_that_is_about_to_end_is_a_reason_to_try_again(server, ask):
-    server.fail(grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'florence2' has no available versions")
+    server.fail(grpc.StatusCode.NOT_FOUND, "Request for unknown model: 'florence2' has no available versions")
     with pytest.raises(UnavailableError, match="no available versions"):
         ask(lambda client: client.detect(IMAGE), retry=Retry(attempts=3, initial_backoff=0.01))
     assert len(server.received) == 3
