@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from florence2_engine.decode_graphs import DecodeGraphs, Recording
+from florence2_engine.cuda_graphs import Recording
+from florence2_engine.decode_graphs import DecodeGraphs
 from florence2_engine.decoder import Decoder, Step, mask
 from florence2_engine.kv_cache import KeyValueCache
 from transformers import BartConfig
@@ -78,6 +79,22 @@ def test_padded_steps_give_the_same_logits(decoder):
         assert torch.allclose(graphs(step), expected, atol=1e-5)
     assert len(recorded) == 5
     assert all(len(step.token_ids) <= ROWS and len(step.rows_of_slots) <= SLOTS for step in recorded)
+
+
+@torch.inference_mode()
+def test_steps_over_the_same_slots_give_the_same_logits(decoder):
+    graphs = DecodeGraphs(decoder.step, SLOTS, ROWS, POSITIONS, record)
+    first, other = step_of([[0], [1, 2], [3]], [150, 20, 9], [5, 9, 9, 3]), step_of([[0], [1]], [150, 20], [7, 2])
+    for step in (first, later(first), other, later(first), later(later(first)), first):
+        expected = decoder.step(step)
+        assert torch.allclose(graphs(step), expected, atol=1e-5)
+
+
+def later(step: Step) -> Step:
+    """The next step of the same requests: the tensors that say which rows are whose are the same ones."""
+    return dataclasses.replace(
+        step, token_ids=(step.token_ids + 11) % VOCABULARY, positions=step.positions + 1, own_length=step.own_length + 1
+    )
 
 
 @torch.inference_mode()

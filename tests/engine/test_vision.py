@@ -1,6 +1,6 @@
 import pytest
 import torch
-from florence2_engine.vision import VisionTower
+from florence2_engine.vision import VisionTower, _channel_scores, _channel_scores_in_pieces
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from tests.conftest import DEMO_CHECKPOINT
@@ -112,3 +112,12 @@ def test_the_base_size_equals_transformers(real_processor_folder):
     torch.manual_seed(0)
     model = Florence2ForConditionalGeneration(Florence2Config.from_pretrained(real_processor_folder)).eval()
     _assert_equal(model, torch.randn(1, 3, 768, 768))
+
+
+@pytest.mark.parametrize("positions", [36, 577, 1024, 2304])
+def test_channel_scores_in_pieces_are_those_of_each_image(positions):
+    normed = torch.randn(3, positions, 24)
+    query, key = ((torch.randn(24, 24), torch.randn(24)) for _ in range(2))
+    expected = torch.stack([_channel_scores(query, key, image, 4) for image in normed])
+    found = _channel_scores_in_pieces(query, key, normed, 4)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-2)

@@ -27,33 +27,43 @@ def exact_matrix_products():
     torch.backends.cudnn.allow_tf32 = False
 
 
+@pytest.fixture(scope="module", params=["random weights", "demo checkpoint"])
+def folder(request):
+    if request.param == "demo checkpoint":
+        return DEMO_CHECKPOINT
+    return request.getfixturevalue("random_checkpoint")
+
+
 @pytest.fixture(scope="module")
-def questions():
-    reference = Reference(DEMO_CHECKPOINT, device="cuda")
+def questions(folder):
+    reference = Reference(folder, device="cuda")
     images = [png(draw(sample_scene(seed))) for seed in range(4)]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 60)
     return [reference.question(*combination) for combination in combinations]
 
 
 @pytest.mark.parametrize("slots", [1, 4, 16])
-def test_tokens_equal_generate_whatever_shares_the_batch(questions, slots):
-    served = Served(DEMO_CHECKPOINT, device="cuda", dtype="float32", slots=slots, rows=max(8, 2 * slots))
+def test_tokens_equal_generate_whatever_shares_the_batch(folder, questions, slots, caplog):
+    served = Served(folder, device="cuda", dtype="float32", slots=slots, rows=max(8, 2 * slots))
     try:
         with ThreadPoolExecutor(2 * slots) as callers:
             answers = list(callers.map(served.answer, questions))
     finally:
         served.engine.close()
     assert_parity(questions, answers)
+    assert "cannot be recorded" not in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_answers(questions, dtype):
-    served = Served(DEMO_CHECKPOINT, device="cuda", dtype=dtype)
+def test_half_precision_answers(questions, folder, dtype, caplog):
+    served = Served(folder, device="cuda", dtype=dtype)
     try:
         with ThreadPoolExecutor(16) as callers:
             answers = list(callers.map(served.answer, questions))
     finally:
         served.engine.close()
+    assert "cannot be recorded" not in caplog.text
     assert any(answer.hypothesis.finish_reason is FinishReason.STOP for answer in answers)
     alike = [list(a.hypothesis.token_ids) == q.expected for q, a in zip(questions, answers, strict=True)]
-    assert sum(alike) >= len(alike) / 2
+    # Random weights come to near ties, which half precision decides by lot.
+    assert sum(alike) >= len(alike) / (2 if folder == DEMO_CHECKPOINT else 10)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from florence2_engine.request import Request
 from florence2_engine.search import Candidates
+from florence2_engine.transfer import to_device
 
 # Columns of the transfer that are no candidate: the log-probabilities of the tokens that can be forced.
 _FORCED = 2
@@ -31,7 +32,7 @@ class CandidateFinder:
             requests: all that run; their beams are on the first rows.
         """
         normaliser = logits.logsumexp(dim=-1, keepdim=True)  # before any rule: scores are the model's own
-        forced = logits[:, self._forced]
+        forced = torch.cat([logits[:, token : token + 1] for token in self._forced], dim=1)
         _forbid(logits, requests)
         count = min(max(request.search.candidates_needed for request in requests), logits.shape[1])
         best, token_ids = _top(logits, count)
@@ -63,5 +64,5 @@ def _forbid(logits: Tensor, requests: Sequence[Request]) -> None:
         (request.rows[beam], token) for request in requests for beam, token in request.search.forbidden_tokens()
     ]
     if forbidden:
-        rows, tokens = torch.tensor(forbidden, device=logits.device).T
+        rows, tokens = to_device(forbidden, logits.device).T
         logits[rows, tokens] = -torch.inf

@@ -98,10 +98,14 @@ def _download(name: str) -> Path:
 
 def _model(folder: Path, config: EngineConfig) -> Any:
     device = _device(config.device)
+    dtype = _dtype(config.dtype, device)
+    if dtype == torch.float32:
+        # By itself PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
+        torch.backends.cudnn.allow_tf32 = False
     load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its types know nothing of the loading info
     model, loading = load_model(
         folder,
-        dtype=_dtype(config.dtype, device),
+        dtype=dtype,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=False,

@@ -1,18 +1,21 @@
 """The three device calls: encode images, prefill, decode step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from florence2_engine.cuda_graphs import CudaRecorder
 from florence2_engine.decode_graphs import DecodeGraphs, DecodeStep
 from florence2_engine.decoder import Decoder, Step, mask
 from florence2_engine.kv_cache import KeyValueCache
 from florence2_engine.normalisation import Normalisation
 from florence2_engine.text_encoder import TextEncoder
+from florence2_engine.transfer import to_device
 from florence2_engine.vision import VisionTower
+from florence2_engine.vision_graphs import VisionGraphs
 
 
 class Runner:
@@ -31,7 +34,7 @@ class Runner:
         self._device = model.device
         language_model = model.model.language_model
         config = language_model.config
-        self._vision_tower = VisionTower(model)
+        self._vision_tower: Callable[[Tensor], Tensor] = VisionTower(model)
         self._text_encoder = TextEncoder(model)
         self._cache = KeyValueCache(
             layers=config.decoder_layers,
@@ -48,7 +51,9 @@ class Runner:
         language_model.decoder = None
         self._step: DecodeStep = self._decoder.step
         if self._device.type == "cuda":
-            self._step = DecodeGraphs(self._decoder.step, slots, rows, config.max_position_embeddings)
+            record = CudaRecorder(self._device)
+            self._vision_tower = VisionGraphs(self._vision_tower, record)
+            self._step = DecodeGraphs(self._decoder.step, slots, rows, config.max_position_embeddings, record)
         self._slots: _Slots | None = None
 
     @torch.inference_mode()
@@ -75,7 +80,7 @@ class Runner:
         """
         embed = self._model.get_input_embeddings()
         inputs = [
-            torch.cat([embedding, embed(torch.tensor(prompt, device=self._device))])
+            torch.cat([embedding, embed(to_device(prompt, self._device))])
             for embedding, prompt in zip(embeddings, prompts, strict=True)
         ]
         lengths = [len(each) for each in inputs]
@@ -98,7 +103,7 @@ class Runner:
         if self._slots is None or self._slots.rows_of_slots != rows_of_slots:
             lengths = self._cache.encoder_lengths(len(rows_of_slots))
             self._slots = _Slots(rows_of_slots, lengths, self._device, self._cache.cross.dtype)
-        tokens, where = torch.tensor([token_ids, positions], device=self._device)
+        tokens, where = to_device([token_ids, positions], self._device)
         slots = self._slots
         return self._step(
             Step(tokens, where, slots.padded, slots.places, slots.cross_mask, own_length=max(positions) + 1)
@@ -129,6 +134,6 @@ class _Slots:
         for slot, rows in enumerate(rows_of_slots):
             for beam, row in enumerate(rows):
                 places[row] = slot * beams + beam
-        self.padded = torch.tensor(padded, device=device)
-        self.places = torch.tensor(places, device=device)
-        self.cross_mask = mask(torch.tensor(lengths, device=device), max(lengths), dtype)
+        self.padded = to_device(padded, device)
+        self.places = to_device(places, device)
+        self.cross_mask = mask(to_device(lengths, device), max(lengths), dtype)

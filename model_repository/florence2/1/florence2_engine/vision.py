@@ -19,6 +19,7 @@ lies between them, or is products that need not be done. In hundredths of transf
 - Linear layers go to oneDNN (`linear.py`). About 4.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -31,6 +32,7 @@ from florence2_engine.linear import linear, linear_of
 
 _Projection = tuple[Tensor, Tensor]  # weight and bias
 _CHUNK_BYTES = 20 << 20  # of the widest intermediate. Smaller ones make the matrix products slower.
+_PIECE_POSITIONS = 512
 
 
 class VisionTower:
@@ -126,17 +128,48 @@ def _window_attention(attention: Any, normed: Tensor) -> Tensor:
 
 
 def _add_channel_attention(hidden: Tensor, norm: Any, attention: Any) -> None:
-    channels = hidden.shape[-1]
+    images, normed = hidden.flatten(1, 2), norm(hidden).flatten(1, 2)
     weight, bias = attention.qkv.weight, attention.qkv.bias
     if bias is None:
         bias = weight.new_zeros(len(weight))
     query, key, value = zip(weight.chunk(3), bias.chunk(3), strict=True)
-    for image, normed in zip(hidden.flatten(1, 2), norm(hidden).flatten(1, 2), strict=True):
-        scores = _channel_scores(query, key, normed, attention.groups)
-        attended = (scores * len(normed) ** -0.5).softmax(dim=-1).to(normed.dtype)
-        output = attention.proj.weight.view(channels, attention.groups, -1).transpose(0, 1)
-        mixed = (output @ attended).transpose(0, 1).flatten(1)
-        image += linear_of(normed, mixed @ value[0], attention.proj.bias + mixed @ value[1])
+    if hidden.device.type == "cpu":  # one image after another: what one leaves in the processor's cache is used again
+        scores = torch.stack([_channel_scores(query, key, image, attention.groups) for image in normed])
+    else:
+        scores = _channel_scores_in_pieces(query, key, normed, attention.groups)
+    attended = (scores * normed.shape[1] ** -0.5).softmax(dim=-1).to(normed.dtype)
+    output = attention.proj.weight.view(len(attention.proj.weight), attention.groups, -1).transpose(0, 1)
+    mixed = (output @ attended).transpose(1, 2).flatten(2)
+    weights, biases = mixed @ value[0], attention.proj.bias + mixed @ value[1]
+    if hidden.device.type == "cpu":
+        for image, rows, image_weight, image_bias in zip(images, normed, weights, biases, strict=True):
+            image += linear_of(rows, image_weight, image_bias)
+    else:
+        images += torch.baddbmm(biases[:, None], normed, weights.transpose(1, 2))
+
+
+def _channel_scores_in_pieces(query: _Projection, key: _Projection, normed: Tensor, groups: int) -> Tensor:
+    """What `_channel_scores` gives, for several images.
+
+    Each of the few results is a sum over tens of thousands of positions, which one product leaves to a few of a GPU's
+    many processors. So the positions are summed in pieces, and then the pieces.
+
+    Args:
+        query: weight and bias.
+        key: weight and bias.
+        normed: (images, positions, channels), what is projected.
+        groups: of the channels.
+
+    Returns:
+        (images, groups, query channels, key channels), float32.
+    """
+    images, positions, channels = normed.shape
+    pieces = math.gcd(positions, max(1, positions // _PIECE_POSITIONS))
+    queries, keys = (
+        linear_of(normed, *projection).view(images, pieces, -1, groups, channels // groups).transpose(2, 3)
+        for projection in (query, key)
+    )
+    return torch.matmul(queries.transpose(3, 4), keys).sum(dim=1, dtype=torch.float32)
 
 
 def _channel_scores(query: _Projection, key: _Projection, normed: Tensor, groups: int) -> Tensor:
