@@ -6,20 +6,22 @@
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from florence2_engine.cuda_graphs import CudaRecorder
 from florence2_engine.text_encoder import TextEncoder
 from florence2_engine.vision import VisionTower
+from florence2_engine.vision_graphs import VisionGraphs
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
+from benchmarks.device import EXACT_DTYPE, clock, device, place
 from benchmarks.measurement import Spread, ratios
 
 TOLERANCE = 1e-4
@@ -86,19 +88,21 @@ def measure(model: Any, repetitions: int = REPETITIONS, image_side: int = _IMAGE
 def base_size_model(configs: Path) -> Any:
     """A model with random weights, of the size that the folder's config.json says."""
     torch.manual_seed(0)
-    return Florence2ForConditionalGeneration(Florence2Config.from_pretrained(configs)).eval()
+    return place(Florence2ForConditionalGeneration(Florence2Config.from_pretrained(configs)).eval(), EXACT_DTYPE)
 
 
 def _image(model: Any, side: int) -> Comparison:
-    pixels = torch.randn(1, 3, side, side)
-    tower = VisionTower(model)
+    pixels = torch.randn(1, 3, side, side).to(device())
+    tower: Callable[[Tensor], Tensor] = VisionTower(model)
+    if device().type == "cuda":
+        tower = VisionGraphs(tower, CudaRecorder(device()))
     return Comparison("image", lambda: tower(pixels), lambda: model.get_image_features(pixels).pooler_output)
 
 
 def _text(model: Any, name: str) -> Comparison:
     lengths = [_IMAGE_TOKENS + tokens for tokens in _PROMPT_TOKENS[name]]
-    valid = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    embeddings = torch.randn(*valid.shape, model.config.text_config.d_model)
+    valid = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).to(device())
+    embeddings = torch.randn(*valid.shape, model.config.text_config.d_model).to(device())
     ours, theirs = TextEncoder(model), model.model.language_model.encoder
     mask = valid.long()
     return Comparison(
@@ -109,9 +113,9 @@ def _text(model: Any, name: str) -> Comparison:
 
 
 def _seconds(encode: Callable[[], Tensor]) -> float:
-    begin = time.perf_counter()
+    begin = clock()
     encode()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def print_table(console: Console, result: Mapping[str, Any]) -> None:

@@ -4,7 +4,6 @@ In one process, so that importing torch and transformers counts for neither, and
 """
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from florence2_engine.__main__ import build
 from florence2_engine.config import EngineConfig
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
+
+from benchmarks.device import EXACT_DTYPE, clock, place
 
 
 def run(checkpoint: Path, rounds: int, on_round: Callable[[], None]) -> list[dict[str, Any]]:
@@ -36,17 +37,17 @@ def run(checkpoint: Path, rounds: int, on_round: Callable[[], None]) -> list[dic
 
 
 def _load_engine(checkpoint: Path) -> object:
-    return build(EngineConfig(checkpoint=os.fspath(checkpoint.resolve())))
+    return build(EngineConfig(checkpoint=os.fspath(checkpoint.resolve()), dtype=EXACT_DTYPE))
 
 
 def _load_pretrained(checkpoint: Path) -> object:
     model: Any = Florence2ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    return model.eval(), Florence2Processor.from_pretrained(checkpoint)
+    return place(model.eval(), EXACT_DTYPE), Florence2Processor.from_pretrained(checkpoint)
 
 
 def _seconds(load: Callable[[Path], object], checkpoint: Path) -> float:
-    begin = time.perf_counter()
+    begin = clock()
     loaded = load(checkpoint)
-    seconds = time.perf_counter() - begin
+    seconds = clock() - begin
     del loaded  # freeing it is no part of loading
     return seconds

@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks.device import accelerator
+
 _PACKAGES = ("torch", "transformers", "numpy", "tritonclient", "nvidia-pytriton")
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,6 +20,7 @@ def describe() -> dict[str, Any]:
     """Machine, versions and the commit of this repository."""
     return {
         "processor": _processor(),
+        "accelerator": accelerator(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
         "torch_threads": torch.get_num_threads(),

@@ -21,7 +21,9 @@ class NotCachedError(Exception):
     """Our server encoded a picture that it had just encoded."""
 
 
-def run(seed: int, logs: Path, round_trips: int, rounds: int, progress: RunProgress) -> list[dict[str, Any]]:
+def run(
+    seed: int, logs: Path, dtype: str, round_trips: int, rounds: int, progress: RunProgress
+) -> list[dict[str, Any]]:
     """Measure both models in alternation.
 
     Returns:
@@ -33,7 +35,7 @@ def run(seed: int, logs: Path, round_trips: int, rounds: int, progress: RunProgr
     progress.say("overhead: starting ours, with an empty model beside it")
     question = caption_subjects(1, seed)[0].questions(attempt=0)[0]
     result: dict[str, Any] = {"name": "one token", "rounds": []}
-    with running("ours", OURS / "demo_checkpoint", logs, extra_models=[EMPTY]) as server:
+    with running("ours", OURS / "demo_checkpoint", logs, dtype, extra_models=[EMPTY]) as server:
         callers: dict[str, Caller] = {"ours": OurCaller(server.grpc_url), "empty": EmptyCaller(server.grpc_url)}
         question = _one_token(question)
         for number in range(rounds):

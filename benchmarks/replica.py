@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.callers import CALLERS, Caller
 from benchmarks.comparison import Mismatch, mismatches
+from benchmarks.device import EXACT_DTYPE
 from benchmarks.load import closed_loop, open_loop, poisson_schedule
 from benchmarks.measurement import percentile
 from benchmarks.progress import RunProgress
@@ -45,7 +46,7 @@ class Replica:
             Per load its shape, and per round its figures, in seconds and answers a second.
         """
         with ExitStack() as stack:
-            server = stack.enter_context(running("ours", checkpoint, logs))
+            server = stack.enter_context(running("ours", checkpoint, logs, EXACT_DTYPE))
             caller = CALLERS["ours"](server.grpc_url)
             stack.callback(caller.close)
             closed = [_shape(f"{callers} callers", questions, callers=callers) for callers, questions in CLOSED]

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.comparison import Mismatch
+from benchmarks.device import EXACT_DTYPE
 from benchmarks.targets import verdicts
 
 
@@ -19,15 +20,17 @@ class Results:
         plan: the plan's name.
         rounds: of this run.
         seed: of this run.
+        dtype: of this run.
         add: keep what is in the file; a load that is measured again is replaced.
     """
 
-    def __init__(self, file: Path, plan: str, rounds: int, seed: int, add: bool) -> None:
+    def __init__(self, file: Path, plan: str, rounds: int, seed: int, dtype: str, add: bool) -> None:
         self._file = file
         known = json.loads(file.read_text()) if add and file.exists() else {"runs": [], "workloads": {}}
         self._workloads: dict[str, Any] = known["workloads"]
         self._runs: list[dict[str, Any]] = known["runs"]
-        self._run: dict[str, Any] = {"plan": plan, "rounds": rounds, "seed": seed, "mismatches": []}
+        self._run: dict[str, Any] = {"plan": plan, "rounds": rounds, "seed": seed, "dtype": dtype}
+        self._run |= {"different_answers": 0, "mismatches": []}
         self._run |= {"began": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine.describe()}
         self._runs.append(self._run)
 
@@ -43,7 +46,9 @@ class Results:
         earlier = self._workloads.get(workload, {"loads": []})
         kept = [load for load in earlier["loads"] if load["name"] not in names]
         self._workloads[workload] = {**result, "loads": sorted(kept + new, key=_order)}
-        self._run["mismatches"] += [vars(mismatch) for mismatch in mismatches]
+        self._run["different_answers"] += len(mismatches)
+        if self._run["dtype"] == EXACT_DTYPE:  # elsewhere they are too many to be looked at one by one
+            self._run["mismatches"] += [vars(mismatch) for mismatch in mismatches]
         report = {"runs": self._runs, "targets": verdicts(self._workloads), "workloads": self._workloads}
         self._file.write_text(json.dumps(report, indent=1) + "\n")
 

@@ -35,11 +35,12 @@ class Contest:
         mismatches: answers that are not the expected ones.
     """
 
-    def __init__(self, workload: ServedWorkload, pool: Pool, seed: int, progress: RunProgress) -> None:
+    def __init__(self, workload: ServedWorkload, pool: Pool, seed: int, dtype: str, progress: RunProgress) -> None:
         self.mismatches: list[Mismatch] = []
         self._workload = workload
         self._pool = pool
         self._seed = seed
+        self._dtype = dtype
         self._progress = progress
         self._servers: dict[str, TritonServer] = {}
         self._callers: dict[str, Caller] = {}
@@ -54,7 +55,7 @@ class Contest:
         with ExitStack() as stack:
             for side in SIDES:
                 self._progress.say(f"{self._workload.name}: starting {side}")
-                self._servers[side] = stack.enter_context(running(side, checkpoint, logs))
+                self._servers[side] = stack.enter_context(running(side, checkpoint, logs, self._dtype))
                 self._callers[side] = CALLERS[side](self._servers[side].grpc_url)
                 stack.callback(self._callers[side].close)
             closed = self._rounds(self._workload.closed, rounds, capacity=0.0)

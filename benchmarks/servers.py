@@ -15,21 +15,21 @@ _READY_SECONDS = 300.0
 
 
 @contextmanager
-def running(name: str, checkpoint: Path, logs: Path, extra_models: Sequence[Path] = ()) -> Iterator[TritonServer]:
+def running(
+    name: str, checkpoint: Path, logs: Path, dtype: str, extra_models: Sequence[Path] = ()
+) -> Iterator[TritonServer]:
     """A server that is ready; stopped at the end, whatever happens.
 
     Args:
         name: `ours` or `conventional`.
         checkpoint: what it serves.
         logs: folder for its log.
+        dtype: what it computes in.
         extra_models: served beside it.
     """
-    variable, model = {
-        "ours": ("FLORENCE2_CHECKPOINT", OURS),
-        "conventional": ("CONVENTIONAL_CHECKPOINT", CONVENTIONAL),
-    }[name]
+    prefix, model = {"ours": ("FLORENCE2", OURS), "conventional": ("CONVENTIONAL", CONVENTIONAL)}[name]
     logs.mkdir(parents=True, exist_ok=True)
-    environment = {variable: os.fspath(checkpoint.resolve())}
+    environment = {f"{prefix}_CHECKPOINT": os.fspath(checkpoint.resolve()), f"{prefix}_DTYPE": dtype}
     with (
         (logs / f"{name}-{checkpoint.name}.log").open("wb") as log,
         TritonServer(environment=environment, log=log, models=[model, *extra_models]) as server,

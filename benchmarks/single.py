@@ -33,13 +33,14 @@ class BareGenerateError(Exception):
 class BareGenerate:
     """The process of `bare_generate`, while a `with` block runs."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, dtype: str) -> None:
         self._checkpoint = checkpoint
+        self._dtype = dtype
         self._image = Path(tempfile.mkstemp(prefix="florence2-benchmark-", suffix=".jpg")[1])
 
     def __enter__(self) -> "BareGenerate":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bare_generate", os.fspath(self._checkpoint)],
+            [sys.executable, "-m", "benchmarks.bare_generate", os.fspath(self._checkpoint), self._dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -97,7 +98,7 @@ class BareGenerate:
 
 
 def run(
-    pools: Mapping[str, Pool], checkpoint: Path, logs: Path, rounds: int, progress: RunProgress
+    pools: Mapping[str, Pool], checkpoint: Path, logs: Path, dtype: str, rounds: int, progress: RunProgress
 ) -> tuple[list[dict[str, Any]], list[Mismatch]]:
     """Measure both searches, the two sides in alternation.
 
@@ -107,7 +108,7 @@ def run(
     progress.say("single: starting ours and bare generate()")
     results: list[dict[str, Any]] = [{"name": name, "rounds": []} for name in SEARCHES]
     wrong: list[Mismatch] = []
-    with running("ours", checkpoint, logs) as server, BareGenerate(checkpoint) as bare:
+    with running("ours", checkpoint, logs, dtype) as server, BareGenerate(checkpoint, dtype) as bare:
         ours = OurCaller(server.grpc_url)
         stamp = 0
         for number in range(rounds):

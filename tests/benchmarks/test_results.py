@@ -16,7 +16,7 @@ def closed(callers, throughput):
 @pytest.fixture
 def run(tmp_path):
     """Starts a run that writes to the same file as the others."""
-    return lambda add: Results(tmp_path / "full.json", "full", rounds=1, seed=1, add=add)
+    return lambda add: Results(tmp_path / "full.json", "full", rounds=1, seed=1, dtype="float32", add=add)
 
 
 @pytest.fixture
@@ -54,3 +54,11 @@ def test_wrong_answers_are_kept_with_their_run(run, written):
     wrong = Mismatch("mixed, 16 callers", "mixed-1", "right", "wrong")
     run(add=False).add("mixed", {"loads": [closed(16, 5.0)]}, [wrong])
     assert written()["runs"][0]["mismatches"] == [vars(wrong)]
+
+
+def test_in_half_precision_different_answers_are_counted_alone(tmp_path, written):
+    different = Mismatch("mixed, 16 callers", "mixed-1", "one", "another")
+    results = Results(tmp_path / "full.json", "full", rounds=1, seed=1, dtype="bfloat16", add=False)
+    results.add("mixed", {"loads": [closed(16, 5.0)]}, [different, different])
+    (run,) = written()["runs"]
+    assert (run["different_answers"], run["mismatches"]) == (2, [])

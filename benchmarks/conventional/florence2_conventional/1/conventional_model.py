@@ -11,6 +11,7 @@ import triton_python_backend_utils as pb_utils
 from transformers import Florence2ForConditionalGeneration, Florence2Processor, LogitsProcessor, LogitsProcessorList
 
 CHECKPOINT_VARIABLE = "CONVENTIONAL_CHECKPOINT"
+DTYPE_VARIABLE = "CONVENTIONAL_DTYPE"
 
 
 class RowLengths(LogitsProcessor):
@@ -41,8 +42,12 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's interface
         """Load the checkpoint."""
-        folder = os.environ[CHECKPOINT_VARIABLE]
-        self._model = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        folder, dtype = os.environ[CHECKPOINT_VARIABLE], getattr(torch, os.environ[DTYPE_VARIABLE])
+        if dtype == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False  # answers are compared
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model: Any = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+        self._model = model.eval().to(device)
         self._processor = Florence2Processor.from_pretrained(folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -61,18 +66,20 @@ class TritonPythonModel:
     def _generate(self, requests: list[Any]) -> list[str]:
         images = [PIL.Image.open(io.BytesIO(_value(request, "IMAGE"))).convert("RGB") for request in requests]
         prompts = [_value(request, "PROMPT").decode() for request in requests]
-        answer_tokens = torch.tensor([int(_value(request, "ANSWER_TOKENS")) for request in requests])
+        lengths = [int(_value(request, "ANSWER_TOKENS")) for request in requests]
+        answer_tokens = torch.tensor(lengths, device=self._model.device)
         num_beams = int(_value(requests[0], "NUM_BEAMS"))
         # Pads to the right with a mask, so that each row is answered as if it were alone.
         inputs = self._processor(images=images, text=prompts, return_tensors="pt", padding=True)
+        inputs = inputs.to(self._model.device, self._model.dtype)
         config = self._model.generation_config
         generated = self._model.generate(
             **inputs,
             num_beams=num_beams,
-            max_new_tokens=int(answer_tokens.max()),
+            max_new_tokens=max(lengths),
             logits_processor=LogitsProcessorList([RowLengths(answer_tokens, num_beams, config.eos_token_id)]),
         )
-        rows = [row[: 1 + length].tolist() for row, length in zip(generated, answer_tokens.tolist(), strict=True)]
+        rows = [row[: 1 + length].tolist() for row, length in zip(generated, lengths, strict=True)]
         texts: list[str] = self._processor.batch_decode(rows)
         return texts
 
