@@ -17,6 +17,9 @@ lies between them, or is products that need not be done. In hundredths of transf
   positions, is needed, and that follows from the product of the layer's input with itself. Of four linear layers over
   the positions two such products remain. About 4 for query and key.
 - Linear layers go to oneDNN (`linear.py`). About 4.
+
+On a GPU starting thousands of small kernels takes longer than most of them run: there all images go through channel
+attention at once, and `vision_graphs.py` starts the whole walk as one.
 """
 
 import math
