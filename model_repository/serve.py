@@ -33,6 +33,9 @@ READY_POLL_SECONDS = 0.1
 # glibc gives threads arenas of their own, eight times as many as there are cores, and each keeps what was once freed in
 # it: under damaged images of all sizes the engine's memory grew by a fifth that way, and does not with two of them.
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+# Of shared memory between tritonserver and each stub. It grows when it is too small, by a mebibyte at a time, and each
+# time the whole is mapped once more beside the old mappings: that is memory which counts, and is never given back.
+_SHARED_MEMORY_BYTES = 16 << 20
 
 
 class ServerError(Exception):
@@ -251,6 +254,7 @@ class TritonServer:
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={STOP_SECONDS / 2:.0f}",
+            f"--backend-config=python,shm-default-byte-size={_SHARED_MEMORY_BYTES}",
             # The caller's trace context reaches the log of requests.
             "--grpc-header-forward-pattern=traceparent",
         ]

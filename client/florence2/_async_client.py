@@ -8,11 +8,12 @@ from florence2 import _questions, v1
 from florence2._answers import Answer, read_answer
 from florence2._base_client import BaseClient
 from florence2._calls import Call
+from florence2._destination import Destination
 from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
-from florence2._transport import AsyncTransport, Destination
+from florence2._transport import AsyncTransport
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
 

@@ -9,6 +9,7 @@ from florence2 import v1
 from florence2._answers import Answer, TruncatedAnswerError
 from florence2._attempts import Retry
 from florence2._calls import Call
+from florence2._destination import TLS, AccessToken, Destination, Keepalive
 from florence2._options import (
     CallOptions,
     TaskOptions,
@@ -19,7 +20,6 @@ from florence2._options import (
     set_generation,
 )
 from florence2._questions import Answered, Question
-from florence2._transport import TLS, AccessToken, Destination, Keepalive
 from florence2.tasks import check_request
 
 _DEFAULT_TIMEOUT = 60.0

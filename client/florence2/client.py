@@ -12,11 +12,12 @@ from florence2._async_client import AsyncClient
 from florence2._attempts import Retry
 from florence2._base_client import BaseClient
 from florence2._calls import Call
+from florence2._destination import TLS, Destination, Keepalive
 from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
 from florence2._questions import Answered, CaptionDetail, Question, Region
-from florence2._transport import TLS, Destination, Keepalive, Transport
+from florence2._transport import Transport
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
 __all__ = [

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.deploy.conftest import ROOT, debian_tool, run
 
 DEBIAN = "docker.io/library/debian:bookworm-slim"
@@ -102,6 +104,13 @@ class ContainerEngine:
         """Podman's command line."""
         options = ["--cgroup-manager=cgroupfs", "--events-backend=file", f"--runtime={debian_tool('runc', 'runc')}"]
         return [debian_tool("podman", "podman"), *self._storage, *options, *arguments]
+
+    def require_running(self, image: str) -> None:
+        """Skip where this machine lets nobody start containers, as inside others it may be."""
+        command = self.podman_command("run", "--rm", "--network=host", "--ulimit=nofile=4096:4096", image, "true")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"containers cannot be started on this machine: {done.stderr.strip()}")
 
     def exit_status(self, *arguments: str | Path) -> int:
         """Run podman; its exit status."""

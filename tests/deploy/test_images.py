@@ -18,7 +18,7 @@ from florence2.errors import Florence2Error
 from serve import Ports
 
 from tests.deploy.conftest import DOCKER, ROOT, run
-from tests.deploy.containers import ContainerEngine, make_debian, make_stand_in, torch_index
+from tests.deploy.containers import DEBIAN, ContainerEngine, make_debian, make_stand_in, torch_index
 
 pytestmark = pytest.mark.deploy
 
@@ -33,6 +33,7 @@ KEY = "a=secret:with/marks"
 def containers():
     containers = ContainerEngine()
     make_debian(containers)
+    containers.require_running(DEBIAN)
     return containers
 
 

@@ -33,7 +33,7 @@ CUSTOM_RESOURCES = {
     "ServiceMonitor",
     "PrometheusRule",
     "ScaledObject",
-}  # tests/deploy/kubernetes/test_helm_objects.py looks at these
+}  # test_helm_security.py and its neighbours look at these
 CHECKOV = ROOT / "build" / "checkov" / "bin" / "checkov"
 CHECKOV_CONFIG = CHART.parent / "checkov.yaml"
 README = (CHART / "README.md").read_text()
