@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks import machine
 from benchmarks.arguments import add_arguments
-from benchmarks.capacity import MIXES, PLANNED_LOAD, capacity, checks, fit, latencies, replicas
+from benchmarks.capacity import MIXES, PLANNED_LOAD, Check, capacity, checks, fit, latencies, replicas
 from benchmarks.checkpoints import make_checkpoint
 from benchmarks.lengths import ANSWER_LENGTHS
 from benchmarks.progress import RunProgress
@@ -44,7 +44,7 @@ def main() -> None:
     _print_checks(console, result["loads"], costs, result["seed"])
     _print_capacity(console, costs, arguments.rate)
     picture = arguments.output / "capacity.png"
-    _print_latencies(console, costs, result["loads"], picture)
+    _print_latencies(console, costs, result["loads"], result["seed"], picture)
     console.print(f"wrote {picture}", highlight=False)
     if result["mismatches"]:
         sys.exit(f"size_fleet: {len(result['mismatches'])} answers are not what generate() gives alone")
@@ -94,26 +94,43 @@ def _print_capacity(console: Console, costs: Costs, rate: float) -> None:
     console.print(table)
 
 
-def _print_latencies(console: Console, costs: Costs, loads: Sequence[Mapping[str, Any]], picture: Path) -> None:
+def _print_latencies(
+    console: Console, costs: Costs, loads: Sequence[Mapping[str, Any]], seed: int, picture: Path
+) -> None:
     table = Table("load", "arrivals/s", "p50, s", "p95, s", "p99, s", title="fourteen tasks, evenly: latency by load")
     rates = [load * capacity(costs, _TASKS) for load in _LOADS]
     found = [latencies(costs, _TASKS, rate) for rate in rates]
     for load, rate, percentiles in zip(_LOADS, rates, found, strict=True):
         table.add_row(f"{load:.0%}", f"{rate:.3g}", *(f"{percentiles[percent]:.3g}" for percent in (50, 95, 99)))
     console.print(table)
-    _draw(rates, found, [load for load in loads if "rate" in load], picture)
+    opened = [load for load in loads if "rate" in load]
+    _draw(rates, found, opened, checks(opened, costs, seed), picture)
 
 
 def _draw(
-    rates: Sequence[float], found: Sequence[Mapping[int, float]], opened: Sequence[Mapping[str, Any]], picture: Path
+    rates: Sequence[float],
+    found: Sequence[Mapping[int, float]],
+    opened: Sequence[Mapping[str, Any]],
+    simulated: Sequence[Check],
+    picture: Path,
 ) -> None:
+    """Long-run latencies as curves; and what was measured, beside the simulation of the same few arrivals."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for percent, colour in ((50, "tab:blue"), (95, "tab:orange")):
-        axes.plot(rates, [each[percent] for each in found], color=colour, label=f"p{percent}, simulated")
-        points = [(load["rate"], one[f"latency_p{percent}"]) for load in opened for one in load["rounds"]]
+        name = f"latency_p{percent}"
+        axes.plot(rates, [each[percent] for each in found], color=colour, label=f"p{percent}, simulated for long")
+        points = [(load["rate"], one[name]) for load in opened for one in load["rounds"]]
         axes.plot(*zip(*points, strict=True), "o", color=colour, label=f"p{percent}, measured, each round")
+        same = [check.simulated for check in simulated if check.figure == name]
+        axes.plot(
+            [load["rate"] for load in opened],
+            same,
+            "x",
+            color="black",
+            label="the same arrivals, simulated" if percent == 50 else None,
+        )
     axes.set(title="one replica, fourteen tasks evenly", xlabel="arrivals a second", ylabel="latency, seconds")
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.25)

@@ -16,8 +16,9 @@ from typing import TextIO
 
 import torch
 
+from florence2_engine import warm_up
 from florence2_engine.candidates import CandidateFinder
-from florence2_engine.checkpoint import Checkpoint, load
+from florence2_engine.checkpoint import load
 from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
@@ -32,7 +33,6 @@ from florence2_engine.tokenizer import PromptTokenizer
 _STOP_GRACE_SECONDS = 1.0
 _ABORT_VARIABLE = "FLORENCE2_TEST_ABORT_ON_PROMPT"
 _PR_SET_PDEATHSIG = 1
-_WARM_UP_PIXELS = 64  # a side
 
 
 def main() -> None:
@@ -80,30 +80,19 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     images = ImageDecoder(
         checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
     )
-    _warm_up(runner, checkpoint)
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
+    scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
+    if checkpoint.model.device.type == "cpu":
+        warm_up.run_once(runner, checkpoint)
+    else:
+        warm_up.record_ordinary_work(runner, checkpoint, scheduler)
     engine = Engine(
         runner,
-        Scheduler(config.slots, rows, config.prefill_batch, image_batch),
+        scheduler,
         CandidateFinder(generation.bos_token_id, generation.eos_token_id),
         EmbeddingCache(config.embedding_cache_bytes),
     )
     return engine, EngineService(engine, images, tokenizer, generation, os.environ.get(_ABORT_VARIABLE, ""))
-
-
-def _warm_up(runner: Runner, checkpoint: Checkpoint) -> None:
-    """Run each device call once on an empty image: a fault shows before there are callers.
-
-    On CUDA the image has its full size, so that memory is reserved and kernels are chosen. On CPU nothing is kept from
-    one image to the next, and a full one would take longer than all the rest of loading.
-    """
-    size = checkpoint.image_processor.size
-    height, width = size["height"], size["width"]
-    if checkpoint.model.device.type == "cpu":
-        height, width = min(height, _WARM_UP_PIXELS), min(width, _WARM_UP_PIXELS)
-    (embedding,) = runner.encode_images([torch.zeros(3, height, width, dtype=torch.uint8)])
-    runner.prefill(0, [embedding], [[0]])
-    runner.decode_step([0], [0], [[0]])
 
 
 def _arguments() -> argparse.Namespace:

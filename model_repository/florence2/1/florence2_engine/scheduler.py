@@ -41,15 +41,16 @@ class Scheduler:
         image_batch: the most images that are encoded between two decode steps.
 
     Attributes:
+        slots, row_limit, prefill_batch, image_batch: the arguments.
         waiting: requests that have no slot yet, oldest first.
         running: requests by slot.
     """
 
     def __init__(self, slots: int, rows: int, prefill_batch: int, image_batch: int) -> None:
-        self._slots = slots
-        self._row_limit = rows
-        self._prefill_batch = prefill_batch
-        self._image_batch = image_batch
+        self.slots = slots
+        self.row_limit = rows
+        self.prefill_batch = prefill_batch
+        self.image_batch = image_batch
         self.waiting: deque[Request] = deque()
         self.running: list[Request] = []
         self._rows: list[tuple[Request, int]] = []
@@ -72,12 +73,12 @@ class Scheduler:
         requests: list[Request] = []
         rows = len(self._rows)
         images = set()
-        while self.waiting and len(requests) < min(self._prefill_batch, self._slots - len(self.running)):
+        while self.waiting and len(requests) < min(self.prefill_batch, self.slots - len(self.running)):
             request = self.waiting[0]
             rows += request.search.beams
             if request.image.embedding is None:
                 images.add(request.image)
-            if rows > self._row_limit or len(images) > self._image_batch:
+            if rows > self.row_limit or len(images) > self.image_batch:
                 break
             requests.append(self.waiting.popleft())
         return requests
@@ -88,7 +89,7 @@ class Scheduler:
             self.running.append(request)
             request.rows = list(range(len(self._rows), len(self._rows) + request.search.beams))
             self._rows += [(request, beam) for beam in range(request.search.beams)]
-        within = len(self.running) <= self._slots and len(self._rows) <= self._row_limit
+        within = len(self.running) <= self.slots and len(self._rows) <= self.row_limit
         assert within, "next_prefill hands out no more than there is room for"
 
     def remove(self, slot: int) -> Departure:

@@ -1,0 +1,67 @@
+"""What is recorded before an engine is ready. What records is a stand-in: a graph needs a GPU."""
+
+import pytest
+import torch
+from florence2_engine import warm_up
+from florence2_engine.checkpoint import load
+from florence2_engine.config import EngineConfig
+from florence2_engine.cuda_graphs import Recording
+from florence2_engine.decode_graphs import DecodeGraphs
+from florence2_engine.normalisation import Normalisation
+from florence2_engine.runner import Runner
+from florence2_engine.scheduler import Scheduler
+from florence2_engine.vision_graphs import VisionGraphs
+
+from tests.conftest import DEMO_CHECKPOINT
+
+SLOTS, ROWS, IMAGES = 3, 9, 2
+
+
+@pytest.fixture
+def checkpoint():
+    return load(EngineConfig(checkpoint=str(DEMO_CHECKPOINT), device="cpu"))
+
+
+@pytest.fixture
+def recorded() -> list[tuple[int, ...]]:
+    """The sizes of what was recorded: of images, or of decode steps."""
+    return []
+
+
+@pytest.fixture
+def runner(checkpoint, recorded) -> Runner:
+    """One that records as on a GPU."""
+
+    def record(run, inputs):
+        recorded.append(tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else inputs.rows_of_slots.shape)
+        output = run(inputs)
+        return Recording(inputs, lambda: output.copy_(run(inputs)), output)
+
+    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), SLOTS, ROWS)
+    runner._vision_tower = VisionGraphs(runner._vision_tower, record)
+    runner._step = DecodeGraphs(runner._step, SLOTS, ROWS, checkpoint.max_positions, record)
+    return runner
+
+
+def rows(beams: list[int]) -> list[list[int]]:
+    """Rows of requests with so many beams."""
+    return [list(range(sum(beams[:slot]), sum(beams[: slot + 1]))) for slot in range(len(beams))]
+
+
+def test_ordinary_requests_find_everything_recorded(checkpoint, runner, recorded):
+    warm_up.record_ordinary_work(runner, checkpoint, Scheduler(SLOTS, ROWS, prefill_batch=2, image_batch=IMAGES))
+    assert recorded
+    del recorded[:]
+    size = checkpoint.image_processor.size
+    images = [torch.zeros(3, size["height"], size["width"], dtype=torch.uint8)] * IMAGES
+    embeddings = [*runner.encode_images(images), *runner.encode_images(images[:1])]
+    runner.prefill(0, embeddings, [[5, 6, 7], [8], [9, 10]])
+    for beams in ([1], [1, 1], [1, 1, 1], [3], [3, 3], [3, 3, 3]):
+        for position in (0, 63, 64, 200):
+            runner.decode_step([0] * sum(beams), [position] * sum(beams), rows(beams))
+    assert recorded == []
+
+
+def test_on_a_cpu_each_call_runs_once(checkpoint, runner, recorded):
+    warm_up.run_once(runner, checkpoint)
+    assert recorded == [(1, 3, 64, 64), (1, 1)]
