@@ -62,7 +62,7 @@ def test_numbers_arrive_as_they_were_written(releases):
     assert environment["FLORENCE2_EMBEDDING_CACHE_BYTES"] == "268435456"
     assert environment["FLORENCE2_SLOTS"] == "32"
     assert environment["FLORENCE2_STUCK_SECONDS"] == "90"
-    assert environment["FLORENCE2_LOG_REQUESTS"] == "true"
+    assert environment["FLORENCE2_LOG_REQUESTS"] == "1"
 
 
 def test_services_of_the_namespace_do_not_become_settings(release):
