@@ -67,7 +67,8 @@ class Runner:
             (image tokens, d_model) each.
         """
         batch = torch.stack(list(pixels)).to(self._device)
-        return list(self._vision_tower(self._normalisation(batch)))
+        # Each in memory of its own, which is free again when the cache lets go of it, whatever its neighbours do.
+        return [embedding.clone() for embedding in self._vision_tower(self._normalisation(batch))]
 
     @torch.inference_mode()
     def prefill(self, first_slot: int, embeddings: Sequence[Tensor], prompts: Sequence[list[int]]) -> None:

@@ -27,13 +27,13 @@ class VisionGraphs:
         self._works = True
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """See `VisionTower.__call__`."""
+        """See `VisionTower.__call__`. The result is overwritten by the next call."""
         recording = self._recording(pixels) if self._works else None
         if recording is None:
             return self._run(pixels)
         recording.inputs.copy_(pixels)
         recording.replay()
-        return recording.output.clone()  # embeddings are kept, and the next images overwrite the output
+        return recording.output
 
     def _recording(self, pixels: Tensor) -> Recording[Tensor] | None:
         shape = tuple(pixels.shape)

@@ -1,4 +1,4 @@
-"""What is recorded before an engine is ready. What records is a stand-in: a graph needs a GPU."""
+"""What is recorded, and when, as on a GPU. What records is a stand-in: a graph needs one."""
 
 import pytest
 import torch
@@ -60,6 +60,17 @@ def test_ordinary_requests_find_everything_recorded(checkpoint, runner, recorded
         for position in (0, 63, 64, 200):
             runner.decode_step([0] * sum(beams), [position] * sum(beams), rows(beams))
     assert recorded == []
+
+
+def test_an_embedding_has_memory_of_its_own_and_outlives_other_images(checkpoint, runner):
+    size = checkpoint.image_processor.size
+    images = [torch.full((3, size["height"], size["width"]), shade, dtype=torch.uint8) for shade in (10, 90, 200)]
+    first, second = runner.encode_images(images[:2])
+    kept = first.clone()
+    runner.encode_images(images[1:])
+    assert torch.equal(first, kept)
+    assert first.untyped_storage().nbytes() == first.numel() * first.element_size()
+    assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
 
 
 def test_on_a_cpu_each_call_runs_once(checkpoint, runner, recorded):
