@@ -23,6 +23,14 @@ from tests.deploy.conftest import ROOT, debian_tool, run
 DEBIAN = "docker.io/library/debian:bookworm-slim"
 _SCRATCH = ROOT / "build" / "containers"
 
+# How a careful operator starts a container.
+_CAREFULLY = (
+    *("--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
+    *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=1g"),
+    # podman's defaults are above what some machines allow.
+    *("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"),
+)
+
 # As NVIDIA's image has them: a user 1000, a python3 that the stub fits, the server under /opt/tritonserver. The wheel's
 # binaries look for their libraries three and four folders above themselves.
 _STAND_IN = f"""
@@ -87,11 +95,7 @@ class ContainerEngine:
     def running(self, image: str, environment: Mapping[str, str], *options: str) -> Iterator["Container"]:
         """A container as a careful operator runs it; removed at the end."""
         identity = self.podman(
-            *("run", "--detach", "--network=host", "--log-driver=k8s-file", "--no-healthcheck"),
-            *("--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
-            *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=1g"),
-            # podman's defaults are above what some machines allow.
-            *("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"),
+            *("run", "--detach", "--log-driver=k8s-file", "--no-healthcheck", *_CAREFULLY),
             *(f"--env={name}={value}" for name, value in environment.items()),
             *(*options, image),
         ).strip()
@@ -107,7 +111,7 @@ class ContainerEngine:
 
     def require_running(self, image: str) -> None:
         """Skip where this machine lets nobody start containers, as inside others it may be."""
-        command = self.podman_command("run", "--rm", "--network=host", "--ulimit=nofile=4096:4096", image, "true")
+        command = self.podman_command("run", "--rm", *_CAREFULLY, image, "true")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"containers cannot be started on this machine: {done.stderr.strip()}")
@@ -194,7 +198,11 @@ def make_debian(engine: ContainerEngine) -> None:
     debootstrap = debian_tool("debootstrap", "debootstrap")
     root = _SCRATCH / "bookworm"
     shutil.rmtree(root, ignore_errors=True)
-    run(debootstrap, "--variant=minbase", "bookworm", root)
+    done = subprocess.run(
+        [debootstrap, "--variant=minbase", "bookworm", root], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"Debian's packages cannot be fetched or unpacked here: {done.stdout.splitlines()[-1:]}")
     shutil.rmtree(root / "var" / "lib" / "apt" / "lists")
     for package in (root / "var" / "cache" / "apt" / "archives").glob("*.deb"):
         package.unlink()
