@@ -15,13 +15,13 @@ def start_server(tmp_path_factory):
         yield start
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def questions(reference):
     """Every task about two scenes, short answers."""
     scenes = [png(draw(sample_scene(seed))) for seed in (30, 31)]
     return [reference.question(scene, task, {"max_new_tokens": 24}) for scene in scenes for task in TASKS]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def expected(reference, questions):
     return [reference.text(question) for question in questions]
