@@ -32,7 +32,10 @@ KEY = "a=secret:with/marks"
 @pytest.fixture(scope="session")
 def containers():
     containers = ContainerEngine()
-    make_debian(containers)
+    try:
+        make_debian(containers)
+    except AssertionError as error:  # no mirror of Debian's, or no leave to unpack and mount
+        pytest.skip(f"Debian's image cannot be made on this machine: {str(error).strip().splitlines()[-1]}")
     containers.require_running(DEBIAN)
     return containers
 
