@@ -31,6 +31,7 @@ def main() -> None:
     """Measure, unless an earlier run's file is given, and print the tables."""
     arguments = _arguments()
     console = Console()
+    arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.results is None:
         result = _measure(arguments, console)
         file = arguments.output / "capacity.json"
