@@ -1,3 +1,4 @@
+import gc
 import io
 import os
 import shutil
@@ -44,6 +45,14 @@ def image_file():
         return file.getvalue()
 
     return encode
+
+
+@pytest.fixture
+def no_collector():
+    """Frees only what nothing refers to any more: what is in a cycle stays, and can be told from what is not."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

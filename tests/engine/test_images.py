@@ -2,6 +2,7 @@ import base64
 import contextlib
 import io
 import random
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -190,6 +191,14 @@ def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(d
     for _ in range(2):
         with pytest.raises(InvalidArgumentError):
             decoder.decode(damaged)
+
+
+def test_a_damaged_image_is_let_go_of_at_once(decoder, image_file, no_collector):
+    damaged = image_file()[:200]
+    references = sys.getrefcount(damaged)
+    with contextlib.suppress(InvalidArgumentError):
+        decoder.decode(damaged)
+    assert sys.getrefcount(damaged) == references
 
 
 def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor_folder):

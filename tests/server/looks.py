@@ -60,6 +60,13 @@ def resident_bytes(process_ids: list[int]) -> int:
     return sum(psutil.Process(process_id).memory_info().rss for process_id in process_ids)
 
 
+def shared_bytes(process_id: int) -> int:
+    """Of the memory that a process shares with others, what it has touched."""
+    status = Path(f"/proc/{process_id}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("RssShmem:")]
+    return int(line.split()[1]) * 1024
+
+
 @dataclass(frozen=True)
 class Held:
     """What a process holds.

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -123,18 +123,25 @@ class Dispatcher:
     def _finish(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
         self._slots.give_back()
         try:
-            answer = outcome.result()
-            pending.succeed(row.index, _response(row, answer))
-            self._report(pending, row, grpc.StatusCode.OK, answer)
-        except CancelledError:
-            pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
-            self._report(pending, row, grpc.StatusCode.CANCELLED)
-        except EngineCallError as error:
-            pending.fail(triton_code(error.status), f"{row.label}{error}")
-            self._report(pending, row, error.status)
+            self._tell(pending, row, outcome)
         except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
             self._fail_unexpectedly(pending, error)
         self._forget_answered(pending)
+
+    def _tell(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
+        """Answer with what became of a row. Nothing is raised of it: its trace would hold what holds the outcome."""
+        if outcome.cancelled():
+            pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
+            self._report(pending, row, grpc.StatusCode.CANCELLED)
+            return
+        error = outcome.exception()
+        if isinstance(error, EngineCallError):
+            pending.fail(triton_code(error.status), f"{row.label}{error}")
+            self._report(pending, row, error.status)
+            return
+        answer = outcome.result()
+        pending.succeed(row.index, _response(row, answer))
+        self._report(pending, row, grpc.StatusCode.OK, answer)
 
     def _sweep(self) -> None:
         while not self._closed.wait(_CANCELLATION_SWEEP_SECONDS):

@@ -72,6 +72,7 @@ class PendingRequest:
             if self._answered or None in self._responses:
                 return
             self._answered = True
+            self._jobs = []
         column = np.array(self._responses, dtype=np.object_).reshape(-1, 1)
         self._send(pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("RESPONSE", column)]))
 
@@ -81,7 +82,7 @@ class PendingRequest:
             if self._answered:
                 return
             self._answered = True
-            jobs = self._jobs
+            jobs, self._jobs = self._jobs, []
         self._send(pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code)))
         for job in jobs:
             job.cancel()
@@ -96,3 +97,6 @@ class PendingRequest:
         with self._in_triton:
             self._sent = True
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            # With them goes the image, which lies in the memory that the stub shares with Triton: nothing there is free
+            # again before nobody here refers to the request.
+            self._request = self._sender = None

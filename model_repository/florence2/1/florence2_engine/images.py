@@ -82,27 +82,28 @@ class ImageDecoder:
         with self._lock:
             if (image := self._decoded.get(digest)) is not None:
                 return image
-            if (under_way := self._decoding.get(digest)) is None:
-                mine: Future[Image] = Future()
-                self._decoding[digest] = mine
-        if under_way is not None:
-            return under_way.result()
-        return self._decode_for_all(data, digest, mine)
+            is_mine = (decoding := self._decoding.get(digest)) is None
+            if decoding is None:
+                decoding = self._decoding[digest] = Future()
+        if is_mine:
+            self._decode_for_all(data, digest, decoding)
+        try:
+            return decoding.result()
+        finally:
+            del decoding  # an error's trace holds this frame: the file and its pixels would wait for the collector
 
-    def _decode_for_all(self, data: bytes, digest: bytes, waited_for: Future[Image]) -> Image:
+    def _decode_for_all(self, data: bytes, digest: bytes, waited_for: Future[Image]) -> None:
         try:
             image = self._decode(data)
-        except BaseException as error:
-            waited_for.set_exception(error)
-            raise
-        else:
             with self._lock:
                 self._decoded[digest] = image
             waited_for.set_result(image)
-            return image
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            waited_for.set_exception(error)
         finally:
             with self._lock:
                 del self._decoding[digest]
+            del waited_for  # as in `decode`
 
     def _decode(self, data: bytes) -> Image:
         original = _open(data)
