@@ -143,6 +143,7 @@ def test_a_result_of_tokens_about_which_nothing_is_said_has_no_scores(answered):
     assert not detection.HasField("score")
 
 
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize(
     ("answer", "name"),
     [
@@ -152,7 +153,7 @@ def test_a_result_of_tokens_about_which_nothing_is_said_has_no_scores(answered):
     ],
     ids=["succeed", "fail", "cancel"],
 )
-def test_an_answered_request_is_let_go_of_at_once(dispatch, outcomes, no_collector, answer, name):
+def test_an_answered_request_is_let_go_of_at_once(dispatch, outcomes, answer, name):
     # Its image lies in memory shared with Triton. In a cycle it waits for the collector, which looks at the number of
     # objects: 400 photographs held 800 MB once.
     request = Triton(TaskRequest(caption={}))

@@ -193,7 +193,8 @@ def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(d
             decoder.decode(damaged)
 
 
-def test_a_damaged_image_is_let_go_of_at_once(decoder, image_file, no_collector):
+@pytest.mark.usefixtures("no_collector")
+def test_a_damaged_image_is_let_go_of_at_once(decoder, image_file):
     damaged = image_file()[:200]
     references = sys.getrefcount(damaged)
     with contextlib.suppress(InvalidArgumentError):

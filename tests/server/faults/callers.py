@@ -6,12 +6,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import grpc
 import numpy as np
 import tritonclient.grpc as triton
 from florence2.v1 import TaskResponse
+from tritonclient.grpc import service_pb2
 
 from tests.server.conftest import ask, tensors
 from tests.server.looks import seconds_until
+
+_LENGTH_BYTES = 4  # of an element, in front of it
 
 
 class Callers:
@@ -70,42 +74,70 @@ class Arrival:
 
 
 class Arrivals:
-    """Requests that wait for nobody: one in twenty with priority 1, the others with 3."""
+    """Requests that wait for nobody: one in twenty with priority 1, the others with 3.
 
-    def __init__(self, client, questions, rate: float) -> None:
-        self._client = client
-        self._inputs = [tensors([each.image], [each.request.SerializeToString()]) for each in questions]
+    Each is serialized once, before any is sent: who has ten times a server's work to hand over may not be slow himself.
+
+    Args:
+        address: `host:port` of a server.
+        questions: what is asked, in random order.
+        rate: requests a second.
+    """
+
+    def __init__(self, address: str, questions, rate: float) -> None:
+        self._requests = [{priority: _serialized(each, priority) for priority in (1, 3)} for each in questions]
         self._rate = rate
         self._random = random.Random(11)
         self._sent = 0
         self._arrived: list[Arrival] = []
+        self._channel = grpc.insecure_channel(address)
+        self._infer = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+    def __enter__(self) -> "Arrivals":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._channel.close()
 
     def run(self, seconds: float) -> None:
         due = begin = time.monotonic()
         while due < begin + seconds:
             due += self._random.expovariate(self._rate)
             time.sleep(max(0.0, due - time.monotonic()))
-            self._send(self._random.randrange(len(self._inputs)), 1 if self._random.random() < 0.05 else 3)
+            self._send(self._random.randrange(len(self._requests)), 1 if self._random.random() < 0.05 else 3)
 
     def _send(self, question: int, priority: int) -> None:
         self._sent += 1
         sent = time.monotonic()
 
-        def arrive(result, error) -> None:
+        def arrive(call) -> None:
             seconds = time.monotonic() - sent
-            if error is not None:
-                self._arrived.append(Arrival(question, priority, seconds, error=str(error.status())))
+            if call.code() is not grpc.StatusCode.OK:
+                self._arrived.append(Arrival(question, priority, seconds, error=str(call.code())))
                 return
-            response = TaskResponse.FromString(result.as_numpy("RESPONSE")[0, 0])
+            (column,) = call.result().raw_output_contents
+            response = TaskResponse.FromString(column[_LENGTH_BYTES:])
             service = (response.usage.encode_milliseconds + response.usage.decode_milliseconds) / 1000
             self._arrived.append(Arrival(question, priority, seconds, None, response.text, service))
 
-        self._client.async_infer("florence2", self._inputs[question], callback=arrive, priority=priority)
+        self._infer.future(self._requests[question][priority]).add_done_callback(arrive)
 
     def outcomes(self) -> list[Arrival]:
         """All of them, waited for."""
         seconds_until(lambda: len(self._arrived) == self._sent)
         return self._arrived
+
+
+def _serialized(question, priority: int) -> bytes:
+    request = service_pb2.ModelInferRequest(model_name="florence2")
+    request.parameters["priority"].uint64_param = priority
+    for tensor in tensors([question.image], [question.request.SerializeToString()]):
+        request.inputs.append(tensor._get_tensor())
+        request.raw_input_contents.append(tensor._get_content())
+    return request.SerializeToString()
 
 
 def percentile(values, percent: float) -> float:

@@ -8,11 +8,17 @@ from training.sampling import sample_scene
 from training.scenes import draw
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start_server(tmp_path_factory):
-    """Starts a server that lives until the test is over, so that none is measured beside another."""
+    """Starts a server that lives until its module is over, so that none is measured beside the others'."""
     with server_starter(tmp_path_factory) as start:
         yield start
+
+
+@pytest.fixture(scope="module")
+def server(start_server):
+    """The server as the repository ships it, for all tests of a module."""
+    return start_server()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Inputs that mean harm are refused or answered, and change nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import tritonclient.grpc as triton
@@ -18,13 +19,15 @@ HOSTILE_INPUTS = 20_000
 
 def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server, figure):
     # A small cache, full of embeddings before memory is looked at for the first time. The engine's memory goes up and
-    # down by a tenth with the sizes of the images that it is at.
-    server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="4000000")
+    # down by a tenth with the sizes of the images that it is at. What mutation makes of a request may be a question like
+    # others, with an answer of a thousand tokens, which takes longer than anybody waits here.
+    server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="4000000", FLORENCE2_MAX_NEW_TOKENS="64")
     before = children_of(server.process_id)
-    attackers = [Attacker(seed) for seed in range(HOSTILE_CALLERS)]
-    warm = run_attack(server, attackers, HOSTILE_INPUTS // 10)
-    held = held_by(server)
-    outcomes = warm + run_attack(server, attackers, HOSTILE_INPUTS - HOSTILE_INPUTS // 10)
+    attacker = Attacker(seed=0)
+    with triton.InferenceServerClient(server.grpc_url) as client:
+        warm = run_attack(client, attacker, HOSTILE_INPUTS // 10)
+        held = held_by(server)
+        outcomes = warm + run_attack(client, attacker, HOSTILE_INPUTS - HOSTILE_INPUTS // 10)
     figure("hostile inputs", len(outcomes))
     figure("of them refused", sum(outcome != "answered" for _, outcome in outcomes))
     for process_id, after in held_by(server).items():
@@ -42,13 +45,9 @@ def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server,
     assert children_of(server.process_id) == before
 
 
-def run_attack(server, attackers, inputs: int) -> list[tuple[Hostile, str]]:
-    def attack(attacker: Attacker) -> list[tuple[Hostile, str]]:
-        with triton.InferenceServerClient(server.grpc_url) as client:
-            return [outcome_of(client, attacker.next()) for _ in range(inputs // len(attackers))]
-
-    with ThreadPoolExecutor(len(attackers)) as callers:
-        return [outcome for outcomes in callers.map(attack, attackers) for outcome in outcomes]
+def run_attack(client, attacker: Attacker, inputs: int) -> list[tuple[Hostile, str]]:
+    with ThreadPoolExecutor(HOSTILE_CALLERS) as callers:
+        return list(callers.map(partial(outcome_of, client), [attacker.next() for _ in range(inputs)]))
 
 
 def outcome_of(client, hostile: Hostile) -> tuple[Hostile, str]:

@@ -1,0 +1,61 @@
+"""Tritonserver killed, and told to stop under load."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from tests.server.conftest import ask, children_of
+from tests.server.looks import WAIT_SECONDS, is_gone, seconds_until
+
+pytestmark = pytest.mark.faults
+
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps what it shares with its stub
+
+
+def test_an_engine_does_not_outlive_a_killed_tritonserver(start_server, figure):
+    shared_memory = set(SHARED_MEMORY.iterdir())
+    folders = set(Path(tempfile.gettempdir()).glob("florence2-[eh]*"))  # of engines and of health
+    server = start_server()
+    descendants = children_of(server.process_id)
+    assert len(descendants) >= 2
+    os.kill(server.process_id, signal.SIGKILL)
+    seconds = seconds_until(lambda: all(map(is_gone, descendants)))
+    figure("kill -9 of tritonserver: seconds until all is gone", seconds, at_most=5)
+    seconds_until(lambda: set(SHARED_MEMORY.iterdir()) <= shared_memory)
+    assert set(Path(tempfile.gettempdir()).glob("florence2-[eh]*")) <= folders
+
+
+def test_sigterm_lets_accepted_requests_be_answered(start_server, questions, expected, figure):
+    server = start_server()
+    asked = list(zip(questions, expected, strict=True)) * 2
+    all_sent = threading.Barrier(len(asked) + 1)
+
+    def outcome(pair) -> str:
+        with triton.InferenceServerClient(server.grpc_url) as client:
+            all_sent.wait(WAIT_SECONDS)
+            try:
+                return "right" if ask(client, pair[0].image, pair[0].request).text == pair[1] else "wrong"
+            except InferenceServerException as error:
+                return str(error.status())
+
+    with ThreadPoolExecutor(len(asked)) as callers:
+        outcomes = [callers.submit(outcome, pair) for pair in asked]
+        all_sent.wait(WAIT_SECONDS)
+        time.sleep(0.1)
+        begin = time.monotonic()
+        server.stop()
+        figure("SIGTERM under load: seconds until it is gone", time.monotonic() - begin)
+        outcomes = [each.result() for each in outcomes]
+    figure("SIGTERM under load: accepted requests answered", outcomes.count("right"))
+    assert "wrong" not in outcomes
+    # Who came after the signal is told so at once; nobody who was accepted is.
+    assert set(outcomes) <= {"right", "StatusCode.UNAVAILABLE"}
+    assert outcomes.count("right") > 0
