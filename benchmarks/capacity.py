@@ -8,12 +8,11 @@ for other mixes of tasks.
 
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
-
-from scipy.optimize import brentq
 
 from benchmarks.lengths import ALBUM_TASKS, ANSWER_LENGTHS
 from benchmarks.load import poisson_schedule
@@ -24,6 +23,7 @@ from benchmarks.simulation import Costs, SimulatedAnswer, closed_loop, open_loop
 
 # How much of a replica's capacity a fleet is planned for: what is left is for bursts, and for a replica that is gone.
 PLANNED_LOAD = 0.7
+_PARTS = 1000  # of a step, to which a row's share is fitted
 MIXES = {
     "fourteen tasks, evenly": tuple(ANSWER_LENGTHS),
     "an album's eight tasks": ALBUM_TASKS,
@@ -66,9 +66,9 @@ def fit(loads: Sequence[Mapping[str, Any]], seed: int) -> Costs:
     def surplus(row: float) -> float:
         return next(check.ratio for check in checks([fullest], costs(row), seed) if check.figure == "throughput") - 1
 
-    if surplus(0.0) <= 0 or surplus(token) >= 0:  # slower than the simulation can be, or faster
-        return costs(0.0 if surplus(0.0) <= 0 else token)
-    return costs(brentq(surplus, 0.0, token, xtol=token / 1000))
+    # The more of a step is each row's, the slower is the simulation. Outside of this range it is as near as it can be.
+    slow_enough = bisect_left(range(_PARTS), 0.0, key=lambda part: -surplus(token * part / _PARTS))
+    return costs(token * slow_enough / _PARTS)
 
 
 def checks(loads: Sequence[Mapping[str, Any]], costs: Costs, seed: int) -> list[Check]:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 
 CALLERS = 64
 KILLS = 10
-ANSWERS_BETWEEN_KILLS = 40
+ANSWERS_BETWEEN_KILLS = 20
 HEARTBEAT_SECONDS = 3
 POISON = "the poison"
 

@@ -19,8 +19,8 @@ HOSTILE_INPUTS = 20_000
 
 def test_hostile_inputs_are_refused_or_answered_and_change_nothing(start_server, figure):
     # A small cache, full of embeddings before memory is looked at for the first time. The engine's memory goes up and
-    # down by a tenth with the sizes of the images that it is at. What mutation makes of a request may be a question like
-    # others, with an answer of a thousand tokens, which takes longer than anybody waits here.
+    # down by a tenth with the sizes of the images that it is at. What mutation makes of a request may be a good
+    # question with an answer of a thousand tokens, which takes longer than anybody waits here.
     server = start_server(FLORENCE2_EMBEDDING_CACHE_BYTES="4000000", FLORENCE2_MAX_NEW_TOKENS="64")
     before = children_of(server.process_id)
     attacker = Attacker(seed=0)

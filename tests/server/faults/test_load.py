@@ -25,7 +25,7 @@ ORDINARY_REQUESTS = 20_000
 def test_ordinary_load_leaves_what_is_held_as_it_is(server, reference, figure):
     # Every task about two scenes, answers of a few tokens, so that as many requests fit into minutes.
     scenes = [png(draw(sample_scene(seed))) for seed in (32, 33)]
-    options = {"max_new_tokens": 5, "num_beams": 1}
+    options = {"max_new_tokens": 2, "num_beams": 1}
     questions = [reference.question(scene, task, options) for scene in scenes for task in TASKS]
     expected = [reference.text(question) for question in questions]
     with Callers(server, questions, expected, callers=32) as callers:
