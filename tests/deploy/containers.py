@@ -12,6 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -67,13 +68,14 @@ class ContainerEngine:
 
     def build(self, name: str, dockerfile: str, *arguments: str, context: Path = ROOT) -> None:
         """Build an image of a Dockerfile, with this machine's way to packages."""
-        (_SCRATCH / "Dockerfile").write_text(dockerfile)
-        mounts = pip_mounts(_SCRATCH)
-        self.buildah(
-            *("bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "--tag", name, *arguments),
-            *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
-            *("--file", _SCRATCH / "Dockerfile", context),
-        )
+        with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder:  # of this build's own: others may run beside it
+            scratch = Path(folder)
+            (scratch / "Dockerfile").write_text(dockerfile)
+            self.buildah(
+                *("bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "--tag", name, *arguments),
+                *(f"--volume={source}:{target}:ro" for source, target in pip_mounts(scratch).items()),
+                *("--file", scratch / "Dockerfile", context),
+            )
 
     def has(self, image: str) -> bool:
         """Whether an image is there."""
