@@ -102,6 +102,10 @@ bench: $(INSTALLED) ## this server beside the conventional one; wants the machin
 bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks --quick
 
+.PHONY: bench-burst
+bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred from 16 callers
+	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.burst
+
 .PHONY: capacity
 capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet
