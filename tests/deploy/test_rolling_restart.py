@@ -9,7 +9,7 @@ from florence2.errors import Florence2Error
 from serve import Ports, TritonServer
 
 from tests.reference import TASKS, png
-from tests.server.looks import metrics_page, seconds_until
+from tests.server.looks import metrics_page, questions_counted, seconds_until
 from training.sampling import sample_scene
 from training.scenes import draw
 
@@ -58,7 +58,7 @@ class Fleet:
 
     def answered(self) -> list[float]:
         """How many questions each replica has answered."""
-        return [requests_answered(replica) for replica in self.replicas]
+        return [questions_counted(replica) for replica in self.replicas]
 
 
 class Load:
@@ -104,11 +104,6 @@ class Load:
             self.calls += 1
 
 
-def requests_answered(replica: TritonServer) -> float:
-    lines = metrics_page(replica).splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("florence2_requests_total{"))
-
-
 def _has_metrics(replica: TritonServer) -> bool:
     try:
         return bool(metrics_page(replica))
@@ -140,7 +135,7 @@ def test_replicas_are_replaced_in_turn_and_no_request_fails(fleet, reference, fi
         before = spread(begin, fleet.answered())
         for number in range(REPLICAS):
             fleet.replace(number, FLORENCE2_SLOTS="17")  # an upgrade
-            seconds_until(lambda number=number: requests_answered(fleet.replicas[number]) > 0)
+            seconds_until(lambda number=number: questions_counted(fleet.replicas[number]) > 0)
         begin = fleet.answered()
         load.more(STEADY_CALLS)
         after = spread(begin, fleet.answered())

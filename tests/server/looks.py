@@ -56,6 +56,12 @@ def metric(server, name: str) -> float:
     return float(line.split()[-1])
 
 
+def questions_counted(server) -> float:
+    """Of all tasks and outcomes. A question is counted soon after it was answered, and last of all its figures."""
+    counts = [line for line in metrics_page(server).splitlines() if line.startswith("florence2_requests_total{")]
+    return sum(float(line.split()[-1]) for line in counts)
+
+
 def resident_bytes(process_ids: list[int]) -> int:
     return sum(psutil.Process(process_id).memory_info().rss for process_id in process_ids)
 

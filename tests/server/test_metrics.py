@@ -11,7 +11,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.reference import png
 from tests.server.conftest import ask, tensors
-from tests.server.looks import metrics_page, seconds_until
+from tests.server.looks import metrics_page, questions_counted, seconds_until
 from training.sampling import sample_scene
 from training.scenes import draw
 
@@ -33,8 +33,7 @@ def talkative(start_server):
         ask(client, scene, TaskRequest(free_prompt={"text": "a secret"}, generation={"max_new_tokens": 3}))
         with pytest.raises(InferenceServerException):
             client.infer("florence2", tensors([scene], [b"\xff"]))
-    asked = 'florence2_requests_total{outcome="invalid_argument",task="unknown"}'
-    seconds_until(lambda: asked in values(server), limit=10)  # an answer is counted after it was sent
+    seconds_until(lambda: questions_counted(server) == 5, limit=10)
     return server
 
 
@@ -54,6 +53,12 @@ def test_questions_are_counted_by_task_and_outcome(talkative):
     }
     assert page['florence2_generated_tokens_total{task="caption"}'] == 15
     assert page['florence2_prompt_tokens_total{task="caption"}'] > 15
+
+
+def test_one_encoding_serves_all_questions_about_an_image(talkative):
+    page = values(talkative)
+    assert page["florence2_image_embedding_misses_total"] == 1
+    assert page["florence2_image_embedding_hits_total"] == 3
 
 
 def test_times_are_counted_in_buckets_that_add_up(talkative):

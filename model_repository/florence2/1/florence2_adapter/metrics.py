@@ -4,9 +4,9 @@ import threading
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
-from florence2.engine.v1.engine_pb2 import HeartbeatResponse
+from florence2.engine.v1.engine_pb2 import GenerateResponse, HeartbeatResponse
 
-from florence2_adapter.outcomes import Outcome
+from florence2_adapter.outcomes import Outcome, Times
 
 # Seconds, from a cached one-token answer to a page of text on a slow machine.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
@@ -86,18 +86,19 @@ class Metrics:
         self._host_memory, self._device_memory = memory.with_labels(kind="host"), memory.with_labels(kind="device")
 
     def observe(self, outcome: Outcome) -> None:
-        """Count an outcome."""
+        """Count an outcome; as a question last of all, so that a counted question has all its figures on the page."""
+        if outcome.answer is not None and outcome.times is not None:
+            self._observe_answer(outcome.task, outcome.answer, outcome.times)
         self._requests.with_labels(task=outcome.task, outcome=outcome.name).increment(1)
-        answer, times = outcome.answer, outcome.times
-        if answer is None or times is None:
-            return
-        self._seconds.with_labels(task=outcome.task).observe(times.total)
-        self._queue.with_labels(task=outcome.task).observe(times.queue)
-        self._encode.with_labels(task=outcome.task).observe(times.encode)
-        self._decode.with_labels(task=outcome.task).observe(times.decode)
-        self._first_token.with_labels(task=outcome.task).observe(times.first_token)
-        self._prompt_tokens.with_labels(task=outcome.task).increment(answer.usage.prompt_tokens)
-        self._generated_tokens.with_labels(task=outcome.task).increment(answer.usage.generated_tokens)
+
+    def _observe_answer(self, task: str, answer: GenerateResponse, times: Times) -> None:
+        self._seconds.with_labels(task=task).observe(times.total)
+        self._queue.with_labels(task=task).observe(times.queue)
+        self._encode.with_labels(task=task).observe(times.encode)
+        self._decode.with_labels(task=task).observe(times.decode)
+        self._first_token.with_labels(task=task).observe(times.first_token)
+        self._prompt_tokens.with_labels(task=task).increment(answer.usage.prompt_tokens)
+        self._generated_tokens.with_labels(task=task).increment(answer.usage.generated_tokens)
         (self._hits if answer.usage.image_embedding_cached else self._misses).increment(1)
 
     def observe_heartbeat(self, heartbeat: HeartbeatResponse) -> None:
