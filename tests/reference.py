@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import PIL.Image
+import PIL.ImageOps
 import torch
 from florence2 import render_prompt
 from florence2.v1 import BoundingBox, EarlyStopping, GenerationOptions, TaskRequest
@@ -85,8 +86,11 @@ class Reference:
         self.processor = Florence2Processor.from_pretrained(folder)
 
     def question(self, image: bytes, task: dict, options: dict) -> Question:
-        request = TaskRequest(**task, generation=GenerationOptions(**options))
-        picture = PIL.Image.open(io.BytesIO(image)).convert("RGB")
+        return self.question_of(image, TaskRequest(**task, generation=GenerationOptions(**options)))
+
+    def question_of(self, image: bytes, request: TaskRequest) -> Question:
+        options = {field.name: value for field, value in request.generation.ListFields()}
+        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(image))).convert("RGB")
         inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt").to(
             self.model.device
         )

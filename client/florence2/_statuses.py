@@ -37,6 +37,9 @@ _ERRORS_BY_MESSAGE: dict[tuple[str, str], type[Florence2Error]] = {
     ("RESOURCE_EXHAUSTED", "larger than max"): MessageTooLargeError,
     ("UNAVAILABLE", "This protocol is restricted"): AccessDeniedError,
     ("NOT_FOUND", "has no available versions"): UnavailableError,  # while the server loads the model, or ends
+    # Triton refuses all requests that it hands over together when one has a string whose length is a lie. No client
+    # that is built on tritonclient writes one, so it was another caller's; alone, or beside others, this one is fine.
+    ("INVALID_ARGUMENT", "incomplete string data for inference input"): UnavailableError,
 }
 
 

@@ -78,6 +78,14 @@ def test_a_server_that_is_about_to_end_is_a_reason_to_try_again(server, ask):
     assert len(server.received) == 3
 
 
+def test_what_another_callers_malformed_request_was_refused_with_is_asked_again(server, ask):
+    message = "incomplete string data for inference input 'IMAGE', expecting string of length 9 but only 5 available"
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, message)
+    with pytest.raises(UnavailableError, match="incomplete string data"):
+        ask(lambda client: client.detect(IMAGE), retry=Retry(attempts=3, initial_backoff=0.01))
+    assert len(server.received) == 3
+
+
 def test_a_message_that_is_too_large_for_the_client_says_so(server, ask):
     with pytest.raises(MessageTooLargeError, match=r"larger than max \(\d+ vs\. 1000\)"):
         ask(lambda client: client.detect(bytes(2000)), channel_args=[("grpc.max_send_message_length", 1000)])

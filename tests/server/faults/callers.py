@@ -12,10 +12,9 @@ import tritonclient.grpc as triton
 from florence2.v1 import TaskResponse
 from tritonclient.grpc import service_pb2
 
-from tests.server.conftest import ask, tensors
+from tests.server.conftest import ask
+from tests.server.faults.wire_requests import MODEL_INFER, infer_request, only_element
 from tests.server.looks import seconds_until
-
-_LENGTH_BYTES = 4  # of an element, in front of it
 
 
 class Callers:
@@ -85,14 +84,20 @@ class Arrivals:
     """
 
     def __init__(self, address: str, questions, rate: float) -> None:
-        self._requests = [{priority: _serialized(each, priority) for priority in (1, 3)} for each in questions]
+        self._requests = [
+            {
+                priority: infer_request(each.image, each.request.SerializeToString(), priority).SerializeToString()
+                for priority in (1, 3)
+            }
+            for each in questions
+        ]
         self._rate = rate
         self._random = random.Random(11)
         self._sent = 0
         self._arrived: list[Arrival] = []
         self._channel = grpc.insecure_channel(address)
         self._infer = self._channel.unary_unary(
-            "/inference.GRPCInferenceService/ModelInfer",
+            MODEL_INFER,
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
 
@@ -119,7 +124,7 @@ class Arrivals:
                 self._arrived.append(Arrival(question, priority, seconds, error=str(call.code())))
                 return
             (column,) = call.result().raw_output_contents
-            response = TaskResponse.FromString(column[_LENGTH_BYTES:])
+            response = TaskResponse.FromString(only_element(column))
             service = (response.usage.encode_milliseconds + response.usage.decode_milliseconds) / 1000
             self._arrived.append(Arrival(question, priority, seconds, None, response.text, service))
 
@@ -129,15 +134,6 @@ class Arrivals:
         """All of them, waited for."""
         seconds_until(lambda: len(self._arrived) == self._sent)
         return self._arrived
-
-
-def _serialized(question, priority: int) -> bytes:
-    request = service_pb2.ModelInferRequest(model_name="florence2")
-    request.parameters["priority"].uint64_param = priority
-    for tensor in tensors([question.image], [question.request.SerializeToString()]):
-        request.inputs.append(tensor._get_tensor())
-        request.raw_input_contents.append(tensor._get_content())
-    return request.SerializeToString()
 
 
 def percentile(values, percent: float) -> float:

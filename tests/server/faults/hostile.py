@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 from florence2.v1 import BoundingBox, TaskRequest
+from tritonclient.grpc import service_pb2
 
 from tests.reference import png
+from tests.server.faults.wire_requests import add_tensor, element, infer_request
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SHORT = {"max_new_tokens": 2, "num_beams": 1}
@@ -27,12 +29,23 @@ class Hostile:
         image: the element of IMAGE.
         request: the element of REQUEST.
         is_good: whether it has to be answered; None: either way.
+        wrong_tensors: what is sent instead, where the elements are not at fault.
     """
 
     kind: str
     image: bytes
     request: bytes
     is_good: bool | None
+    wrong_tensors: service_pb2.ModelInferRequest | None = None
+
+    @property
+    def lies(self) -> bool:
+        """Whether an element of its tensors ends before its length is over, which Triton holds against others too."""
+        return self.kind == "cut tensors"
+
+    def on_the_wire(self) -> service_pb2.ModelInferRequest:
+        """What is sent."""
+        return self.wrong_tensors or infer_request(self.image, self.request)
 
 
 class Attacker:
@@ -58,6 +71,9 @@ class Attacker:
             "special tokens in text": self._special_tokens,
             "wild box": self._wild_box,
             "wild options": self._wild_options,
+            "invalid UTF-8": self._invalid_utf8,
+            "wrong tensors": self._wrong_tensors,
+            "cut tensors": self._cut_tensors,
         }
 
     def next(self) -> Hostile:
@@ -168,6 +184,65 @@ class Attacker:
         options["length_penalty"] = self._random.choice([float("nan"), float("-inf"), 1e30, 1.0])
         request = TaskRequest(caption={}, generation={"max_new_tokens": 2, **options})
         return self._about_request("wild options", request.SerializeToString())
+
+    def _invalid_utf8(self) -> Hostile:
+        """A phrase that is no text, in either encoding of a request."""
+        word = self._random.choice([b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"])
+        caption = b"dog " * self._random.randrange(3) + word + b" cat" * self._random.randrange(3)
+        if self._random.random() < 0.5:
+            return self._about_request("invalid UTF-8", b'{"phrase_grounding": {"caption": "%b"}}' % caption, False)
+        phrase = _length_delimited(1, caption)
+        field = TaskRequest.DESCRIPTOR.fields_by_name["phrase_grounding"].number
+        return self._about_request("invalid UTF-8", _length_delimited(field, phrase), is_good=False)
+
+    def _wrong_tensors(self) -> Hostile:
+        image, request = element(self._files["PNG"]), element(self._request)
+        image_tensor, request_tensor = ("IMAGE", [1, 1], "BYTES", image), ("REQUEST", [1, 1], "BYTES", request)
+        inputs = self._random.choice(
+            [
+                [image_tensor],
+                [request_tensor],
+                [],
+                [image_tensor, image_tensor],
+                [image_tensor, request_tensor, ("EXTRA", [1, 1], "BYTES", element(b"?"))],
+                [image_tensor, ("REQUEST", [1], "BYTES", request)],
+                [image_tensor, ("REQUEST", [1, 1, 1], "BYTES", request)],
+                [image_tensor, ("REQUEST", [1, 2], "BYTES", request + request)],
+                [image_tensor, ("REQUEST", [2, 1], "BYTES", request + request)],
+                [image_tensor, ("REQUEST", [1, 0], "BYTES", b"")],
+                [("IMAGE", [0, 1], "BYTES", b""), ("REQUEST", [0, 1], "BYTES", b"")],
+                [("IMAGE", [-1, 1], "BYTES", image), request_tensor],
+                [("IMAGE", [2**31, 1], "BYTES", image), ("REQUEST", [2**31, 1], "BYTES", request)],
+                [("IMAGE", [1, 2**62], "BYTES", image), ("REQUEST", [1, 2**62], "BYTES", request)],
+                [("IMAGE", [17, 1], "BYTES", image * 17), ("REQUEST", [17, 1], "BYTES", request * 17)],
+                [("IMAGE", [1, 1], "UINT8", b"\0"), request_tensor],
+                [("IMAGE", [1, 1], "FP32", bytes(4)), request_tensor],
+                [("IMAGE", [1, 1], "COMPLEX", image), request_tensor],
+                [("IMAGE", [1, 1], "BYTES", image + b"\0"), request_tensor],
+                [("IMAGE", [1, 1], "BYTES", b"\1"), request_tensor],
+                [image_tensor, ("REQUEST", [1, 1], "BYTES", b"")],
+            ]
+        )
+        return self._of_tensors("wrong tensors", inputs)
+
+    def _cut_tensors(self) -> Hostile:
+        """An element whose length is greater than what follows."""
+        image, request = element(self._files["PNG"]), element(self._request)
+        cut = self._random.choice([b"\xff\xff\xff\xff" + image, image[: self._random.randrange(4, len(image))]])
+        tensors = [("IMAGE", [1, 1], "BYTES", cut), ("REQUEST", [1, 1], "BYTES", request)]
+        return self._of_tensors("cut tensors", tensors)
+
+    def _of_tensors(self, kind: str, tensors: list[tuple[str, list[int], str, bytes]]) -> Hostile:
+        message = service_pb2.ModelInferRequest(model_name="florence2")
+        for tensor in tensors:
+            add_tensor(message, *tensor)
+        return Hostile(kind, self._files["PNG"], self._request, False, wrong_tensors=message)
+
+
+def _length_delimited(field: int, content: bytes) -> bytes:
+    """A field of a protobuf message, https://protobuf.dev/programming-guides/encoding/."""
+    assert max(8 * field, len(content)) < 128, "each is one byte then"
+    return bytes([field << 3 | 2, len(content)]) + content
 
 
 def _encoded(picture: PIL.Image.Image, format_: str) -> bytes:
