@@ -6,15 +6,20 @@ import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.http
+from florence2._statuses import own_errors
+from florence2.errors import UnavailableError
 from florence2.v1 import FinishReason, GenerationOptions, TaskRequest, TaskResponse
+from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from tests.reference import REGION, TASKS, png
 from tests.server.conftest import CALL_SECONDS, ask, tensors
+from tests.server.wire_requests import infer_request
 from training.sampling import sample_scene
 from training.scenes import draw
 
@@ -202,6 +207,17 @@ def test_tensors_of_a_wrong_shape_get_a_clear_error(plain_client, scene, shape):
         tensor.set_data_from_numpy(np.full(shape, value, dtype=np.object_))
         inputs.append(tensor)
     assert error_of(plain_client, inputs).status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_cut_tensor_is_refused_in_the_words_that_our_clients_know(server, scene):
+    """Triton refuses with it what it hands over with it, so that clients have to tell it from their own mistakes."""
+    message = infer_request(scene, TaskRequest(caption={}).SerializeToString())
+    message.raw_input_contents[0] = message.raw_input_contents[0][:-1]
+    with grpc.insecure_channel(server.grpc_url) as channel, pytest.raises(grpc.RpcError) as caught:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(message, timeout=CALL_SECONDS)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(UnavailableError), own_errors():
+        raise InferenceServerException(caught.value.details(), status=str(caught.value.code()))
 
 
 def test_a_bad_row_fails_its_own_request_and_says_which_row(plain_client, scene):

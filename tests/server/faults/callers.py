@@ -13,8 +13,8 @@ from florence2.v1 import TaskResponse
 from tritonclient.grpc import service_pb2
 
 from tests.server.conftest import ask
-from tests.server.faults.wire_requests import MODEL_INFER, infer_request, only_element
 from tests.server.looks import seconds_until
+from tests.server.wire_requests import MODEL_INFER, infer_request, only_element
 
 
 class Callers:

@@ -14,7 +14,7 @@ from florence2.v1 import BoundingBox, TaskRequest
 from tritonclient.grpc import service_pb2
 
 from tests.reference import png
-from tests.server.faults.wire_requests import add_tensor, element, infer_request
+from tests.server.wire_requests import add_tensor, element, infer_request
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SHORT = {"max_new_tokens": 2, "num_beams": 1}

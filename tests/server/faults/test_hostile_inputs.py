@@ -15,8 +15,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tests.reference import Question, Reference, assert_equal_but_for_ties
 from tests.server.conftest import children_of
 from tests.server.faults.hostile import Attacker, Hostile
-from tests.server.faults.wire_requests import only_element
 from tests.server.looks import WAIT_SECONDS, held_by
+from tests.server.wire_requests import only_element
 
 pytestmark = pytest.mark.faults
 
