@@ -92,6 +92,19 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path, temporary_fo
     assert list(temporary_folder.iterdir()) == []
 
 
+def test_an_engine_without_a_place_for_its_socket_says_so(temporary_folder):
+    temporary_folder.rmdir()
+    with pytest.raises(EngineStartError, match=r"no folder for its socket: .*No such file"):
+        EngineProcess(EngineConfig(checkpoint="anything"))
+
+
+def test_an_engine_that_gets_no_process_says_so_and_leaves_nothing(temporary_folder, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(EngineStartError, match=r"no process: .*/nowhere/python"):
+        EngineProcess(EngineConfig(checkpoint="anything"))
+    assert list(temporary_folder.iterdir()) == []
+
+
 def test_an_engine_that_takes_too_long_to_load_is_ended(random_checkpoint):
     engine = EngineProcess(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
     with pytest.raises(EngineStartError, match="exit status -9"):

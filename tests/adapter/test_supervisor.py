@@ -96,7 +96,7 @@ class FakeEngine:
 class Fleet:
     """Hands out engines, and remembers them."""
 
-    planned: list[FakeEngine] = field(default_factory=list)
+    planned: list[FakeEngine | EngineStartError] = field(default_factory=list)
     engines: list[FakeEngine] = field(default_factory=list)
     restarts: int = 0
     retried: int = 0
@@ -106,6 +106,8 @@ class Fleet:
     def launch(self) -> FakeEngine:
         with self.launched:
             engine = self.planned.pop(0) if self.planned else FakeEngine()
+            if isinstance(engine, EngineStartError):
+                raise engine
             self.engines.append(engine)
             self.launched.notify_all()
         return engine
@@ -305,6 +307,24 @@ def test_without_an_engine_that_starts_callers_are_refused_until_there_is_one(su
     (served,) = submitted(supervisor, "served")
     fleet.engine(3).answer(b"served")
     assert text_of(served) == "served"
+
+
+def test_an_engine_for_which_there_is_no_room_is_started_later(supervise, fleet):
+    fleet.planned = [FakeEngine(), EngineStartError("no folder for its socket: [Errno 28] No space left on device")]
+    supervisor = supervise()
+    (waiting,) = submitted(supervisor, "waiting")
+    fleet.engine(0).kill()
+    assert "No space left" in str(waiting.outcome.exception(WAIT))
+    fleet.engine(1)  # there is room again
+    wait_for(lambda: supervisor.state is EngineState.RUNNING)
+
+
+def test_nothing_unexpected_ends_the_watch(supervise, fleet, monkeypatch, caplog):
+    supervise()
+    monkeypatch.setattr(fleet, "observe_heartbeat", lambda heartbeat: heartbeat.no_such_field)
+    wait_for(lambda: "no_such_field" in caplog.text)
+    fleet.engine(0).kill()
+    fleet.engine(1)
 
 
 def test_engines_that_die_of_everything_are_not_trusted_for_ever(supervise, fleet):

@@ -28,12 +28,22 @@ class EngineProcess:
 
     Attributes:
         stub: calls to the engine.
+
+    Raises:
+        EngineStartError: there is no room for its socket, or for another process.
     """
 
     def __init__(self, config: EngineConfig) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="florence2-engine-"))  # nobody else may enter it, and so connect
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="florence2-engine-"))  # nobody else may enter it, and connect
+        except OSError as error:
+            raise EngineStartError(f"no folder for its socket: {error}") from None
         socket = self._folder / "engine.sock"
-        self._process = _launch(config, socket)
+        try:
+            self._process = _launch(config, socket)
+        except OSError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise EngineStartError(f"no process: {error}") from None
         # A message may be as large as the image in it; the engine says what is too large.
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(f"unix:{socket}", options=unlimited)
@@ -44,7 +54,7 @@ class EngineProcess:
         """Start an engine and wait until it has loaded its checkpoint.
 
         Raises:
-            EngineStartError: the checkpoint cannot be loaded, or the process ended.
+            EngineStartError: there is no room for it, the checkpoint cannot be loaded, or the process ended.
         """
         engine = cls(config)
         try:

@@ -57,7 +57,7 @@ class EngineSupervisor:
     """One engine at a time.
 
     Args:
-        launch: starts an engine process, which is not ready yet.
+        launch: starts an engine process, which is not ready yet; raises EngineStartError where it cannot.
         config: limits.
         observer: told what an operator wants to know.
     """
@@ -192,12 +192,21 @@ class EngineSupervisor:
 
     def _watch(self) -> None:
         while not self._closing.is_set():
-            if self._state is EngineState.RUNNING:
-                self._woken.wait(_HEARTBEAT_INTERVAL_SECONDS)
-                self._woken.clear()
-                self._check()
-            else:
-                self._replace()
+            try:
+                self._look_after()
+            except Exception:
+                # Without this thread nobody would ever be told that an engine is gone, and all would wait for ever.
+                _logger.exception("watching over the engine failed, and goes on")
+                self._closing.wait(_HEARTBEAT_INTERVAL_SECONDS)
+
+    def _look_after(self) -> None:
+        if self._state is not EngineState.RUNNING:
+            self._replace()
+            return
+        self._woken.wait(_HEARTBEAT_INTERVAL_SECONDS)
+        self._woken.clear()
+        if not self._closing.is_set():
+            self._check()
 
     def _check(self) -> None:
         engine = self._engine
@@ -215,12 +224,12 @@ class EngineSupervisor:
             self._fail(f"the engine died {self._starts_without_answer} times without an answer in between")
         self._closing.wait(self._backoff())
         begin = time.monotonic()
-        with self._lock:
-            if self._closing.is_set():
-                return
-            engine = self._engine = self._launch()
         self._starts_without_answer += 1
         try:
+            with self._lock:
+                if self._closing.is_set():
+                    return
+                engine = self._engine = self._launch()
             engine.wait_until_ready(self._config.start_seconds)
         except EngineStartError as error:
             _logger.error("the engine cannot start: %s", error)
