@@ -4,7 +4,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,31 +15,30 @@ from florence2_engine.config import EngineConfig
 
 START_AND_WAIT = """
 import sys, time
+from pathlib import Path
 from florence2_adapter.engine_process import EngineProcess
 from florence2_engine.config import EngineConfig
-engine = EngineProcess.start(EngineConfig(checkpoint=sys.argv[1], device="cpu", slots=2))
+engine = EngineProcess.start(EngineConfig(checkpoint=sys.argv[1], device="cpu", slots=2), Path(sys.argv[2]))
 print(engine._process.pid, flush=True)
 time.sleep(60)
 """
 
 
-@pytest.fixture(autouse=True)
-def temporary_folder(tmp_path_factory, monkeypatch):
-    """Sockets are made here, so that a test sees what is left."""
-    folder = tmp_path_factory.mktemp("t")
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+@pytest.fixture
+def sockets(tmp_path_factory) -> Path:
+    """Where engines make theirs, so that a test sees what is left. Paths of sockets have to be short."""
+    return tmp_path_factory.mktemp("s")
 
 
 @pytest.fixture
-def engine(random_checkpoint):
-    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu", slots=2))
+def engine(random_checkpoint, sockets):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu", slots=2), sockets)
     yield engine
     engine.stop()
 
 
-def test_an_engine_answers_over_its_private_socket(engine, temporary_folder, image_file):
-    (folder,) = temporary_folder.iterdir()
+def test_an_engine_answers_over_its_private_socket(engine, sockets, image_file):
+    (folder,) = sockets.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     request = GenerateRequest(
         image=image_file(30, 20), prompt=[PromptPart(text="Hello?")], generation={"max_new_tokens": 5}
@@ -68,16 +66,16 @@ def test_a_caller_that_leaves_frees_its_slots(engine, image_file):
     assert engine.stub.Generate(short, timeout=30).usage.generated_tokens == 2
 
 
-def test_nothing_is_left_after_stop(random_checkpoint, temporary_folder):
-    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+def test_nothing_is_left_after_stop(random_checkpoint, sockets):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"), sockets)
     process_id = engine._process.pid
     engine.stop()
     assert not Path(f"/proc/{process_id}").exists()
-    assert list(temporary_folder.iterdir()) == []
+    assert list(sockets.iterdir()) == []
 
 
-def test_calls_under_way_end_when_the_engine_is_stopped(random_checkpoint, image_file):
-    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+def test_calls_under_way_end_when_the_engine_is_stopped(random_checkpoint, sockets, image_file):
+    engine = EngineProcess.start(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"), sockets)
     long = GenerateRequest(image=image_file(), prompt=[PromptPart(text="Hello?")], generation={"min_new_tokens": 1000})
     call = engine.stub.Generate.future(long)
     time.sleep(0.3)
@@ -85,28 +83,28 @@ def test_calls_under_way_end_when_the_engine_is_stopped(random_checkpoint, image
     assert call.exception(timeout=10).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path, temporary_folder):
+def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path, sockets):
     with pytest.raises(EngineStartError, match="no such folder") as error:
-        EngineProcess.start(EngineConfig(checkpoint=str(tmp_path / "nowhere")))
+        EngineProcess.start(EngineConfig(checkpoint=str(tmp_path / "nowhere")), sockets)
     assert "\n" not in str(error.value)
-    assert list(temporary_folder.iterdir()) == []
+    assert list(sockets.iterdir()) == []
 
 
-def test_an_engine_without_a_place_for_its_socket_says_so(temporary_folder):
-    temporary_folder.rmdir()
+def test_an_engine_without_a_place_for_its_socket_says_so(sockets):
+    sockets.rmdir()
     with pytest.raises(EngineStartError, match=r"no folder for its socket: .*No such file"):
-        EngineProcess(EngineConfig(checkpoint="anything"))
+        EngineProcess(EngineConfig(checkpoint="anything"), sockets)
 
 
-def test_an_engine_that_gets_no_process_says_so_and_leaves_nothing(temporary_folder, monkeypatch):
+def test_an_engine_that_gets_no_process_says_so_and_leaves_nothing(sockets, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(EngineStartError, match=r"no process: .*/nowhere/python"):
-        EngineProcess(EngineConfig(checkpoint="anything"))
-    assert list(temporary_folder.iterdir()) == []
+        EngineProcess(EngineConfig(checkpoint="anything"), sockets)
+    assert list(sockets.iterdir()) == []
 
 
-def test_an_engine_that_takes_too_long_to_load_is_ended(random_checkpoint):
-    engine = EngineProcess(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"))
+def test_an_engine_that_takes_too_long_to_load_is_ended(random_checkpoint, sockets):
+    engine = EngineProcess(EngineConfig(checkpoint=str(random_checkpoint), device="cpu"), sockets)
     with pytest.raises(EngineStartError, match="exit status -9"):
         engine.wait_until_ready(limit=0.2)
     engine.stop()
@@ -116,9 +114,9 @@ def test_an_idle_engine_has_a_heartbeat(engine):
     assert engine.stub.Heartbeat(HeartbeatRequest(), timeout=10).seconds_without_progress == 0
 
 
-def test_an_engine_does_not_outlive_a_killed_parent(random_checkpoint, temporary_folder):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(temporary_folder)}
-    command = [sys.executable, "-c", START_AND_WAIT, str(random_checkpoint)]
+def test_an_engine_does_not_outlive_a_killed_parent(random_checkpoint, sockets):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", START_AND_WAIT, str(random_checkpoint), str(sockets)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
         engine = Path(f"/proc/{parent.stdout.readline().strip()}")
         alive = engine.exists()

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import shutil
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from florence2_adapter.dispatcher import Dispatcher
 from florence2_adapter.engine_process import EngineProcess, EngineStartError
 from florence2_adapter.health import HealthServer
 from florence2_adapter.metrics import Metrics
-from florence2_adapter.orphan import end_with_parent
+from florence2_adapter.orphan import Guard
 from florence2_adapter.request_log import RequestLog
 from florence2_adapter.supervisor import EngineSupervisor
 from florence2_engine.config import EngineConfig
@@ -40,13 +42,14 @@ class TritonPythonModel:
             level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
         )
         metrics = Metrics(config.slots)
-        self._supervisor = EngineSupervisor(partial(EngineProcess, config), supervision, metrics)
+        self._sockets = Path(tempfile.mkdtemp(prefix="florence2-engine-"))
+        self._supervisor = EngineSupervisor(partial(EngineProcess, config, self._sockets), supervision, metrics)
         self._health = HealthServer(args["model_instance_name"], lambda: self._supervisor.state)
-        end_with_parent(self._abandon)
+        self._guard = Guard(self._sockets, self._health.folder)
         try:
             self._supervisor.start()
         except EngineStartError as error:
-            self._health.close()
+            self._leave_nothing()
             raise pb_utils.TritonModelException(str(error)) from None
         self._dispatcher = Dispatcher(
             self._supervisor, config.slots, limits, metrics, RequestLog(sys.stderr if log.log_requests else None)
@@ -60,12 +63,12 @@ class TritonPythonModel:
         """Stop the engine, then what waits for it."""
         self._supervisor.close()
         self._dispatcher.close()
-        self._health.close()
+        self._leave_nothing()
 
-    def _abandon(self) -> None:
-        """Tritonserver is gone: leave nothing behind."""
-        self._supervisor.abandon()
-        self._health.remove_folder()
+    def _leave_nothing(self) -> None:
+        self._health.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        self._guard.dismiss()
 
 
 def _settings(args: dict[str, str]) -> dict[str, str]:

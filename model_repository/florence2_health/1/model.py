@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 sys.path.insert(0, str(Path(__file__).parents[2] / "florence2" / "1"))
 
 from florence2_adapter.health import worst_state
-from florence2_adapter.orphan import end_with_parent
+from florence2_adapter.orphan import Guard
 
 
 class TritonPythonModel:
@@ -19,9 +19,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's interface
         """Be ready; there is nothing to load."""
-        end_with_parent(lambda: None)
+        self._guard = Guard()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Tell each who asks."""
         state = np.array([worst_state().encode()], dtype=np.object_)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("STATE", state)]) for _ in requests]
+
+    def finalize(self) -> None:
+        """Leave nothing behind."""
+        self._guard.dismiss()

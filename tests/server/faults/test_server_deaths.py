@@ -8,27 +8,32 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from tests.server.conftest import ask, children_of
-from tests.server.looks import WAIT_SECONDS, is_gone, seconds_until
+from tests.server.looks import WAIT_SECONDS, engine_of, is_gone, seconds_until
 
 pytestmark = pytest.mark.faults
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps what it shares with its stub
 
 
-def test_an_engine_does_not_outlive_a_killed_tritonserver(start_server, figure):
+@pytest.mark.parametrize("frozen", [False, True], ids=["alive", "frozen"])
+def test_an_engine_does_not_outlive_a_killed_tritonserver(start_server, frozen, figure):
+    """Also where the stub is in the middle of something that it never comes back from."""
     shared_memory = set(SHARED_MEMORY.iterdir())
     folders = set(Path(tempfile.gettempdir()).glob("florence2-[eh]*"))  # of engines and of health
     server = start_server()
     descendants = children_of(server.process_id)
-    assert len(descendants) >= 2
+    if frozen:
+        os.kill(psutil.Process(engine_of(server)).ppid(), signal.SIGSTOP)
     os.kill(server.process_id, signal.SIGKILL)
     seconds = seconds_until(lambda: all(map(is_gone, descendants)))
-    figure("kill -9 of tritonserver: seconds until all is gone", seconds, at_most=5)
+    how = ", its stub frozen" if frozen else ""
+    figure(f"kill -9 of tritonserver{how}: seconds until all is gone", seconds, at_most=5)
     seconds_until(lambda: set(SHARED_MEMORY.iterdir()) <= shared_memory)
     assert set(Path(tempfile.gettempdir()).glob("florence2-[eh]*")) <= folders
 

@@ -26,6 +26,10 @@ class EngineStartError(Exception):
 class EngineProcess:
     """An engine, from its start on.
 
+    Args:
+        config: its settings.
+        sockets: the folder in which its socket gets a folder of its own.
+
     Attributes:
         stub: calls to the engine.
 
@@ -33,9 +37,9 @@ class EngineProcess:
         EngineStartError: there is no room for its socket, or for another process.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, sockets: Path) -> None:
         try:
-            self._folder = Path(tempfile.mkdtemp(prefix="florence2-engine-"))  # nobody else may enter it, and connect
+            self._folder = Path(tempfile.mkdtemp(dir=sockets))  # nobody else may enter it, and connect
         except OSError as error:
             raise EngineStartError(f"no folder for its socket: {error}") from None
         socket = self._folder / "engine.sock"
@@ -50,13 +54,13 @@ class EngineProcess:
         self.stub = EngineServiceStub(self._channel)
 
     @classmethod
-    def start(cls, config: EngineConfig) -> "EngineProcess":
+    def start(cls, config: EngineConfig, sockets: Path) -> "EngineProcess":
         """Start an engine and wait until it has loaded its checkpoint.
 
         Raises:
             EngineStartError: there is no room for it, the checkpoint cannot be loaded, or the process ended.
         """
-        engine = cls(config)
+        engine = cls(config, sockets)
         try:
             engine.wait_until_ready()
         except EngineStartError:

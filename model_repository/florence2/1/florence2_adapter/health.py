@@ -41,13 +41,16 @@ class HealthServer(HealthServicer):
     Args:
         instance: the name of the model instance, unique within the tritonserver.
         state: tells how its engine is.
+
+    Attributes:
+        folder: where the sockets of this tritonserver's instances are.
     """
 
     def __init__(self, instance: str, state: Callable[[], EngineState]) -> None:
         self._state = state
-        self._folder = _folder_of(os.getppid())
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        self._socket = self._folder / f"{instance}.sock"
+        self.folder = _folder_of(os.getppid())
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._socket = self.folder / f"{instance}.sock"
         self._server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health"))
         add_HealthServicer_to_server(self, self._server)
         self._server.add_insecure_port(f"unix:{self._socket}")
@@ -60,11 +63,7 @@ class HealthServer(HealthServicer):
     def close(self) -> None:
         """Answer no more, and remove the folder."""
         self._server.stop(None).wait()
-        self.remove_folder()
-
-    def remove_folder(self) -> None:
-        """Remove the folder, when this tritonserver is going or gone."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def worst_state() -> str:

@@ -121,14 +121,6 @@ class EngineSupervisor:
             engine.stop()
         self._thread.join()
 
-    def abandon(self) -> None:
-        """End the engine at once, without a word to those who wait: there is nobody left who could be told."""
-        self._state = EngineState.CLOSED
-        self._closing.set()
-        if self._engine is not None:
-            self._engine.kill()
-            self._engine.stop()
-
     def _send_waiting(self) -> None:
         """Send what may be sent: everything, but suspects one by one and with nobody beside them."""
         while self._waiting and self._state is EngineState.RUNNING:
