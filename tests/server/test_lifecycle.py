@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,11 +21,6 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Triton keeps what it shar
 STOP_SECONDS = 30
 
 
-def sockets_of_stubs() -> set[Path]:
-    """Folders of engines and of health."""
-    return set(Path(tempfile.gettempdir()).glob("florence2-[eh]*"))
-
-
 def log_of_failing_server(folder: Path, environment: dict[str, str]) -> str:
     """Start a server that must not become ready."""
     with (
@@ -39,19 +33,20 @@ def log_of_failing_server(folder: Path, environment: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-def test_nothing_is_left_after_sigterm(start_server, busy):
-    shared_memory, sockets = set(SHARED_MEMORY.iterdir()), sockets_of_stubs()
-    server = start_server()
+def test_nothing_is_left_after_sigterm(start_server, tmp_path_factory, busy):
+    shared_memory = set(SHARED_MEMORY.iterdir())
+    sockets = tmp_path_factory.mktemp("s")
+    server = start_server(TMPDIR=str(sockets))
     descendants = children_of(server.process_id)
-    assert len(descendants) >= 3, "two stubs and the engine"
-    assert len(sockets_of_stubs() - sockets) == 2
+    assert len(descendants) >= 5, "two stubs, a guard of each, and the engine"
+    assert len(list(sockets.iterdir())) == 2, "of the engine and of health"
     if busy:
         with triton.InferenceServerClient(server.grpc_url) as client:
             request = TaskRequest(ocr={}, generation={"min_new_tokens": 200})
             assert ask(client, png(draw(sample_scene(1))), request).usage.generated_tokens >= 200
     server.stop()
     assert [child for child in descendants if Path(f"/proc/{child}").exists()] == []
-    assert sockets_of_stubs() == sockets
+    assert list(sockets.iterdir()) == []
     assert set(SHARED_MEMORY.iterdir()) == shared_memory
 
 
