@@ -62,6 +62,8 @@ def main() -> None:
     stop.wait()
     engine.close()
     server.stop(_STOP_GRACE_SECONDS).wait()
+    logging.shutdown()
+    os._exit(0)  # taking Python and torch apart takes another second and more, and does nothing for anybody
 
 
 def build(config: EngineConfig) -> tuple[Engine, EngineService]:
