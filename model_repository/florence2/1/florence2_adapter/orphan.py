@@ -24,7 +24,7 @@ class Guard:
     """Ends this process when the one that started it is gone.
 
     Args:
-        leftovers: folders that are removed then.
+        leftovers: folders that are removed then, or when this process is killed.
     """
 
     def __init__(self, *leftovers: Path) -> None:
@@ -39,16 +39,15 @@ class Guard:
 
 
 def _look_after(stub: int, tritonserver: int, leftovers: list[Path]) -> None:
-    """Wait until one of the two is gone; where it is tritonserver, end the stub, and its engine with it."""
-    regions = _regions_of(stub)
+    """Wait until one of the two is gone; the stub goes after tritonserver, and its engine with it."""
     while os.getppid() == stub and _parent_of(stub) == tritonserver:
         time.sleep(_LOOK_SECONDS)
-    if os.getppid() != stub:
-        return
-    sys.stderr.write("tritonserver is gone; so its stub and the engine end\n")
-    os.kill(stub, signal.SIGKILL)
-    for region in regions:
-        region.unlink(missing_ok=True)
+    if os.getppid() == stub:
+        sys.stderr.write("tritonserver is gone; so its stub and the engine end\n")
+        regions = _regions_of(stub)
+        os.kill(stub, signal.SIGKILL)
+        for region in regions:
+            region.unlink(missing_ok=True)
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
 
