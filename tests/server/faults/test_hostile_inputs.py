@@ -27,7 +27,7 @@ COMPARED_ANSWERS = 200
 # anybody waits here.
 MAX_NEW_TOKENS = 64
 # What looks like a special token in a caller's words is plain text here, and a special token or an error there.
-HARMLESS_HERE = "special tokens in text"
+NOT_COMPARED = "special tokens in text"
 # As our client does: Triton refuses all requests that it hands over together with one whose tensors are cut.
 REFUSED_WITH_ANOTHER = "incomplete string data for inference input"
 ATTEMPTS = 20
@@ -70,7 +70,7 @@ def test_hostile_inputs_are_refused_or_answered_right_and_change_nothing(start_s
     assert {(each.hostile.kind, each.status) for each in outcomes if each.status not in fitting} == set()
     assert {each.hostile.kind for each in outcomes if each.hostile.is_good == (each.text is None)} == set()
     assert children_of(server.process_id) == before
-    comparable = [each for each in answered if each.hostile.kind != HARMLESS_HERE]
+    comparable = [each for each in answered if each.hostile.kind != NOT_COMPARED]
     compared = random.Random(1).sample(comparable, min(COMPARED_ANSWERS, len(comparable)))
     questions = [question_of(reference, each.hostile) for each in compared]
     texts = [reference.text(question) for question in questions]
