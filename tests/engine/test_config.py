@@ -23,6 +23,7 @@ def test_settings_in_words_become_a_config():
         ({"slots": "many"}, "many"),
         ({"device": "tpu"}, "tpu"),
         ({"dtype": "int8"}, "int8"),
+        ({"safetensors_only": "2"}, "safetensors_only: got 2, expected 0 or 1"),
         ({"threads": "-1"}, "-1"),
         ({"max_image_pixels": "0"}, "max_image_pixels"),
         ({"max_beams": "9"}, "max_beams: got 9, expected at most 8"),
@@ -42,7 +43,7 @@ def test_a_wrong_setting_of_the_supervision_is_named(name):
 
 
 def test_a_parameter_that_is_no_setting_is_named():
-    with pytest.raises(ConfigError, match=r"^beams: no such setting; there are checkpoint, device"):
+    with pytest.raises(ConfigError, match=r"^beams: no such setting; there are checkpoint, safetensors_only, device"):
         settings_for_model({"beams": "3"}, {}, Path("/nowhere"), NAMES)
 
 

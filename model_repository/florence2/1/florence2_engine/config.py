@@ -20,7 +20,8 @@ class EngineConfig:
     """Settings of one engine process.
 
     Attributes:
-        checkpoint: a folder, or a hub id such as `florence-community/Florence-2-base-ft`.
+        checkpoint: a folder, or a hub id such as `microsoft/Florence-2-base-ft`, with `@revision` if you like.
+        safetensors_only: 1: refuse `.bin` weights, which are read without running code; 0: read them.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
         dtype: the weights' and activations' type; `auto` is float32 on CPU and bfloat16 on CUDA.
         slots: how many requests decode at once; each has memory for the keys and values of its image and prompt.
@@ -40,6 +41,7 @@ class EngineConfig:
     """
 
     checkpoint: str = ""
+    safetensors_only: int = 0
     device: str = "auto"
     dtype: str = "auto"
     slots: int = 16
@@ -61,6 +63,8 @@ class EngineConfig:
             raise ConfigError(f"device: got {self.device!r}, expected one of {', '.join(DEVICES)} or cuda:N")
         if self.dtype not in DTYPES:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
+        if self.safetensors_only not in (0, 1):
+            raise ConfigError(f"safetensors_only: got {self.safetensors_only}, expected 0 or 1")
         require_at_least(1, self, "slots", "prefill_batch", "max_beams")
         require_at_least(1, self, "max_image_bytes", "max_image_pixels", "max_image_frames")
         require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "max_new_tokens", "threads")

@@ -1,14 +1,20 @@
 """Loads a checkpoint: weights, processor, tokenizer and generation config, from a folder or the hub."""
 
-import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from enum import Enum
 from typing import Any
 
 import torch
-from transformers import Florence2ForConditionalGeneration, Florence2Processor
+from torch import Tensor
+from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
+from florence2_engine.checkpoint import original_layout
+from florence2_engine.checkpoint.files import CheckpointFiles, find
+from florence2_engine.checkpoint.processors import check_tokenizer, image_size, load_processors
+from florence2_engine.checkpoint.vision_geometry import check_positions, count_image_tokens
+from florence2_engine.checkpoint.weights import read_weights
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.generation_config import generation_defaults
@@ -16,9 +22,18 @@ from florence2_engine.options import GenerationDefaults
 
 _logger = logging.getLogger(__name__)
 
-# Weights are read from safetensors alone: other formats can carry code.
-_HUB_FILES = ("*.json", "*.safetensors")
-_NEEDED_FILES = ("config.json", "tokenizer.json")
+_SHARED = "model.language_model.shared.weight"
+_EMBEDDINGS = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
+_HEAD = "lm_head.weight"
+# Computed from the config, so that a file may leave it out.
+_TEMPORAL_EMBEDDING = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
+
+
+class Layout(Enum):
+    """Whose names a checkpoint's tensors have."""
+
+    NATIVE = "native"
+    ORIGINAL = "original"
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,9 @@ class Checkpoint:
         generation: defaults of the generation options.
         max_positions: positions of the text encoder, image tokens included.
         image_tokens: tokens that the vision tower makes of an image.
+        files: what it was loaded from.
+        layout: of the weights in these files.
+        saved_dtype: of the weights in these files.
     """
 
     model: Any
@@ -40,6 +58,9 @@ class Checkpoint:
     generation: GenerationDefaults
     max_positions: int
     image_tokens: int
+    files: CheckpointFiles
+    layout: Layout
+    saved_dtype: torch.dtype
 
 
 def load(config: EngineConfig) -> Checkpoint:
@@ -49,73 +70,106 @@ def load(config: EngineConfig) -> Checkpoint:
         CheckpointError: it cannot be served. One line says why.
     """
     try:
-        folder = _folder(config.checkpoint)
-        processor = Florence2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model = _model(folder, config)
-        max_positions = model.config.text_config.max_position_embeddings
-        generation = generation_defaults(model.generation_config, processor.tokenizer, max_positions, config)
-    except CheckpointError:
-        raise
+        files = find(config.checkpoint, safetensors_only=bool(config.safetensors_only))
+        return _load(files, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {config.checkpoint!r}: {error}") from error
     except Exception as error:  # whatever a damaged file makes the libraries raise, the reader needs one line
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"checkpoint {config.checkpoint!r} cannot be loaded: {reason}") from error
-    return Checkpoint(
-        model,
-        processor.image_processor,
-        processor.tokenizer,
-        generation,
-        max_positions,
-        image_tokens=processor.num_image_tokens,
+
+
+def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
+    saved_config = files.json("config.json")
+    is_original = original_layout.has_original_config(saved_config)
+    model_config, text_config, vision_config = _model_config(saved_config, is_original)
+    image_processor, tokenizer = load_processors(files, is_original=is_original)
+    image_tokens = count_image_tokens(vision_config, image_size(image_processor))
+    max_positions = text_config.max_position_embeddings
+    check_positions(image_tokens, None if is_original else image_processor.image_seq_length, max_positions)
+    weights, layout = _weights(files, tied=model_config.tie_word_embeddings)
+    saved_dtype = weights[_SHARED].dtype
+    text_config.vocab_size = len(weights[_SHARED])
+    check_tokenizer(tokenizer, text_config.vocab_size)
+    model = _model(model_config, weights, config)
+    own_generation = original_layout.generation_config(saved_config) if is_original else _generation(files, model)
+    generation = generation_defaults(own_generation, tokenizer, max_positions, config)
+    checkpoint = Checkpoint(
+        model, image_processor, tokenizer, generation, max_positions, image_tokens, files, layout, saved_dtype
     )
+    _log(checkpoint)
+    return checkpoint
 
 
-def _folder(name: str) -> Path:
-    """The folder of a checkpoint, downloaded first if `name` is a hub id."""
-    folder = Path(name)
-    if not folder.is_dir():
-        if folder.is_absolute() or name.startswith(".") or name.count("/") != 1:
-            raise CheckpointError(f"checkpoint {name!r}: no such folder, and a hub id reads owner/name")
-        folder = _download(name)
-    for needed in _NEEDED_FILES:
-        if not (folder / needed).is_file():
-            raise CheckpointError(f"checkpoint {name!r}: {needed} is missing")
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(f"checkpoint {name!r}: no *.safetensors file; other formats are not read")
-    model_type = json.loads((folder / "config.json").read_text()).get("vision_config", {}).get("model_type")
-    if model_type == "davit":
-        raise CheckpointError(
-            f"checkpoint {name!r} has the original layout; take a converted one: florence-community/Florence-2-base"
-        )
-    return folder
+def _model_config(saved: Mapping[str, Any], is_original: bool) -> tuple[Florence2Config, Any, Any]:
+    """The config of the model, and in it those of text model and vision tower."""
+    if (model_type := saved.get("model_type", "florence2")) != "florence2":
+        raise CheckpointError(f"config.json: model_type: got {model_type!r}, expected 'florence2'")
+    if "quantization_config" in saved:
+        raise CheckpointError("config.json: quantization_config: quantized weights are not served")
+    native = original_layout.native_config(saved) if is_original else dict(saved)
+    config: Any = Florence2Config.from_dict(native)
+    width, projected = config.text_config.d_model, config.vision_config.projection_dim
+    if projected != width:
+        raise CheckpointError(f"config.json: vision_config.projection_dim: got {projected}, expected d_model, {width}")
+    return config, config.text_config, config.vision_config
 
 
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download  # only here is the network touched
+def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], Layout]:
+    """The tensors under transformers' names, and whose names they have in the files."""
+    weights = read_weights(files)
+    layout = Layout.ORIGINAL if original_layout.has_original_weights(weights) else Layout.NATIVE
+    if layout is Layout.ORIGINAL:
+        weights = original_layout.native_weights(weights)
+    _resolve_tied(weights, tied=tied)
+    return weights, layout
 
-    _logger.info("fetching %s from the hub", name)
-    return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+
+def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
+    """Leave one tensor of those that a file repeats, under the name that every model has.
+
+    Embeddings of encoder and decoder are one tensor; the output layer's is the same one too unless the config unties
+    it or, which transformers goes by as well, the file holds another.
+    """
+    aliases = [name for name in (_SHARED, *_EMBEDDINGS, *((_HEAD,) if tied else ())) if name in weights]
+    if not aliases:
+        raise CheckpointError("the weights have no token embeddings")
+    shared = weights.setdefault(_SHARED, weights[aliases[0]])
+    for name in aliases:
+        if name != _SHARED and _same(weights[name], shared):
+            del weights[name]
+    if not tied:  # transformers then takes all of them for tensors of their own
+        weights.update(dict.fromkeys((name for name in _EMBEDDINGS if name not in weights), shared))
 
 
-def _model(folder: Path, config: EngineConfig) -> Any:
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
+
+
+def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: EngineConfig) -> Any:
     device = _device(config.device)
     dtype = _dtype(config.dtype, device)
     if dtype == torch.float32:
         # By itself PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
         torch.backends.cudnn.allow_tf32 = False
     load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its types know nothing of the loading info
-    model, loading = load_model(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
+    model, loading = load_model(None, config=model_config, state_dict=weights, dtype=dtype, output_loading_info=True)
     # transformers fills what is missing with random numbers and warns; a server must not answer from those.
     for fault in ("missing_keys", "mismatched_keys"):
-        if keys := loading[fault]:
-            raise CheckpointError(f"checkpoint {str(folder)!r}: {len(keys)} {fault}, e.g. {sorted(keys)[0]}")
+        if names := {str(name) for name in loading[fault]} - {_TEMPORAL_EMBEDDING}:
+            raise CheckpointError(f"{len(names)} {fault}, e.g. {min(names)}")
+    if names := loading["unexpected_keys"]:
+        _logger.warning("%d tensors are of no part of Florence-2 and not used, e.g. %s", len(names), min(names))
     return model.to(device).eval()
+
+
+def _generation(files: CheckpointFiles, model: Any) -> GenerationConfig:
+    """A native checkpoint's generation config."""
+    if (files.folder / "generation_config.json").is_file():
+        own: GenerationConfig = GenerationConfig.from_pretrained(files.folder, local_files_only=True)
+    else:
+        own = model.generation_config  # what transformers makes of config.json
+    return own
 
 
 def _device(name: str) -> torch.device:
@@ -129,3 +183,13 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
         name = "float32" if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def _log(checkpoint: Checkpoint) -> None:
+    files, model = checkpoint.files, checkpoint.model
+    revision = f" at revision {files.revision}" if files.revision else ""
+    layout, saved = checkpoint.layout.value, str(checkpoint.saved_dtype).removeprefix("torch.")
+    served = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
+    _logger.info("loaded %s%s: %s layout, %s weights, served in %s", files.name, revision, layout, saved, served)
+    for adapter in files.adapters:
+        _logger.warning("%s lies beside the weights and is not applied", adapter)

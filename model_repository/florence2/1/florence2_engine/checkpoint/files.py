@@ -1,0 +1,164 @@
+"""Which files make a checkpoint, and where they are: in a folder, or in the hub's cache after a download."""
+
+import json
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from florence2_engine.errors import CheckpointError
+
+_logger = logging.getLogger(__name__)
+
+# Read from every checkpoint that has them. Nothing else but weights is ever downloaded.
+_CONFIG_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_TOKENIZER_FILE = "tokenizer.json"
+_TOKENIZER_PARTS = ("vocab.json", "merges.txt")  # what tokenizer.json is made of, in repositories without one
+_SAFETENSORS = "model.safetensors"
+_PICKLE = "pytorch_model.bin"
+_ADAPTER_CONFIG = "adapter_config.json"
+_HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """A checkpoint's files on this machine.
+
+    Attributes:
+        name: the checkpoint as the setting names it.
+        folder: where its files are.
+        revision: the commit on the hub; None for a folder of the caller's.
+        weights: names of the files with weights, all of one format, in the order of their index.
+        adapters: names of adapter files that lie beside the weights.
+    """
+
+    name: str
+    folder: Path
+    revision: str | None
+    weights: tuple[str, ...]
+    adapters: tuple[str, ...]
+
+    @property
+    def are_safetensors(self) -> bool:
+        """Whether the weights are safetensors; otherwise they are pickles."""
+        return self.weights[0].endswith(".safetensors")
+
+    def json(self, name: str) -> dict[str, object]:
+        """The object in one of the JSON files; empty if there is no such file.
+
+        Raises:
+            CheckpointError: the file is not a JSON object.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"{name} is not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{name} is not a JSON object")
+        return content
+
+
+def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
+    """The files of a checkpoint, downloaded first if `name` is a hub id.
+
+    Args:
+        name: a folder, `owner/name`, or `owner/name@revision`, with a branch, tag or commit as the revision.
+        safetensors_only: refuse `.bin` weights.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or a file that it needs is missing.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return _described(name, folder, None, {path.name for path in folder.iterdir()}, safetensors_only)
+    on_hub = _HUB_NAME.fullmatch(name)
+    if on_hub is None or name.startswith("."):
+        raise CheckpointError("no such folder, and a hub id reads owner/name or owner/name@revision")
+    from florence2_engine.checkpoint import hub  # only here is the network touched
+
+    snapshot = hub.download(
+        on_hub["name"], on_hub["revision"], lambda names, read: _needed(names, read, safetensors_only)
+    )
+    return _described(name, snapshot.folder, snapshot.revision, snapshot.names, safetensors_only)
+
+
+def _described(
+    name: str, folder: Path, revision: str | None, names: Collection[str], safetensors_only: bool
+) -> CheckpointFiles:
+    weights = _weights(names, lambda file: folder / file, safetensors_only)
+    adapters = sorted(file for file in names if file.startswith("adapter_model."))
+    files = CheckpointFiles(name, folder, revision, tuple(weights), tuple(adapters))
+    for file in (*_text_files(names), *weights):
+        if not (folder / file).is_file():
+            raise CheckpointError(f"{file} is missing")
+    return files
+
+
+def _needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
+    """What to download of a repository that has files of these names. `read` downloads one right away."""
+    weights = _weights(names, read, safetensors_only)
+    return [*_text_files(names), *(file for file in _CONFIG_FILES if file in names), *weights]
+
+
+def _text_files(names: Collection[str]) -> list[str]:
+    """Configuration and tokenizer files that this checkpoint has to have."""
+    if "config.json" not in names:
+        if _ADAPTER_CONFIG in names:
+            raise CheckpointError(
+                "this is a peft adapter, not a whole checkpoint: merge it into its base model "
+                "(merge_and_unload, save_pretrained) and serve the result"
+            )
+        raise CheckpointError("config.json is missing")
+    if _TOKENIZER_FILE in names:
+        return ["config.json", _TOKENIZER_FILE]
+    if not set(_TOKENIZER_PARTS) <= set(names):
+        raise CheckpointError(
+            "tokenizer.json is missing, and so are vocab.json and merges.txt; a fine-tune saved "
+            "without its processor needs the tokenizer and preprocessor files of its base model beside it"
+        )
+    return ["config.json", *_TOKENIZER_PARTS]
+
+
+def _weights(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
+    """The files of the one format that is read, the safe one first."""
+    for single in (_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE):
+        if single in names:
+            return [single]
+        if (index := f"{single}.index.json") in names:
+            return _shards(index, read(index))
+    if safetensors_only and {_PICKLE, f"{_PICKLE}.index.json"} & set(names):
+        raise CheckpointError("there are .bin weights only, which FLORENCE2_SAFETENSORS_ONLY refuses")
+    expected = " or ".join((_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE))
+    others = _listed(file for file in names if file.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")))
+    raise CheckpointError(f"{expected}, whole or sharded, is missing{others}")
+
+
+def _shards(index: str, path: Path) -> list[str]:
+    try:
+        shards = list(dict.fromkeys(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index} is not an index of weights ({error!r})") from None
+    suffix = Path(index.removesuffix(".index.json")).suffix
+    for shard in shards:  # an index must not lead out of the folder, or to another format
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(suffix):
+            raise CheckpointError(f"{index} names {shard!r}, expected a {suffix} file beside it")
+    if not shards:
+        raise CheckpointError(f"{index} names no file")
+    return shards
+
+
+def _listed(files: Iterable[str]) -> str:
+    listed = ", ".join(sorted(files))
+    return f" (there is {listed})" if listed else ""

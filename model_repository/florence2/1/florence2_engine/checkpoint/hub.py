@@ -1,0 +1,96 @@
+"""Downloads from the Hugging Face hub.
+
+`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they do in `huggingface_hub`.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from florence2_engine.errors import CheckpointError
+
+_logger = logging.getLogger(__name__)
+
+Needed = Callable[[Collection[str], Callable[[str], Path]], list[str]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files at one commit, in the hub's cache.
+
+    Attributes:
+        folder: where they are.
+        revision: the commit.
+        names: of all files of the repository, downloaded or not; offline, of those that are there.
+    """
+
+    folder: Path
+    revision: str
+    names: frozenset[str]
+
+
+def download(repository: str, revision: str | None, needed: Needed) -> Snapshot:
+    """Bring what is needed of a repository into the cache, and nothing else.
+
+    Args:
+        repository: `owner/name`.
+        revision: a branch, tag or commit; None for the main branch.
+        needed: says which files to bring, given the names of all; may read a file first.
+
+    Raises:
+        CheckpointError: there is no such repository or revision, it is not the caller's to read, or it is not in the
+            cache and the hub cannot be reached.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return _cached(repository, revision, "HF_HUB_OFFLINE is set")
+    try:
+        return _fetched(repository, revision, needed)
+    except GatedRepoError:
+        raise CheckpointError("access is restricted; accept its terms and set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise CheckpointError(f"the repository has no revision {revision!r}") from None
+    except RepositoryNotFoundError:
+        raise CheckpointError("no such folder, and no such repository on the hub, or one that needs HF_TOKEN") from None
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code < 500:
+            raise CheckpointError(f"the hub refused: {_one_line(error)}") from None
+        return _cached(repository, revision, _one_line(error))
+    except CheckpointError:
+        raise
+    except (OSError, LocalEntryNotFoundError) as error:
+        return _cached(repository, revision, _one_line(error))
+
+
+def _fetched(repository: str, revision: str | None, needed: Needed) -> Snapshot:
+    info = HfApi().model_info(repository, revision=revision)
+    commit = info.sha
+    assert commit is not None, "the hub names the commit of every revision"
+    names = frozenset(sibling.rfilename for sibling in info.siblings or ())
+    _logger.info("fetching %s at revision %s from the hub", repository, commit)
+    files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=commit)))
+    return Snapshot(Path(snapshot_download(repository, revision=commit, allow_patterns=files)), commit, names)
+
+
+def _cached(repository: str, revision: str | None, reason: str) -> Snapshot:
+    """What an earlier download left."""
+    try:
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        raise CheckpointError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
+    _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)
+    names = frozenset(path.name for path in folder.iterdir())
+    return Snapshot(folder, folder.name, names)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

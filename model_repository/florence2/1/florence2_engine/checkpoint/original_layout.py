@@ -1,0 +1,173 @@
+"""The layout of `microsoft/Florence-2-*` and of what was fine-tuned from them, in transformers' native terms.
+
+Names of tensors, configuration fields and tokens are those of the files and the remote code in these repositories
+(modeling_florence2.py, configuration_florence2.py, processing_florence2.py), which is never run.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig
+
+from florence2_engine.errors import CheckpointError
+
+_IMAGE_PROJECTION = "image_projection"
+_FINAL_LOGITS_BIAS = "language_model.final_logits_bias"
+_PROJECTOR = "model.multi_modal_projector"
+
+# Applied in order, each once, to a tensor's name.
+_RENAMINGS = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^vision_tower\.convs\.(\d+)\.proj\.", r"model.vision_tower.convs.\1.conv."),
+        (r"^vision_tower\.", "model.vision_tower."),
+        (r"\.(conv[12])\.fn\.dw\.", r".\1."),
+        (r"\.(?:window|channel)_attn\.norm\.", ".norm1."),
+        (r"\.(window_attn|channel_attn)\.fn\.", r".\1."),
+        (r"\.ffn\.norm\.", ".norm2."),
+        (r"\.ffn\.fn\.net\.", ".ffn."),
+        (rf"^{_IMAGE_PROJECTION}$", f"{_PROJECTOR}.image_projection.weight"),
+        (r"^image_pos_embed\.", f"{_PROJECTOR}.image_position_embed."),
+        (r"^(image_proj_norm|visual_temporal_embed)\.", rf"{_PROJECTOR}.\1."),
+        (r"^language_model\.lm_head\.", "lm_head."),
+        (r"^language_model\.model\.", "model.language_model."),
+    )
+)
+
+# What configuration_florence2.py takes for a field that config.json leaves out.
+_VISION_DEFAULTS: dict[str, Any] = {
+    "patch_size": [7, 3, 3, 3],
+    "patch_stride": [4, 2, 2, 2],
+    "patch_padding": [3, 1, 1, 1],
+    "patch_prenorm": [False, True, True, True],
+    "dim_embed": [256, 512, 1024, 2048],
+    "num_heads": [8, 16, 32, 64],
+    "num_groups": [8, 16, 32, 64],
+    "depths": [1, 1, 9, 1],
+    "window_size": 12,
+    "projection_dim": 1024,
+}
+_TEXT_DEFAULTS: dict[str, Any] = {
+    "max_position_embeddings": 1024,
+    "encoder_layers": 12,
+    "encoder_ffn_dim": 4096,
+    "encoder_attention_heads": 16,
+    "decoder_layers": 12,
+    "decoder_ffn_dim": 4096,
+    "decoder_attention_heads": 16,
+    "activation_function": "gelu",
+    "d_model": 1024,
+    "scale_embedding": False,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+_GENERATION_DEFAULTS: dict[str, Any] = {
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": 2,
+}
+# The one way to make image tokens of features that transformers' model has, and all published checkpoints use.
+_FEATURE_SOURCES = ["spatial_avg_pool", "temporal_avg_pool"]
+
+ADDED_TOKENS = (
+    *("<od>", "</od>", "<ocr>", "</ocr>"),
+    *(f"<loc_{bin_}>" for bin_ in range(1000)),
+    *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
+    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),  # misspelt so
+    *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
+)
+"""What processing_florence2.py adds to BART's tokenizer when it loads, in this order."""
+
+
+def has_original_config(config: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` has the fields of the original configuration, whatever its model types say."""
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    return not vision.keys().isdisjoint({"dim_embed", "visual_temporal_embedding", "image_pos_embed"}) or (
+        vision.get("model_type") == "davit" or text.get("model_type") == "florence2_language"
+    )
+
+
+def has_original_weights(weights: Mapping[str, Tensor]) -> bool:
+    """Whether tensors have the names of the original code."""
+    return any(name.startswith(("vision_tower.", "language_model.model.")) for name in weights)
+
+
+def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `Florence2Config` that say what an original `config.json` says.
+
+    Raises:
+        CheckpointError: it describes a model that transformers' classes do not build.
+    """
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    _require_known_parts(vision)
+    copied = {field: vision.get(field, default) for field, default in _VISION_DEFAULTS.items()}
+    return {
+        "vision_config": {
+            "model_type": "florence_vision",
+            **{field: value for field, value in copied.items() if field != "dim_embed"},
+            "embed_dim": copied["dim_embed"],
+            "max_temporal_embeddings": (vision.get("visual_temporal_embedding") or {}).get(
+                "max_temporal_embeddings", 100
+            ),
+            "max_position_embeddings": (vision.get("image_pos_embed") or {}).get("max_pos_embeddings", 50),
+        },
+        "text_config": {
+            "model_type": "bart",
+            **{field: text.get(field, default) for field, default in _TEXT_DEFAULTS.items()},
+        },
+        "tie_word_embeddings": text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)),
+    }
+
+
+def _require_known_parts(vision: Mapping[str, Any]) -> None:
+    for field, known in (("visual_temporal_embedding", "COSINE"), ("image_pos_embed", "learned_abs_2d")):
+        if (found := (vision.get(field) or {}).get("type", known)) != known:
+            raise CheckpointError(f"config.json: vision_config.{field}.type: got {found!r}, expected {known!r}")
+    if (found := vision.get("image_feature_source", _FEATURE_SOURCES)) != _FEATURE_SOURCES:
+        raise CheckpointError(
+            f"config.json: vision_config.image_feature_source: got {found!r}, expected {_FEATURE_SOURCES!r}"
+        )
+
+
+def native_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the original code under the names, and in the shapes, of transformers' model.
+
+    Raises:
+        CheckpointError: a bias of the logits that is not zero, which transformers' model has no place for.
+    """
+    native = {}
+    for name, tensor in weights.items():
+        if name == _FINAL_LOGITS_BIAS:
+            if tensor.any():
+                raise CheckpointError(f"{name} is not zero: answers would differ from the checkpoint's own")
+        elif name == _IMAGE_PROJECTION:  # applied as `x @ image_projection`, and so the transpose of a linear layer's
+            native[_native_name(name)] = tensor.t().contiguous()
+        else:
+            native[_native_name(name)] = tensor
+    return native
+
+
+def _native_name(name: str) -> str:
+    for pattern, replacement in _RENAMINGS:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def generation_config(config: Mapping[str, Any]) -> GenerationConfig:
+    """The generation config in force: the original code generates with its language model's, made from `text_config`.
+
+    A `generation_config.json` beside it is not read by that code. The published one turns `early_stopping` off and
+    leaves `no_repeat_ngram_size` out, without which answers end in a loop of `<s>`.
+    """
+    text = config.get("text_config") or {}
+    make: Any = GenerationConfig  # its constructor has no types
+    known = make().to_dict().keys() - {"transformers_version"}
+    given = {field: value for field, value in text.items() if field in known and value is not None}
+    own: GenerationConfig = make(**{**_GENERATION_DEFAULTS, **given})
+    return own

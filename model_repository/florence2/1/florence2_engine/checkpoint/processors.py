@@ -1,0 +1,79 @@
+"""A checkpoint's image processor and tokenizer, checked to be ones that the engine can do exactly the same as."""
+
+from typing import Any
+
+from transformers import AutoImageProcessor, BartTokenizerFast, Florence2Processor
+
+from florence2_engine.checkpoint.files import CheckpointFiles
+from florence2_engine.checkpoint.original_layout import ADDED_TOKENS
+from florence2_engine.errors import CheckpointError
+
+_IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_CHANNELS = 3
+_LOCATION_TOKENS = [f"<loc_{bin_}>" for bin_ in range(1000)]
+
+
+def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, Any]:
+    """The Hugging Face image processor and tokenizer.
+
+    Args:
+        files: the checkpoint's.
+        is_original: whether the tokenizer is plain BART's, to which the original processor adds Florence-2's tokens
+            when it loads. A fine-tune's own tokens, saved with its tokenizer, keep their ids.
+
+    Raises:
+        CheckpointError: a field of the image processor has a value that cannot be served.
+    """
+    if not any((files.folder / name).is_file() for name in _IMAGE_PROCESSOR_FILES):
+        raise CheckpointError(
+            "preprocessor_config.json is missing; a fine-tune saved without its processor needs the tokenizer and "
+            "preprocessor files of its base model beside it"
+        )
+    if is_original:
+        tokenizer = BartTokenizerFast.from_pretrained(files.folder, local_files_only=True)
+        tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)
+        load_image_processor: Any = AutoImageProcessor.from_pretrained  # without types
+        image_processor = load_image_processor(files.folder, local_files_only=True, trust_remote_code=False)
+    else:
+        processor = Florence2Processor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+        tokenizer, image_processor = processor.tokenizer, processor.image_processor
+    _complete_image_processor(image_processor)
+    return image_processor, tokenizer
+
+
+def image_size(image_processor: Any) -> tuple[int, int]:
+    """Height and width in pixels of what the vision tower reads."""
+    return image_processor.size["height"], image_processor.size["width"]
+
+
+def check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
+    """Check that all that a prompt can hold has an embedding.
+
+    Raises:
+        CheckpointError: the tokenizer lacks location tokens, or has tokens beyond the embeddings.
+    """
+    added = tokenizer.get_added_vocab()
+    if missing := [token for token in _LOCATION_TOKENS if token not in added]:
+        raise CheckpointError(f"the tokenizer has no token {missing[0]} ({len(missing)} of 1000 locations are missing)")
+    if beyond := sorted((token_id, token) for token, token_id in added.items() if token_id >= vocabulary):
+        token_id, token = beyond[-1]
+        raise CheckpointError(
+            f"the tokenizer has {token!r} at id {token_id}, but the model has {vocabulary} embeddings: "
+            "tokenizer and weights are not of the same checkpoint"
+        )
+
+
+def _complete_image_processor(processor: Any) -> None:
+    """Check the fields, and write a number that holds for all channels once for each."""
+    for field, served in (("do_resize", True), ("do_center_crop", False), ("do_pad", False)):
+        if bool(getattr(processor, field, served)) is not served:
+            raise CheckpointError(f"image processor: {field}: got {not served}, expected {served}")
+    size = dict(processor.size or {})
+    if {name for name, value in size.items() if value} != {"height", "width"}:
+        raise CheckpointError(f"image processor: size: got {size}, expected height and width in pixels")
+    for field in ("image_mean", "image_std"):
+        value = getattr(processor, field)
+        if isinstance(value, int | float):
+            setattr(processor, field, [float(value)] * _CHANNELS)
+        elif not isinstance(value, list | tuple) or len(value) != _CHANNELS:
+            raise CheckpointError(f"image processor: {field}: got {value!r}, expected a number for each of 3 channels")
