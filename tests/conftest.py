@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_PROCESSOR = ROOT.parent / "shared" / "florence2-base"
+ORIGINAL_LAYOUT = ROOT.parent / "shared" / "original-layout"
 DEMO_CHECKPOINT = ROOT / "model_repository" / "florence2" / "demo_checkpoint"
 EXAMPLE_SCENE = ROOT / "examples" / "scene.png"
 
@@ -22,6 +23,14 @@ def real_processor_folder() -> Path:
     if not REAL_PROCESSOR.is_dir():
         pytest.skip("the processor of Florence-2-base is not beside the repository (shared/florence2-base)")
     return REAL_PROCESSOR
+
+
+@pytest.fixture(scope="session")
+def original_layout_folder() -> Path:
+    """The original layout: a tiny random checkpoint with what the original code answers, two adapters, and configs."""
+    if not ORIGINAL_LAYOUT.is_dir():
+        pytest.skip("the original layout's test data is not beside the repository (shared/original-layout)")
+    return ORIGINAL_LAYOUT
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from florence2_engine.checkpoint import load
+from florence2_engine.checkpoint.loading import Layout
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from safetensors.torch import load_file, save_file
@@ -61,11 +62,6 @@ def drop_a_layer(folder):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-def pickle_weights(folder):
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    remove_weights(folder)
-
-
 def break_config(folder):
     (folder / "config.json").write_text("{")
 
@@ -74,8 +70,18 @@ def remove_tokenizer(folder):
     (folder / "tokenizer.json").unlink()
 
 
-def use_original_layout(folder):
-    edit_json(folder / "config.json", vision_config={"model_type": "davit"})
+def edit_image_processor(**changes):
+    def damage(folder):
+        path = folder / "processor_config.json"
+        edit_json(path, image_processor={**json.loads(path.read_text())["image_processor"], **changes})
+
+    return damage
+
+
+def remove_location_tokens(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"] = [token for token in tokenizer["added_tokens"] if token["content"] != "<loc_7>"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +90,15 @@ def use_original_layout(folder):
         (remove_weights, "safetensors"),
         (truncate_weights, "cannot be loaded"),
         (drop_a_layer, "decoder.layers.1.fc1.weight"),
-        (pickle_weights, "safetensors"),
-        (break_config, "cannot be loaded"),
+        (break_config, "config.json is not JSON"),
         (remove_tokenizer, "tokenizer.json"),
-        (use_original_layout, "original layout"),
+        (edit_image_processor(image_seq_length=577), "image_seq_length: got 577, but the vision tower makes 17 tokens"),
+        (edit_image_processor(size={"height": 128, "width": 128}), "image_seq_length: got 17, .* makes 65 tokens"),
+        (
+            edit_image_processor(size={"shortest_edge": 64}),
+            "size: got {'shortest_edge': 64}, expected height and width",
+        ),
+        (remove_location_tokens, "no token <loc_7>"),
         (shutil.rmtree, "no such folder"),
     ],
 )
@@ -119,3 +130,22 @@ def test_no_code_of_a_checkpoint_is_run(copy):
     edit_json(copy / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
     (copy / "modeling_evil.py").write_text("raise SystemExit('the checkpoint ran its code')")
     load_folder(copy)
+
+
+def test_bin_weights_of_the_native_layout_load(copy, caplog):
+    weights = load_file(copy / "model.safetensors")
+    torch.save(weights, copy / "pytorch_model.bin")
+    remove_weights(copy)
+    checkpoint = load_folder(copy)
+    assert "has .bin weights" in caplog.text
+    assert checkpoint.layout is Layout.NATIVE
+    found = checkpoint.model.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_vocabulary_that_the_config_does_not_know_of_is_that_of_the_weights(copy):
+    weights = load_file(copy / "model.safetensors")
+    shared = "model.language_model.shared.weight"
+    weights[shared] = torch.cat([weights[shared], weights[shared][:2]])
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    assert load_folder(copy).model.get_input_embeddings().weight.shape[0] == 51330

@@ -97,10 +97,11 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
 def _described(
     name: str, folder: Path, revision: str | None, names: Collection[str], safetensors_only: bool
 ) -> CheckpointFiles:
+    texts = _text_files(names)
     weights = _weights(names, lambda file: folder / file, safetensors_only)
     adapters = sorted(file for file in names if file.startswith("adapter_model."))
     files = CheckpointFiles(name, folder, revision, tuple(weights), tuple(adapters))
-    for file in (*_text_files(names), *weights):
+    for file in (*texts, *weights):
         if not (folder / file).is_file():
             raise CheckpointError(f"{file} is missing")
     return files
@@ -108,8 +109,8 @@ def _described(
 
 def _needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
     """What to download of a repository that has files of these names. `read` downloads one right away."""
-    weights = _weights(names, read, safetensors_only)
-    return [*_text_files(names), *(file for file in _CONFIG_FILES if file in names), *weights]
+    texts = [*_text_files(names), *(file for file in _CONFIG_FILES if file in names)]
+    return [*texts, *_weights(names, read, safetensors_only)]
 
 
 def _text_files(names: Collection[str]) -> list[str]:

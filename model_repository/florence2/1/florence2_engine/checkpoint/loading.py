@@ -153,7 +153,14 @@ def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: En
         # By itself PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
         torch.backends.cudnn.allow_tf32 = False
     load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its types know nothing of the loading info
-    model, loading = load_model(None, config=model_config, state_dict=weights, dtype=dtype, output_loading_info=True)
+    model, loading = load_model(
+        None,
+        config=model_config,
+        state_dict=weights,
+        dtype=dtype,
+        ignore_mismatched_sizes=True,  # they are refused below, in one line
+        output_loading_info=True,
+    )
     # transformers fills what is missing with random numbers and warns; a server must not answer from those.
     for fault in ("missing_keys", "mismatched_keys"):
         if names := {str(name) for name in loading[fault]} - {_TEMPORAL_EMBEDDING}:
