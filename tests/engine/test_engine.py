@@ -77,7 +77,7 @@ def engine(runner):
 
 
 def request_of(tokens: int, image: Image | None = None, prompt: int = 0) -> Request:
-    return Request(image or new_image(), [prompt], start_search(make_options(max_new_tokens=tokens)))
+    return Request(image or new_image(), [prompt], start_search(make_options(max_new_tokens=tokens), [prompt]))
 
 
 def new_image() -> Image:
