@@ -113,12 +113,18 @@ def _penalize_repetition(logits: Tensor, requests: Sequence[Request]) -> None:
 
 
 def _forbid(logits: Tensor, requests: Sequence[Request]) -> None:
-    forbidden = []
-    for request in requests:
-        beams, tokens = request.search.forbidden_tokens().T
-        forbidden.append(np.stack([np.array(request.rows)[beams], tokens]))
-    pairs = np.concatenate(forbidden, axis=1)
-    pairs = pairs[:, pairs[1] < logits.shape[1]]
-    if pairs.size:
-        rows, tokens = to_device(pairs, logits.device)
+    vocabulary = logits.shape[1]
+    forbidden = [
+        (request.rows[beam], token)
+        for request in requests
+        for beam, token in request.search.forbidden_tokens()
+        if token < vocabulary
+    ]
+    if forbidden:
+        rows, tokens = to_device(forbidden, logits.device).T
+        logits[rows, tokens] = -torch.inf
+    never = [(row, request.search.never) for request in requests if request.search.never.size for row in request.rows]
+    if never:
+        pairs = np.concatenate([np.stack([np.full_like(tokens, row), tokens]) for row, tokens in never], axis=1)
+        rows, tokens = to_device(pairs[:, pairs[1] < vocabulary], logits.device)
         logits[rows, tokens] = -torch.inf

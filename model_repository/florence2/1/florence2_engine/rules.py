@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 IntArray = npt.NDArray[np.int64]
+BeamToken = tuple[int, int]
 
 
 class ExponentialDecay(NamedTuple):
@@ -74,42 +75,34 @@ class CheckpointRules:
             return float("inf")
 
 
-def pairs(beams: Sequence[int], tokens: Iterable[int]) -> IntArray:
-    """(beams x tokens, 2): each beam with each token."""
-    ids = np.fromiter(tokens, np.int64)
-    return np.column_stack([np.repeat(np.asarray(beams, np.int64), len(ids)), np.tile(ids, len(beams))])
-
-
-def repeating_tokens(token_ids: IntArray, size: int) -> IntArray:
-    """Beams and tokens that would complete an n-gram for the second time.
+def repeating_tokens(token_ids: IntArray, size: int) -> list[BeamToken]:
+    """Tokens that would complete an n-gram for the second time.
 
     Args:
         token_ids: (beams, length), what each beam has so far.
         size: of the n-grams; 0: none.
-
-    Returns:
-        (found, 2): beam, token.
     """
     beams, length = token_ids.shape
     if size == 0 or length < size:
-        return np.empty((0, 2), np.int64)
+        return []
     windows = length - size + 1
     repeats = np.ones((beams, windows), bool)
     for offset in range(size - 1):
         repeats &= token_ids[:, offset : offset + windows] == token_ids[:, windows + offset, None]
     found, starts = np.nonzero(repeats)
-    return np.column_stack([found, token_ids[found, starts + size - 1]])
+    tokens = token_ids[found, starts + size - 1]
+    return list(zip(found.tolist(), tokens.tolist(), strict=True))
 
 
-def bad_words_completed(token_ids: IntArray, endings: Iterable[BadEndings]) -> list[IntArray]:
-    """Beams and tokens that would complete a bad word, (found, 2) for each length of words."""
-    found = []
+def bad_words_completed(token_ids: IntArray, endings: Iterable[BadEndings]) -> list[BeamToken]:
+    """Tokens that would complete a bad word; `token_ids` as for `repeating_tokens`."""
+    completed: list[BeamToken] = []
     for prefixes, tokens in endings:
         length = prefixes.shape[1]
         if length <= token_ids.shape[1]:
             beams, words = np.nonzero((token_ids[:, None, -length:] == prefixes).all(axis=-1))
-            found.append(np.column_stack([beams, tokens[words]]))
-    return found
+            completed += zip(beams.tolist(), tokens[words].tolist(), strict=True)
+    return completed
 
 
 class EncoderNgrams:
@@ -131,10 +124,10 @@ class EncoderNgrams:
             *prefix, token = encoder_ids[start : start + size]
             self._endings[tuple(prefix)].add(token)
 
-    def completed(self, token_ids: IntArray) -> list[IntArray]:
-        """Beams and tokens that would complete one of these n-grams, (found, 2) for each beam that can."""
+    def completed(self, token_ids: IntArray) -> list[BeamToken]:
+        """Tokens that would complete one of these n-grams; `token_ids` as for `repeating_tokens`."""
         start = token_ids.shape[1] - self._size + 1
         if start < 0:
             return []
-        endings = [self._endings.get(tuple(last), ()) for last in token_ids[:, start:].tolist()]
-        return [pairs([beam], tokens) for beam, tokens in enumerate(endings) if tokens]
+        last = token_ids[:, start:].tolist()
+        return [(beam, token) for beam, tokens in enumerate(last) for token in self._endings.get(tuple(tokens), ())]

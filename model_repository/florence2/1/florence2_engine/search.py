@@ -4,6 +4,7 @@ A search is told the best next tokens of its beams and says what goes on: which 
 Scores are float32, as in `generate()`: the same sums in another precision would order near ties differently.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from florence2_engine.request import EarlyStopping, FinishReason, Hypothesis, SearchOptions
-from florence2_engine.rules import EncoderNgrams, IntArray, bad_words_completed, pairs, repeating_tokens
+from florence2_engine.rules import BeamToken, EncoderNgrams, IntArray, bad_words_completed, repeating_tokens
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -56,18 +57,19 @@ class Search(ABC):
         prompt_ids: the prompt's tokens, start and end token included.
 
     Attributes:
+        never: the tokens that no step may take unless it is forced; some may be beyond the model's vocabulary.
         generated: how many tokens each beam has generated.
         outcome: the answer, once there is one.
     """
 
     def __init__(self, options: SearchOptions, prompt_ids: Sequence[int]) -> None:
         self._options = options
-        self._never = pairs(range(options.num_beams), options.never)
         self._encoder_ngrams = (
             EncoderNgrams(options.rules.encoder_no_repeat_ngram_size, options.rules.image_token_id, prompt_ids)
             if options.rules.encoder_no_repeat_ngram_size
             else None
         )
+        self.never = np.fromiter(options.never, np.int64)
         self.generated = 0
         self.outcome: Hypothesis | None = None
         self._token_ids = np.empty((options.num_beams, options.max_new_tokens + 1), np.int64)
@@ -110,22 +112,19 @@ class Search(ABC):
         """Whether the next step changes scores of tokens that it may take."""
         return self.repetition_penalty != 1 or self.end_gain != 0
 
-    def forbidden_tokens(self) -> IntArray:
-        """Beams and tokens that the next step must not take, (found, 2): beam, token.
-
-        Tokens may be beyond the model's vocabulary, and occur more than once.
-        """
-        options, rules, beams = self._options, self._options.rules, range(self.beams)
-        forbidden = [self._never, repeating_tokens(self.history, options.no_repeat_ngram_size)]
+    def forbidden_tokens(self) -> list[BeamToken]:
+        """(beam, token) that the next step must not take, beside `never`; some may be beyond the model's vocabulary."""
+        options, rules, history = self._options, self._options.rules, self.history
+        forbidden = repeating_tokens(history, options.no_repeat_ngram_size)
         if self.generated < options.min_new_tokens:
-            forbidden.append(pairs(beams, [options.eos_token_id]))
+            forbidden += [(beam, options.eos_token_id) for beam in range(self.beams)]
         if self._encoder_ngrams is not None:
-            forbidden += self._encoder_ngrams.completed(self.history)
+            forbidden += self._encoder_ngrams.completed(history)
         if rules.bad_endings:
-            forbidden += bad_words_completed(self.history, rules.bad_endings)
+            forbidden += bad_words_completed(history, rules.bad_endings)
         if rules.begin_suppressed_tokens and self.generated == self._first_free_step:
-            forbidden.append(pairs(beams, rules.begin_suppressed_tokens))
-        return np.concatenate(forbidden)
+            forbidden += itertools.product(range(self.beams), rules.begin_suppressed_tokens)
+        return forbidden
 
     @abstractmethod
     def advance(self, candidates: Candidates) -> list[BeamCopy]:
