@@ -101,7 +101,7 @@ def test_the_rules_of_generate_decide_the_next_token(request_, preferred, token)
 )
 def test_tokens_that_would_repeat_an_ngram_are_forbidden(size, tokens, repeating):
     history = np.array([[EOS, *tokens]])
-    assert repeating_tokens(history, size).tolist() == [[0, token] for token in repeating]
+    assert repeating_tokens(history, size) == [(0, token) for token in repeating]
 
 
 def test_a_rule_of_one_request_leaves_its_neighbours_alone():
