@@ -128,7 +128,7 @@ def test_what_would_change_answers_or_fail_every_request_ends_the_load_in_one_li
 def test_a_token_that_is_forced_once_its_id_is_repaired_cannot_be_suppressed(defaults, forced):
     """Transformers itself refuses a config in which they overlap from the beginning."""
     with pytest.raises(
-        CheckpointError, match=r"^generation config: suppress_tokens: got \[0, 2\], expected it without"
+        CheckpointError, match=r"^generation config: suppress_tokens: got \[0, 2\], expected a list without"
     ):
         defaults({"forced_bos_token_id": None, "forced_eos_token_id": None, "suppress_tokens": [0, 2], **forced})
 

@@ -73,7 +73,7 @@ RANDOM_WEIGHTS = ["repetition", "decay", "together"]
 
 
 class RuledReference(Reference):
-    """Hugging Face with another generation config, which decides the length where a question does not."""
+    """Hugging Face with another generation config, which decides the length if a question does not."""
 
     def __init__(self, folder) -> None:
         super().__init__(folder)

@@ -32,7 +32,7 @@ class Effect(Enum):
     HARMLESS = "changes no answer"
     SAMPLING = "changes no answer that is searched"
     LOGGED = "answers are searched all the same, and the log says so"
-    REFUSED = "would change answers, and is not there: the checkpoint is not loaded if it is set"
+    REFUSED = "would change answers, and the engine lacks it: a checkpoint that sets it is not loaded"
 
 
 def _fields(effect: Effect, names: str) -> dict[str, Effect]:
@@ -136,7 +136,7 @@ def _check_effects(config: GenerationConfig) -> None:
     for name, effect in FIELDS.items():
         value = getattr(config, name, None)
         if effect is Effect.REFUSED and value is not None and value != _NEUTRAL.get(name):
-            raise _error(name, value, "it unset: the engine has no such rule")
+            raise _error(name, value, "null: the engine has no such rule")
     if config.do_sample:
         sampling = [name for name, effect in FIELDS.items() if effect is Effect.SAMPLING]
         _logger.warning(
@@ -180,7 +180,7 @@ def _rules(config: GenerationConfig, tokenizer: Any) -> CheckpointRules:
     suppressed = _token_ids(config, "suppress_tokens")
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         if getattr(config, name) in suppressed:
-            raise _error("suppress_tokens", list(suppressed), f"it without {getattr(config, name)}, the {name}")
+            raise _error("suppress_tokens", list(suppressed), f"a list without {getattr(config, name)}, the {name}")
     return CheckpointRules(
         encoder_no_repeat_ngram_size=_whole(config, "encoder_no_repeat_ngram_size", 0),
         image_token_id=getattr(tokenizer, "image_token_id", None),
