@@ -327,7 +327,10 @@ def set_in_preprocessor(**changes):
         (set_in("vision_config", projection_dim=32), "projection_dim: got 32, expected d_model, 64"),
         (set_in("vision_config", image_feature_source=["last_frame"]), "image_feature_source: got"),
         (set_in("vision_config", visual_temporal_embedding={"type": "learned"}), "type: got 'learned'"),
-        (set_in("text_config", max_position_embeddings=512), "leaves no room for a prompt"),
+        (
+            set_in("text_config", max_position_embeddings=512),
+            "got 512, expected at least 580, 577 of them for",
+        ),
         (set_in("text_config", max_position_embeddings=2048), "2 mismatched_keys, e.g. .*embed_positions"),
         (bias_logits, "final_logits_bias is not zero"),
         (shrink_vocabulary, "'<and>' at id 51288, but the model has 51000 embeddings"),
@@ -336,7 +339,10 @@ def set_in_preprocessor(**changes):
         (remove_tokenizer, "tokenizer.json is missing, and so are vocab.json and merges.txt"),
         (set_in_preprocessor(size={"shortest_edge": 768}), "size: got {'shortest_edge': 768}, expected height"),
         (set_in_preprocessor(size={"height": 768, "width": 2048}), "24 x 64 positions, expected 1 to 50"),
-        (set_in_preprocessor(size={"height": 1024, "width": 1024}), "1025 of 1024 positions"),
+        (
+            set_in_preprocessor(size={"height": 1024, "width": 1024}),
+            "got 1024, expected at least 1028",
+        ),
         (set_in_preprocessor(do_center_crop=True), "do_center_crop: got True, expected False"),
         (set_in_preprocessor(do_resize=False), "do_resize: got False, expected True"),
         (set_in_preprocessor(image_mean=[0.5]), r"image_mean: got \(0.5,\), expected a number for each"),

@@ -78,11 +78,17 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     generation = checkpoint.generation
     rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
-    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
+    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.prompt_limit)
+    runner = Runner(
+        checkpoint.model,
+        Normalisation.of(checkpoint.image_processor),
+        config.slots,
+        rows,
+        generation.positions.value,
+    )
     images = ImageDecoder(
         checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
     )
-    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
     if checkpoint.model.device.type == "cpu":
         warm_up.run_once(runner, checkpoint)

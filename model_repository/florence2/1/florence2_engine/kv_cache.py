@@ -32,6 +32,19 @@ class KeyValueCache:
         self._encoder_lengths = [0] * slots
 
     @property
+    def size_in_bytes(self) -> int:
+        """The memory of all keys and values."""
+        return self.own.nbytes + self.cross.nbytes
+
+    def __str__(self) -> str:
+        """Shapes and size, for the log."""
+        layers, _, rows, heads, positions, head_width = self.own.shape
+        return (
+            f"{layers} layers x {heads} heads x {head_width} x {positions} positions x "
+            f"({rows} rows + {self.cross.shape[2]} slots), {self.own.dtype}: {self.size_in_bytes / 1e6:,.0f} MB"
+        )
+
+    @property
     def device(self) -> torch.device:
         """Where the cache is."""
         return self.own.device
