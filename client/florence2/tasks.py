@@ -10,6 +10,7 @@ has them. It looks for a token anywhere in a prompt; here only a token at the ve
 that a caption which mentions `<OD>` is text like any other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -17,9 +18,12 @@ from typing import Literal
 from google.protobuf.message import Message
 
 from florence2 import v1
-from florence2.errors import InvalidArgumentError
+from florence2.errors import InvalidArgumentError, require_type
 from florence2.generation import check_generation
 from florence2.locations import ImageSizeLike, check_region, location_tokens, region_bins
+
+PHRASE_SEPARATOR = "<and>"
+"""The model's own token between the phrases, or the classes, of one request."""
 
 
 class AnswerForm(Enum):
@@ -50,6 +54,8 @@ class Task:
     """How the answer is written."""
     input: Literal["caption", "expression", "query", "region"] | None = None
     """The message's field that holds the input; None for a task without."""
+    inputs: Literal["phrases", "queries"] | None = None
+    """The message's field that holds several inputs instead; None for a task that takes only one."""
 
     @property
     def takes_region(self) -> bool:
@@ -58,7 +64,7 @@ class Task:
 
     @property
     def takes_text(self) -> bool:
-        """Whether the input is the user's words. What looks like a special token in them is plain text."""
+        """Whether the input is the user's words. What looks like a special token in them is plain text, but for `<and>`."""
         return self.input is not None and not self.takes_region
 
 
@@ -106,6 +112,7 @@ TASKS: tuple[Task, ...] = (
         "Locate the phrases in the caption: {input}",
         AnswerForm.LABELED_BOXES,
         input="caption",
+        inputs="phrases",
     ),
     Task(
         "referring_expression_segmentation",
@@ -130,6 +137,7 @@ TASKS: tuple[Task, ...] = (
         "Locate {input} in the image.",
         AnswerForm.LABELED_BOXES_OR_POLYGONS,
         input="query",
+        inputs="queries",
     ),
     Task(
         "region_to_category",
@@ -203,11 +211,15 @@ def render_prompt(request: v1.TaskRequest, image_size: ImageSizeLike | None = No
         image_size: the image's extent in pixels, which only tasks on a region need.
 
     Returns:
-        E.g. `"<OD>"` or `"<REGION_TO_CATEGORY><loc_52><loc_332><loc_932><loc_774>"`.
+        E.g. `"<OD>"`, `"<REGION_TO_CATEGORY><loc_52><loc_332><loc_932><loc_774>"` or, for several queries,
+        `"<OPEN_VOCABULARY_DETECTION>a car<and>a building"`.
 
     Raises:
-        InvalidArgumentError: there is neither task nor prompt, or the region is not inside the image.
+        TypeError: `request` is not a `TaskRequest`.
+        InvalidArgumentError: there is neither task nor prompt, the task's input is missing or blank, or its region is
+            not inside the image.
     """
+    require_type("request", request, v1.TaskRequest)
     if request.prompt:
         return request.prompt
     name = request.WhichOneof("task")
@@ -222,36 +234,58 @@ def render_prompt(request: v1.TaskRequest, image_size: ImageSizeLike | None = No
 def _render_input(task: Task, message: Message, image_size: ImageSizeLike | None) -> str:
     if task.input is None:
         return ""
-    value = getattr(message, task.input)
-    if not task.takes_region:
-        return str(value)
+    _check_input(task, message)
+    if task.takes_text:
+        return input_words(task, message)
     if image_size is None:
         raise InvalidArgumentError.of_field("image_size", None, f"the image's size, which {task.token} needs")
-    return location_tokens(region_bins(value, image_size, f"{task.name}.{task.input}"))
+    return location_tokens(region_bins(getattr(message, task.input), image_size, input_field(task, message)))
 
 
-def expand_prompt(text: str) -> str:
+def input_words(task: Task, message: Message) -> str:
+    """The words that the model is fed for a task that takes text, several inputs joined by `PHRASE_SEPARATOR`.
+
+    White space around an input is dropped.
+    """
+    assert task.input is not None
+    inputs = _inputs(task, message) or [getattr(message, task.input)]
+    return PHRASE_SEPARATOR.join(words.strip() for words in inputs)
+
+
+def input_field(task: Task, message: Message) -> str:
+    """The full path of the field that holds a task's input, e.g. `"phrase_grounding.phrases"`."""
+    return f"{task.name}.{task.inputs if _inputs(task, message) else task.input}"
+
+
+def _inputs(task: Task, message: Message) -> Sequence[str]:
+    return getattr(message, task.inputs) if task.inputs else ()
+
+
+def expand_prompt(text: str, field: str = "prompt") -> str:
     """The sentence that the model is fed for a prompt in text form.
 
     Args:
-        text: e.g. `"<CAPTION_TO_PHRASE_GROUNDING>A green car"`. Blanks around the input are dropped.
+        text: e.g. `"<CAPTION_TO_PHRASE_GROUNDING>A green car"`. White space around the input is dropped.
+        field: what to call the prompt in an error, e.g. `"free_prompt.text"`.
 
     Returns:
         E.g. `"Locate the phrases in the caption: A green car"`; a prompt that no official token begins,
         unchanged.
 
     Raises:
+        TypeError: `text` is not a str.
         InvalidArgumentError: text follows the token of a task without input, or none follows that of a task
             with.
     """
+    require_type("text", text, str)
     task = task_of_prompt(text)
     if task is None:
         return text
     value = text.removeprefix(task.token).strip()
     if task.input is None and value:
-        raise InvalidArgumentError.of_field("prompt", text, f"nothing after {task.token}, which takes no input")
+        raise InvalidArgumentError.of_field(field, text, f"nothing after {task.token}, which takes no input")
     if task.input is not None and not value:
-        raise InvalidArgumentError.of_field("prompt", text, f"the {task.input} after {task.token}")
+        raise InvalidArgumentError.of_field(field, text, f"the {task.input} after {task.token}")
     # Not str.format: the input is the user's, who may write braces.
     return task.sentence.replace("{input}", value)
 
@@ -263,12 +297,16 @@ def check_request(request: v1.TaskRequest) -> None:
     looked at.
 
     Raises:
-        InvalidArgumentError: no task and no prompt, an empty phrase or prompt, an impossible region, or a
-            generation option out of range. The message names the field, the value and the limit.
+        TypeError: `request` is not a `TaskRequest`.
+        InvalidArgumentError: no task and no prompt, a blank phrase or prompt, an impossible region, or a
+            generation option out of range. The message names the field by its full path, the value and the limit.
     """
+    require_type("request", request, v1.TaskRequest)
     name = request.WhichOneof("task")
-    if request.prompt or name == "free_prompt":
-        _check_prompt(request)
+    if request.prompt:
+        _check_prompt(request.prompt, "prompt")
+    elif name == "free_prompt":
+        _check_prompt(request.free_prompt.text, "free_prompt.text")
     elif name is None:
         raise InvalidArgumentError.of_field("task", None, "a task or a prompt")
     else:
@@ -276,21 +314,32 @@ def check_request(request: v1.TaskRequest) -> None:
     check_generation(request.generation)
 
 
-def _check_prompt(request: v1.TaskRequest) -> None:
-    prompt = render_prompt(request)
+def _check_prompt(prompt: str, field: str) -> None:
     if not prompt.strip():
-        field = "prompt" if request.prompt else "free_prompt.text"
         raise InvalidArgumentError.of_field(field, prompt, "a prompt that is not empty")
-    expand_prompt(prompt)
+    expand_prompt(prompt, field)
 
 
 def _check_input(task: Task, message: Message) -> None:
     if task.input is None:
         return
-    field, value = f"{task.name}.{task.input}", getattr(message, task.input)
-    if task.takes_text and not value.strip():
-        raise InvalidArgumentError.of_field(field, value, f"a {task.input} that is not empty")
-    if task.takes_region and not message.HasField(task.input):
+    field, value = input_field(task, message), getattr(message, task.input)
+    if task.takes_text:
+        _check_words(task, message, field)
+    elif not message.HasField(task.input):
         raise InvalidArgumentError.of_field(field, None, "a bounding box in pixels")
-    if task.takes_region:
+    else:
         check_region(value, field)
+
+
+def _check_words(task: Task, message: Message, field: str) -> None:
+    assert task.input is not None
+    value, inputs = getattr(message, task.input), _inputs(task, message)
+    if not inputs and not value.strip():
+        instead = f", or {task.inputs}" if task.inputs else ""
+        raise InvalidArgumentError.of_field(field, value, f"a {task.input} that is not empty{instead}")
+    if inputs and value:
+        raise InvalidArgumentError.of_field(field, list(inputs), f"either {task.inputs} or a {task.input}, not both")
+    for index, words in enumerate(inputs):
+        if not words.strip():
+            raise InvalidArgumentError.of_field(f"{field}[{index}]", words, "words that are not empty")
