@@ -64,7 +64,7 @@ class Task:
 
     @property
     def takes_text(self) -> bool:
-        """Whether the input is the user's words. What looks like a special token in them is plain text, but for `<and>`."""
+        """Whether the input is the user's words. Special tokens in them are plain text, but for `<and>`."""
         return self.input is not None and not self.takes_region
 
 

@@ -1,4 +1,4 @@
-"""`TaskRequest` and `TaskResponse` as they travel in tensors: protobuf binary, or proto3 JSON for callers without it."""
+"""`TaskRequest` and `TaskResponse` as they travel in tensors: protobuf binary or proto3 JSON."""
 
 import codecs
 from enum import Enum
