@@ -22,7 +22,7 @@ from florence2._options import (
 )
 from florence2._questions import Answered, Question
 from florence2.errors import require_type
-from florence2.tasks import check_request
+from florence2.prompts import check_request
 
 _DEFAULT_TIMEOUT = 60.0
 

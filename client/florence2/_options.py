@@ -68,7 +68,7 @@ _EARLY_STOPPING: dict[object, v1.EarlyStopping] = {
 def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
     """Write the generation options that are given into a request.
 
-    Ranges are not looked at here: `florence2.tasks.check_request` knows them.
+    Ranges are not looked at here: `florence2.prompts.check_request` knows them.
 
     Raises:
         TypeError: an unknown keyword, or a value of the wrong type.

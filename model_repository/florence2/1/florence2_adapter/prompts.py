@@ -1,12 +1,13 @@
 """A task request -> the parts of the prompt that the engine makes tokens of."""
 
 from florence2.engine.v1.engine_pb2 import PromptPart
-from florence2.tasks import expand_prompt, input_field, input_words, task_of
+from florence2.prompts import expand_prompt, input_field, input_words
+from florence2.tasks import task_of
 from florence2.v1 import TaskRequest
 
 
 def prompt_parts(request: TaskRequest) -> list[PromptPart]:
-    """The prompt of a request that `florence2.tasks.check_request` has passed.
+    """The prompt of a request that `florence2.prompts.check_request` has passed.
 
     A prompt that the caller rendered is markup: the checkpoint's tokens in it count. So is what a task says itself. A
     caller's own words become text parts, in which nothing but `<and>` is a special token. A region stays as it is, and
