@@ -11,7 +11,7 @@ import grpc
 from florence2._arguments import check_optional, check_seconds, check_text
 from florence2._attempts import Retry
 from florence2._tracing import add_trace_context
-from florence2.errors import InvalidArgumentError, require_type, wrong_type
+from florence2.errors import InvalidArgumentError, require_type
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.
 _MAX_MESSAGE_BYTES = 2**31 - 1
@@ -69,6 +69,15 @@ class Keepalive:
             check_seconds(f"keepalive.{name}", getattr(self, name))
 
 
+def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
+    """As `check_text`, with errors that do not show the value: it may be a password."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: got a value of type {type(value).__name__}, expected {accepted}")
+    if not value.isascii():
+        raise InvalidArgumentError(f"{argument}: got other characters, expected ASCII, as HTTP/2 headers have it")
+    return value
+
+
 # A token, or what has the current one; it is asked before each call is sent.
 AccessToken: TypeAlias = str | Callable[[], str]
 
@@ -104,16 +113,16 @@ class Destination:
         require_type("headers", self.headers, Mapping)
         for name, value in self.headers.items():
             check_text("headers", name)
-            check_text(f"headers[{name!r}]", value)
-        if not isinstance(self.access_token, str | Callable | None):
-            raise wrong_type("access_token", self.access_token, "a str or a function that returns one")
+            _check_secret(f"headers[{name!r}]", value)
+        if self.access_token is not None and not callable(self.access_token):
+            _check_secret("access_token", self.access_token, "a str or a function that returns one")
 
     def metadata(self) -> dict[str, str]:
         """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, token and trace."""
         metadata = {name.lower(): value for name, value in self.headers.items()}
         if self.access_token is not None:
             token = self.access_token if isinstance(self.access_token, str) else self.access_token()
-            metadata["authorization"] = f"Bearer {check_text('access_token', token)}"
+            metadata["authorization"] = f"Bearer {_check_secret('access_token', token)}"
         add_trace_context(metadata)
         return metadata
 

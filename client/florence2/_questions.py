@@ -148,16 +148,17 @@ def _phrases(argument: str, phrases: Sequence[str], field: str) -> list[str]:
 def _bounding_box(region: Region, field: str) -> v1.BoundingBox:
     """The box's message. Whether it lies in the image is for the server to say, who decodes the image."""
     accepted = "four numbers: x_min, y_min, x_max, y_max in pixels"
-    if isinstance(region, str | bytes):
-        raise wrong_type("region", region, accepted)
     try:
         coordinates = list(region)
     except TypeError:
         raise wrong_type("region", region, accepted) from None
+    # float() would read text, and bytes are numbers.
+    if any(isinstance(each, str | bytes | None) for each in (region, *coordinates)):
+        raise wrong_type("region", region, accepted)
     if len(coordinates) != len(_SIDES):
         raise InvalidArgumentError.of_field(field, region, accepted)
     try:
-        return v1.BoundingBox(**dict(zip(_SIDES, coordinates, strict=True)))
+        return v1.BoundingBox(**dict(zip(_SIDES, map(float, coordinates), strict=True)))
     except TypeError:
         raise wrong_type("region", region, accepted) from None
     except (OverflowError, ValueError):

@@ -1,6 +1,7 @@
 """`TaskRequest` and `TaskResponse` as they travel in tensors: protobuf binary or proto3 JSON."""
 
 import codecs
+import re
 from enum import Enum
 
 from florence2.errors import InvalidArgumentError
@@ -8,7 +9,10 @@ from florence2.v1 import TaskRequest, TaskResponse
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-_JSON_BLANKS = b" \t\n\r"  # RFC 8259, section 2
+# How a JSON object begins (RFC 8259, section 2), and no TaskRequest in protobuf does. As a tag, a brace opens a group,
+# which proto3 does not have. Of white space before it, only a line break is a tag of TaskRequest, that of `caption`. A
+# length follows, which may be the brace, and then a tag of Caption, whose first byte is beyond ASCII (see tasks.proto).
+_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r]*\{(?![\x80-\xff])")
 _MAX_REASON_CHARACTERS = 200
 
 # How a JSON object in UTF-16 or UTF-32 begins: with a byte order mark, or with a brace of more than one byte.
@@ -35,7 +39,7 @@ def parse_request(data: bytes) -> tuple[TaskRequest, Encoding]:
     """
     if data.startswith(_WIDE_JSON):
         raise _refusal(data, "in protobuf or, as JSON, in UTF-8", "it looks like UTF-16 or UTF-32")
-    if _is_json(data):
+    if _JSON_START.match(data):
         return _parse_json(data), Encoding.JSON
     try:
         return TaskRequest.FromString(data), Encoding.BINARY
@@ -48,16 +52,6 @@ def serialize_response(response: TaskResponse, encoding: Encoding) -> bytes:
     if encoding is Encoding.BINARY:
         return response.SerializeToString()
     return json_format.MessageToJson(response, indent=None, ensure_ascii=False).encode()
-
-
-def _is_json(data: bytes) -> bool:
-    """Whether it begins like a JSON object, as no TaskRequest in protobuf does.
-
-    As a tag, a brace opens a group, which proto3 does not have. Of white space before it, only a line break is a tag of
-    TaskRequest: that of `caption`, whose fields have tags of other bytes (see `Caption` in tasks.proto). The byte order
-    mark is no tag at all.
-    """
-    return data.removeprefix(codecs.BOM_UTF8).lstrip(_JSON_BLANKS).startswith(b"{")
 
 
 def _parse_json(data: bytes) -> TaskRequest:
