@@ -10,13 +10,14 @@ says.
 
 from collections.abc import Iterable
 from math import isfinite
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from florence2 import v1
-from florence2.errors import InvalidArgumentError
+from florence2.errors import InvalidArgumentError, wrong_type
 
 LOCATION_BINS = 1000
 """Bins along each side of an image."""
@@ -32,12 +33,17 @@ def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
     """The extent of an image in pixels.
 
     Raises:
+        TypeError: not two numbers.
         InvalidArgumentError: a side is shorter than one pixel.
     """
-    if isinstance(image_size, v1.ImageSize):
-        width, height = image_size.width, image_size.height
-    else:
-        width, height = image_size
+    sides = (image_size.width, image_size.height) if isinstance(image_size, v1.ImageSize) else image_size
+    accepted = "(width, height) in pixels, or an ImageSize"
+    try:
+        width, height = sides
+    except (TypeError, ValueError):
+        raise wrong_type("image_size", image_size, accepted) from None
+    if not (isinstance(width, Real) and isinstance(height, Real)):
+        raise wrong_type("image_size", image_size, accepted)
     if width < 1 or height < 1:
         raise InvalidArgumentError.of_field("image_size", (width, height), "at least 1 x 1 pixels")
     return width, height

@@ -55,6 +55,16 @@ def test_an_image_is_at_least_one_pixel(image_size):
         width_and_height(image_size)
 
 
+@pytest.mark.parametrize("image_size", [None, 640, "ab", ("640", "480"), (640,), (1, 2, 3)])
+def test_what_is_no_size_is_a_type_error(image_size):
+    with pytest.raises(TypeError, match=r"^image_size: got .*, expected \(width, height\) in pixels"):
+        width_and_height(image_size)
+
+
+def test_a_size_may_be_an_array():
+    assert width_and_height(np.array([640, 480])) == (640, 480)
+
+
 def test_location_tokens_are_what_the_model_reads():
     assert location_tokens((0, 52, 999)) == "<loc_0><loc_52><loc_999>"
 

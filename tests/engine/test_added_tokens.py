@@ -10,6 +10,7 @@ from florence2_engine.tokenizer import PromptTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, AutoTokenizer, BartTokenizer
 
 from tests.conftest import ROOT
@@ -48,13 +49,15 @@ prompts = st.lists(blanks | words | plain | markup, max_size=12).map("".join)
 hostile = st.lists(blanks | words | plain | markup | st.sampled_from(CONTROLS), max_size=12).map("".join)
 
 
-@pytest.fixture(scope="module", params=["as it is", "lowercase", "split special tokens"])
+@pytest.fixture(scope="module", params=["as it is", "lowercase", "prefix space", "split special tokens"])
 def fine_tuned(request, real_processor_folder):
     """The official tokenizer with a fine-tune's own tokens, of every kind there is."""
     options = {"split_special_tokens": True} if request.param == "split special tokens" else {}
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder, **options)
     if request.param == "lowercase":
         tokenizer.backend_tokenizer.normalizer = Lowercase()
+    if request.param == "prefix space":
+        tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True)
     tokenizer.add_tokens(list(PLAIN_WORDS + MARKUP))
     assert {token.content for token in PLAIN_WORDS + MARKUP} <= set(tokenizer.get_added_vocab())
     return tokenizer
