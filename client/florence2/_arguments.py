@@ -55,7 +55,7 @@ def check_integer(argument: str, value: object) -> int:
     """A whole number.
 
     Raises:
-        TypeError: not an integer; a bool is none.
+        TypeError: not an integer, or a bool.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise wrong_type(argument, value, "an int")
