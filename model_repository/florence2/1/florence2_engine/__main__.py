@@ -23,8 +23,10 @@ from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
+from florence2_engine.image_file import ImageLimits
 from florence2_engine.images import ImageDecoder
 from florence2_engine.normalisation import Normalisation
+from florence2_engine.resizing import resizing_of
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 from florence2_engine.server import EngineService, serve
@@ -79,9 +81,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
     runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
-    images = ImageDecoder(
-        checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
-    )
+    images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageLimits.of(config))
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
     if checkpoint.model.device.type == "cpu":
