@@ -23,7 +23,7 @@ from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
-from florence2_engine.image_file import ImageLimits
+from florence2_engine.image_file import ImageReader
 from florence2_engine.images import ImageDecoder
 from florence2_engine.normalisation import Normalisation
 from florence2_engine.resizing import resizing_of
@@ -81,7 +81,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
     runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
-    images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageLimits.of(config))
+    images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageReader.of(config))
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
     if checkpoint.model.device.type == "cpu":

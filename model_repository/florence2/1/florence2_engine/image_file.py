@@ -1,7 +1,9 @@
 """Image files, opened within limits and loaded as they are displayed. Whatever is wrong with one is its caller's."""
 
 import io
-from dataclasses import dataclass
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 
 import PIL.Image
 import PIL.ImageOps
@@ -17,8 +19,8 @@ _QUOTED_BYTES = 60
 
 
 @dataclass(frozen=True)
-class ImageLimits:
-    """What is read.
+class ImageReader:
+    """Reads image files within limits.
 
     Attributes:
         formats: Pillow's names of the formats.
@@ -31,9 +33,13 @@ class ImageLimits:
     max_bytes: int
     max_pixels: int
     max_frames: int
+    # The header of an AVIF file may name a smaller image than its frames are. Pillow decodes them up to 16,384 x 16,384
+    # pixels all the same, on all cores: one at a time, a request costs no more than one such frame in memory, however
+    # many come together.
+    _avif_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
-    def of(cls, config: EngineConfig) -> "ImageLimits":
+    def of(cls, config: EngineConfig) -> "ImageReader":
         """From the settings. With HEIC among them, Pillow's plug-in for it is registered in this process."""
         formats = readable_formats(heic=bool(config.heic))
         return cls(formats, config.max_image_bytes, config.max_image_pixels, config.max_image_frames)
@@ -65,14 +71,14 @@ class ImageLimits:
         self._check_pixels(image)
         self._check_frames(image, data)
         try:
+            with self._avif_turn if image.format == "AVIF" else nullcontext():
+                image.load()
             PIL.ImageOps.exif_transpose(image, in_place=True)
-            picture = displayed(image, "IMAGE")
-            picture.load()
+            return displayed(image, "IMAGE")
         except InvalidArgumentError:
             raise
         except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
             raise _damage(image, error) from None
-        return picture
 
     def _open(self, data: bytes, sent: bytes) -> PIL.Image.Image:
         """The image with its header read, no pixel yet."""

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from florence2_engine.image_file import ImageLimits
+from florence2_engine.image_file import ImageReader
 from florence2_engine.resizing import Resizing
 
 
@@ -43,12 +43,12 @@ class ImageDecoder:
 
     Args:
         resizing: of pictures to what the vision tower reads.
-        limits: of what is read.
+        reader: of image files.
     """
 
-    def __init__(self, resizing: Resizing, limits: ImageLimits) -> None:
+    def __init__(self, resizing: Resizing, reader: ImageReader) -> None:
         self._resizing = resizing
-        self._limits = limits
+        self._reader = reader
         self._lock = threading.Lock()
         self._decoding: dict[bytes, Future[Image]] = {}
         self._decoded: WeakValueDictionary[bytes, Image] = WeakValueDictionary()
@@ -59,7 +59,7 @@ class ImageDecoder:
         Raises:
             InvalidArgumentError: not an image of a known format, damaged, or over a limit.
         """
-        data = self._limits.file(sent)
+        data = self._reader.file(sent)
         digest = hashlib.sha256(data).digest()
         with self._lock:
             if (image := self._decoded.get(digest)) is not None:
@@ -88,5 +88,5 @@ class ImageDecoder:
             del waited_for  # as in `decode`
 
     def _decode(self, data: bytes, sent: bytes) -> Image:
-        picture = self._limits.load(data, sent)
+        picture = self._reader.load(data, sent)
         return Image(picture.size, _pixels=torch.from_numpy(self._resizing(picture)))
