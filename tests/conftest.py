@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL_PROCESSOR = ROOT.parent / "shared" / "florence2-base"
 DEMO_CHECKPOINT = ROOT / "model_repository" / "florence2" / "demo_checkpoint"
 EXAMPLE_SCENE = ROOT / "examples" / "scene.png"
+HEIC_FILES = ROOT / "tests" / "pictures"
 
 
 @pytest.fixture(scope="session")

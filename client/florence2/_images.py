@@ -98,9 +98,7 @@ def _file(image: object) -> bytes:
     if isinstance(image, str) and _DATA_URI.match(image):
         return image.encode()
     if isinstance(image, str) and _URL.match(image):
-        raise InvalidArgumentError.of_field(
-            "image", image, "a path: URLs are not fetched; fetch it, and pass its bytes"
-        )
+        raise InvalidArgumentError.of_field("image", image, "a path or the image itself: URLs are not fetched")
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
     if isinstance(image, io.TextIOBase):
