@@ -106,6 +106,10 @@ bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
 bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred from 16 callers
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.burst
 
+.PHONY: bench-pictures
+bench-pictures: $(INSTALLED) ## bytes to pixels beside Pillow alone, and an array's way beside its JPEG's
+	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.pictures
+
 .PHONY: capacity
 capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet

@@ -40,9 +40,10 @@ def _only_resizes(processor: Any) -> bool:
 
 def _resized(picture: PIL.Image.Image, size: tuple[int, int], resample: int) -> Pixels:
     resized = picture.resize(size, PIL.Image.Resampling(resample))
-    # Channel by channel, which takes a third of what transposing an array does; writable, as torch wants it.
-    channels = bytearray().join(resized.tobytes("raw", channel) for channel in "RGB")
-    return np.frombuffer(channels, np.uint8).reshape(3, resized.height, resized.width)
+    pixels = np.empty((3, resized.height, resized.width), np.uint8)
+    for channel, name in zip(pixels, "RGB", strict=True):  # a third of what transposing one array of all takes
+        channel[:] = np.frombuffer(resized.tobytes("raw", name), np.uint8).reshape(channel.shape)
+    return pixels
 
 
 def _processed(picture: PIL.Image.Image, processor: Any) -> Pixels:
