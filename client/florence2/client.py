@@ -45,8 +45,9 @@ class Client(BaseClient):
             for box, label, *_ in client.detect("street.jpg"):
                 print(label, box)
 
-    Images are what `ImageSource` lists: a path, `bytes`, a PIL image or an (H, W, 3) `uint8` array. Paths and
-    bytes travel as they are; PIL images and arrays are encoded losslessly as PNG.
+    Images are what `ImageSource` lists: a path, a file's `bytes`, `bytearray` or `memoryview`, a binary file object, a PIL
+    image, or a `uint8` array of shape (H, W), (H, W, 3) or (H, W, 4). Files travel as they are; PIL images and arrays
+    travel without loss as what they show, transparency composited on white. URLs are not fetched.
 
     Coordinates, of regions given and of results, are pixels of the image as displayed (EXIF orientation
     applied): x to the right and y downwards from the top left corner, floats.
@@ -60,7 +61,8 @@ class Client(BaseClient):
     Every method raises the errors of `florence2.errors`: `InvalidArgumentError` for what is wrong with the
     request or the image, `UnavailableError` where trying again is safe, `DeadlineExceededError` after
     `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and `MessageTooLargeError` for what somebody has to set
-    up otherwise, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
+    up otherwise, `ServerError` for faults of the server; `TypeError` for an image of
+    another type; and `OSError` for a path that cannot be read.
     The task methods return the bare result of a whole answer; one that was cut at its
     length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
     with everything else that the server says about an answer.
@@ -99,7 +101,7 @@ class Client(BaseClient):
         """Describe the image.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             detail: `"brief"` for one sentence, `"detailed"` for a few, `"paragraph"` for a paragraph.
             **options: see `TaskOptions`.
         """
@@ -121,7 +123,7 @@ class Client(BaseClient):
         """Find the phrases of a caption in the image. The labels are phrases, the boxes pixels.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             caption: what the image shows, e.g. `"a dog beside a green car"`. Not empty; with the task's
                 own words at most 447 tokens (of official checkpoints); always plain text, whatever it spells.
             **options: see `TaskOptions`.
@@ -132,7 +134,7 @@ class Client(BaseClient):
         """Find what is named in free words. Boxes are pixels, and so are `polygons` where there are any.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             query: what to look for, e.g. `"a green car"`; limits as for the caption of `ground`.
             **options: see `TaskOptions`.
         """
@@ -142,7 +144,7 @@ class Client(BaseClient):
         """Outline what an expression refers to, in polygons of pixels.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             expression: e.g. `"the dog on the left"`; limits as for the caption of `ground`.
             **options: see `TaskOptions`.
         """
@@ -152,7 +154,7 @@ class Client(BaseClient):
         """Outline the object in a region, in polygons of pixels.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             region: x_min, y_min, x_max, y_max in pixels, inside the image, e.g. a row of `Detections.boxes`.
                 The server checks that it lies inside: who decodes the image knows its size as displayed.
             **options: see `TaskOptions`.
@@ -183,7 +185,7 @@ class Client(BaseClient):
         """Answer any other prompt, for checkpoints that were fine-tuned with prompts of their own.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             prompt: as the model is to read it, e.g. `"<DocVQA>What is the total?"`. Not empty; not one of an
                 official task whose answer is more than words, which have methods of their own.
             **options: see `TaskOptions`.
@@ -194,7 +196,7 @@ class Client(BaseClient):
         """Send any request, and return all that the server says about its answer, truncated or not.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
                 since the answer is always decoded here.
             **options: `timeout`, `priority` and `request_id`, see `CallOptions`.
@@ -209,6 +211,7 @@ class Client(BaseClient):
             DeadlineExceededError: `timeout` seconds have passed.
             RequestCancelledError: the client was closed while the call was in flight.
             ServerError: a fault of the server, a model that it does not have, or an unreadable response.
+            TypeError: `image` is of a type that `ImageSource` does not list.
             OSError: `image` is a path that cannot be read.
             RuntimeError: the client is closed.
         """
