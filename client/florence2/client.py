@@ -45,7 +45,7 @@ class Client(BaseClient):
             for box, label, *_ in client.detect("street.jpg"):
                 print(label, box)
 
-    Images are what `ImageSource` lists: a path, a file's `bytes`, `bytearray` or `memoryview`, a binary file object, a PIL
+    Images are what `ImageSource` lists: a path, a `bytes`, `bytearray` or `memoryview`, a binary file object, a PIL
     image, or a `uint8` array of shape (H, W), (H, W, 3) or (H, W, 4). Files travel as they are; PIL images and arrays
     travel without loss as what they show, transparency composited on white. URLs are not fetched.
 

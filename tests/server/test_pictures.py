@@ -2,6 +2,7 @@
 
 import base64
 import io
+from pathlib import Path
 
 import florence2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from florence2.errors import InvalidArgumentError
 
 from tests.conftest import EXAMPLE_SCENE, HEIC_FILES
+from tests.server.conftest import children_of
 
 WORDS = "CAFE OPEN"
 
@@ -69,6 +71,19 @@ SOURCES = {
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_the_scene_is_read_in_every_form(client, source):
     assert client.read_text(source()).text == WORDS
+
+
+def test_a_large_image_leaves_no_file(server, client):
+    client.read_text(SOURCES["large array"]())
+    folders = {Path(argument).parents[1] for argument in engine_arguments(server.process_id) if ".sock" in argument}
+    assert folders
+    assert not [file for folder in folders for file in folder.rglob("image-*")]
+
+
+def engine_arguments(server_process: int) -> list[str]:
+    """Of all processes under the server's."""
+    commands = [Path(f"/proc/{each}/cmdline").read_bytes() for each in children_of(server_process)]
+    return [argument for command in commands for argument in command.decode().split("\0")]
 
 
 def test_a_file_object_is_read(client):
