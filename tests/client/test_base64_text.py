@@ -1,4 +1,5 @@
 import base64
+import binascii
 
 import pytest
 from florence2.base64_text import image_file
@@ -49,6 +50,8 @@ def test_every_spelling_holds_the_file(spelling):
         b"data:image/png;base64",
         b"data:image/png;base64,*",
         b"A" * 2000 + b"*",
+        b"A" * 2000 + b"*" + b"A" * 2003,
+        b"A" * 2001 + b"=AA" + b"A" * 2000,
     ],
 )
 def test_what_is_no_base64_is_left_as_it_is(data):
@@ -59,6 +62,18 @@ def test_what_is_no_base64_is_left_as_it_is(data):
 def test_any_bytes_come_back(data, is_padded, is_url_safe):
     text = base64.urlsafe_b64encode(data) if is_url_safe else base64.b64encode(data)
     assert image_file(text if is_padded else text.rstrip(b"=")) == data
+
+
+@given(st.binary(min_size=1, max_size=60), st.integers(0, 79), st.integers(0, 255))
+def test_one_byte_of_another_kind_is_found_wherever_it_is(data, place, byte):
+    """As Python's own strict decoder finds it."""
+    text = bytearray(base64.b64encode(data))
+    text[place % len(text)] = byte
+    try:
+        expected = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return
+    assert image_file(b"data:;base64," + bytes(text)) == expected
 
 
 @given(st.binary(max_size=60))
