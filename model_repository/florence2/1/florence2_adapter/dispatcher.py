@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -77,13 +76,11 @@ class Dispatcher:
         limits: RequestLimits,
         metrics: Metrics,
         log: RequestLog,
-        image_files: Path,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._log = log
-        self._image_files = image_files
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -98,7 +95,7 @@ class Dispatcher:
 
     def _dispatch(self, pending: PendingRequest) -> None:
         try:
-            rows = _rows(pending, self._limits, self._image_files)
+            rows = _rows(pending, self._limits)
             pending.expect_rows(len(rows))
             with self._lock:
                 self._pending.add(pending)
@@ -192,19 +189,19 @@ class Dispatcher:
         self._log.write(pending, outcome)
 
 
-def _rows(pending: PendingRequest, limits: RequestLimits, image_files: Path) -> list[Row]:
+def _rows(pending: PendingRequest, limits: RequestLimits) -> list[Row]:
     images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
     for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
     return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits, image_files)
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits)
         for index, (image, request) in enumerate(pairs)
     ]
 
 
-def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits, image_files: Path) -> Row:
+def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits) -> Row:
     try:
         limits.check(image, data)
         request, encoding = parse_request(data)
@@ -212,7 +209,7 @@ def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimit
         call = GenerateRequest(prompt=prompt_parts(request), generation=request.generation)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{label}{error}") from None
-    if file := image_file(image, image_files):
+    if file := image_file(image):
         call.image_file = str(file.path)
     else:
         call.image = image
