@@ -1,5 +1,6 @@
 """Every answer is token for token what Hugging Face `generate()` gives for that request alone."""
 
+import io
 import itertools
 import random
 import time
@@ -60,9 +61,13 @@ def folder(request):
 
 @pytest.fixture(scope="module")
 def questions(folder) -> list[Question]:
-    """Tasks with sets of options about five images, drawn by lot, and one answer that may take every position."""
+    """Tasks with sets of options about five images, drawn by lot, and one answer that may take every position.
+
+    One image is transparent, and one is to be turned: what they show is the reference's own processor's to say.
+    """
     reference = Reference(folder)
-    images = [png(draw(sample_scene(seed))) for seed in range(4)] + [png(_noise())]
+    images = [png(draw(sample_scene(seed))) for seed in range(2)]
+    images += [png(_ink(draw(sample_scene(2)))), _turned(draw(sample_scene(3))), png(_noise())]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 42)
     return [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
 
@@ -97,6 +102,21 @@ def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, q
     for question, answer in zip(questions, answers, strict=True):
         whole = len(answer.hypothesis.token_ids) - 1 < (question.request.generation.max_new_tokens or 1024)
         assert answer.hypothesis.finish_reason is FinishReason.STOP or not whole
+
+
+def _ink(scene: PIL.Image.Image) -> PIL.Image.Image:
+    """The scene in black on transparent paper: its colors are all in the alpha."""
+    ink = PIL.Image.new("RGBA", scene.size)
+    ink.putalpha(scene.convert("L").point(lambda gray: 255 - gray))
+    return ink
+
+
+def _turned(scene: PIL.Image.Image) -> bytes:
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    file = io.BytesIO()
+    scene.save(file, "PNG", exif=exif)
+    return file.getvalue()
 
 
 def _noise() -> PIL.Image.Image:

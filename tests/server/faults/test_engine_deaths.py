@@ -8,12 +8,15 @@ import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import PIL.Image
 import pytest
 import tritonclient.grpc as triton
+from florence2 import Client
 from florence2.v1 import TaskRequest
 from tritonclient.utils import InferenceServerException
 
-from tests.conftest import DEMO_CHECKPOINT
+from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
 from tests.server.conftest import ask
 from tests.server.faults.callers import Callers
 from tests.server.looks import engine_of, is_alive, is_gone, metric, seconds_until
@@ -58,6 +61,21 @@ def test_engines_killed_under_64_callers_lose_nothing(server, questions, expecte
     assert callers.wrong == []
     assert len(callers.answered_at) == callers.asked
     assert metric(server, "florence2_engine_restarts_total") == restarts + KILLS
+
+
+def test_a_large_image_is_there_for_the_next_engine_too(server):
+    """It reaches engines as a file, which is there until its request is answered."""
+    image = np.asarray(PIL.Image.open(EXAMPLE_SCENE).convert("RGB").resize((1600, 1200)))
+    request = TaskRequest(ocr={}, generation={"min_new_tokens": 300})
+    killed = engine_of(server)
+    with Client(server.grpc_url, timeout=120) as client, ThreadPoolExecutor(1) as callers:
+        expected = client.run(image, request).text
+        restarts = metric(server, "florence2_engine_restarts_total")
+        answer = callers.submit(client.run, image, request)
+        seconds_until(lambda: metric(server, "florence2_engine_running_requests") == 1)
+        os.kill(killed, signal.SIGKILL)
+        assert answer.result(120).text == expected
+    assert metric(server, "florence2_engine_restarts_total") == restarts + 1
 
 
 def test_an_engine_that_is_stopped_is_replaced(server, questions, expected, figure):
