@@ -106,6 +106,10 @@ bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
 bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred from 16 callers
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.burst
 
+.PHONY: bench-layouts
+bench-layouts: $(INSTALLED) ## time and memory of loading: the native layout, the original one, .bin weights
+	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.layouts
+
 .PHONY: capacity
 capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet

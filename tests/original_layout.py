@@ -5,7 +5,6 @@ from.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 import PIL.Image
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import (
     AddedToken,
     AutoImageProcessor,
@@ -23,6 +21,8 @@ from transformers import (
     Florence2ForConditionalGeneration,
     GenerationConfig,
 )
+
+from benchmarks.original_layout import original_tensors
 
 OFFICIAL_TOKENS = (
     ["<od>", "</od>", "<ocr>", "</ocr>"]
@@ -68,39 +68,6 @@ def random_model(config: Mapping[str, Any], vocabulary: int = 51289, *, tied: bo
     model = Florence2ForConditionalGeneration(model_config).eval()
     model.generation_config = GenerationConfig(**{name: text[name] for name in GENERATION_FIELDS})
     return model
-
-
-def original_tensors(model: Any) -> dict[str, Tensor]:
-    """The model's weights as the original code saves them: tied ones once."""
-    tensors = {_original_name(name): tensor.clone() for name, tensor in model.state_dict().items()}
-    tensors["image_projection"] = tensors["image_projection"].t().contiguous()
-    vocabulary = model.config.text_config.vocab_size
-    tensors["language_model.final_logits_bias"] = torch.zeros(1, vocabulary)
-    for name in ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"):
-        tensors.pop(f"language_model.{name}", None)
-    if model.config.tie_word_embeddings:
-        tensors.pop("language_model.lm_head.weight")
-    return tensors
-
-
-def _original_name(name: str) -> str:
-    if name == "lm_head.weight":
-        return "language_model.lm_head.weight"
-    if name.startswith("model.language_model."):
-        return name.replace("model.language_model.", "language_model.model.", 1)
-    if name.startswith("model.multi_modal_projector."):
-        name = name.removeprefix("model.multi_modal_projector.").removesuffix("image_projection.weight") or (
-            "image_projection"
-        )
-        return name.replace("image_position_embed", "image_pos_embed")
-    name = re.sub(r"^model\.vision_tower\.convs\.(\d+)\.conv\.", r"vision_tower.convs.\1.proj.", name)
-    name = name.removeprefix("model.")
-    for kind, attention in (("spatial", "window"), ("channel", "channel")):
-        name = name.replace(f"{kind}_block.norm1.", f"{kind}_block.{attention}_attn.norm.")
-        name = name.replace(f"{kind}_block.{attention}_attn.q", f"{kind}_block.{attention}_attn.fn.q")
-        name = name.replace(f"{kind}_block.{attention}_attn.p", f"{kind}_block.{attention}_attn.fn.p")
-    name = re.sub(r"\.(conv[12])\.(weight|bias)$", r".\1.fn.dw.\2", name)
-    return name.replace(".norm2.", ".ffn.norm.").replace(".ffn.fc", ".ffn.fn.net.fc")
 
 
 def save_original(

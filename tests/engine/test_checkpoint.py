@@ -3,8 +3,7 @@ import shutil
 
 import pytest
 import torch
-from florence2_engine.checkpoint import load
-from florence2_engine.checkpoint.loading import Layout
+from florence2_engine.checkpoint.loading import Layout, load
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from safetensors.torch import load_file, save_file

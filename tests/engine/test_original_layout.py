@@ -6,16 +6,16 @@ import shutil
 import pytest
 import torch
 from florence2 import expand_prompt
-from florence2_engine.checkpoint import load
-from florence2_engine.checkpoint.loading import Layout
+from florence2_engine.checkpoint.loading import Layout, load
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.request import EarlyStopping
 from safetensors.torch import load_file, save_file
 from transformers import AddedToken
 
+from benchmarks.original_layout import original_tensors
 from tests.engine.served import Served
-from tests.original_layout import fine_tuned_tokenizer, generated, original_tensors, random_model, save_original
+from tests.original_layout import fine_tuned_tokenizer, generated, random_model, save_original
 
 SHARED = "language_model.model.shared.weight"
 REPEATED = [

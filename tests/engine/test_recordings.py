@@ -3,7 +3,7 @@
 import pytest
 import torch
 from florence2_engine import warm_up
-from florence2_engine.checkpoint import load
+from florence2_engine.checkpoint.loading import load
 from florence2_engine.config import EngineConfig
 from florence2_engine.cuda_graphs import Recording
 from florence2_engine.decode_graphs import DecodeGraphs

@@ -18,7 +18,7 @@ import torch
 
 from florence2_engine import warm_up
 from florence2_engine.candidates import CandidateFinder
-from florence2_engine.checkpoint import load
+from florence2_engine.checkpoint.loading import load
 from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine

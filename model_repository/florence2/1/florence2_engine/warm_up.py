@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from florence2_engine.checkpoint import Checkpoint
+from florence2_engine.checkpoint.loading import Checkpoint
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    IncompleteSnapshotError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -20,6 +21,9 @@ from huggingface_hub.errors import (
 from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
+
+# Of the HTTP library, whose name changes from one release of huggingface_hub to the next.
+_HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
 Needed = Callable[[Collection[str], Callable[[str], Path]], list[str]]
 
@@ -67,24 +71,26 @@ def download(repository: str, revision: str | None, needed: Needed) -> Snapshot:
         return _cached(repository, revision, _one_line(error))
     except CheckpointError:
         raise
-    except (OSError, LocalEntryNotFoundError) as error:
+    except (_HTTP_ERROR, OSError) as error:
         return _cached(repository, revision, _one_line(error))
 
 
 def _fetched(repository: str, revision: str | None, needed: Needed) -> Snapshot:
     info = HfApi().model_info(repository, revision=revision)
-    commit = info.sha
-    assert commit is not None, "the hub names the commit of every revision"
+    _logger.info("fetching %s at revision %s from the hub", repository, info.sha)
     names = frozenset(sibling.rfilename for sibling in info.siblings or ())
-    _logger.info("fetching %s at revision %s from the hub", repository, commit)
-    files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=commit)))
-    return Snapshot(Path(snapshot_download(repository, revision=commit, allow_patterns=files)), commit, names)
+    # By the name of the revision, not by its commit: the cache then knows the name too, when the hub is away.
+    files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=revision)))
+    folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files))
+    return Snapshot(folder, folder.name, names)
 
 
 def _cached(repository: str, revision: str | None, reason: str) -> Snapshot:
     """What an earlier download left."""
     try:
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except IncompleteSnapshotError as error:  # of course: only what is needed was ever downloaded
+        folder = Path(error.snapshot_path)
     except (LocalEntryNotFoundError, OSError, ValueError):
         raise CheckpointError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
     _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)

@@ -1,0 +1,156 @@
+"""Checkpoints by name: found, downloaded and cached through a hub on loopback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import ROOT
+from tests.hub import COMMIT, Hub
+
+NAME = "owner/florence"
+TOKEN = "secret"  # noqa: S105
+# In a process of its own: `huggingface_hub` reads its environment when it is imported.
+FIND = """
+import json, logging, sys
+logging.basicConfig(level=logging.INFO)
+from florence2_engine.checkpoint.files import find
+from florence2_engine.errors import CheckpointError
+try:
+    files = find(sys.argv[1], safetensors_only=False)
+except CheckpointError as error:
+    print(json.dumps({"error": str(error)}))
+else:
+    there = sorted(path.name for path in files.folder.iterdir())
+    found = {"revision": files.revision, "weights": files.weights, "adapters": files.adapters, "there": there}
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def repository(original_layout_folder, tmp_path):
+    """A repository as fine-tunes are: weights in both formats, code, and much else."""
+    folder = tmp_path / "repository"
+    shutil.copytree(original_layout_folder / "tiny", folder, ignore=shutil.ignore_patterns("adapter_*", "*.png"))
+    (folder / "pytorch_model.bin").write_bytes(b"weights again")
+    (folder / "modeling_florence2.py").write_text("raise SystemExit('ran')")
+    (folder / "adapter_model.safetensors").write_bytes(b"an adapter")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "events").write_bytes(b"logs")
+    (folder / "README.md").write_text("Fine-tuned.")
+    return folder
+
+
+@pytest.fixture
+def find(tmp_path):
+    def find(name: str, hub: Hub | None, **environment: str) -> dict:
+        """What `find` says in a process of its own, with its cache in tmp_path."""
+        plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        reached = hub.environment(tmp_path / "home") if hub else {"HF_HOME": str(tmp_path / "home")}
+        path = os.pathsep.join([str(ROOT / "model_repository" / "florence2" / "1"), os.environ.get("PYTHONPATH", "")])
+        run = subprocess.run(
+            [sys.executable, "-c", FIND, name],
+            env={**plain, **reached, "PYTHONPATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert run.returncode == 0, run.stderr
+        return {"log": run.stderr, **json.loads(run.stdout)}
+
+    return find
+
+
+def test_one_weights_format_and_nothing_unread_is_downloaded(repository, find):
+    with Hub({NAME: repository}) as hub:
+        found = find(NAME, hub)
+    read = ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
+    assert found["there"] == [*read, "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(hub.downloaded) == found["there"]
+    assert found["weights"] == ["model.safetensors"]
+    assert found["adapters"] == ["adapter_model.safetensors"]
+    assert found["revision"] == COMMIT
+
+
+def test_shards_of_bin_weights_are_downloaded_where_there_is_nothing_else(repository, find):
+    weights = load_file(repository / "model.safetensors")
+    (repository / "model.safetensors").unlink()
+    (repository / "pytorch_model.bin").unlink()
+    names = list(weights)
+    shards = {"pytorch_model-1.bin": names[::2], "pytorch_model-2.bin": names[1::2]}
+    for file, part in shards.items():
+        torch.save({name: weights[name] for name in part}, repository / file)
+    index = {name: file for file, part in shards.items() for name in part}
+    (repository / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": index}))
+    (repository / "optimizer.bin").write_bytes(b"of the training")
+    with Hub({NAME: repository}) as hub:
+        assert sorted(find(NAME, hub)["weights"]) == list(shards)
+    assert "optimizer.bin" not in hub.downloaded
+    assert {*shards, "pytorch_model.bin.index.json"} <= set(hub.downloaded)
+
+
+def test_a_tokenizer_in_parts_is_downloaded_where_there_is_no_whole_one(repository, find):
+    (repository / "tokenizer.json").unlink()
+    (repository / "merges.txt").write_text("#version: 0.2\n")
+    with Hub({NAME: repository}) as hub:
+        assert {"vocab.json", "merges.txt"} <= set(find(NAME, hub)["there"])
+
+
+def test_a_revision_is_the_branchs_commit(repository, find):
+    tuned = "ab" * 20
+    with Hub({NAME: repository}, branches={"tuned": tuned}) as hub:
+        assert find(f"{NAME}@tuned", hub)["revision"] == tuned
+        assert find(f"{NAME}@{tuned}", hub)["revision"] == tuned
+        assert "no revision 'gone'" in find(f"{NAME}@gone", hub)["error"]
+
+
+def test_what_was_downloaded_is_served_without_the_hub(repository, find):
+    with Hub({NAME: repository}) as hub:
+        there = find(NAME, hub)["there"]
+        asked = len(hub.requests)
+        offline = find(NAME, hub, HF_HUB_OFFLINE="1")
+        assert len(hub.requests) == asked
+        assert (offline["revision"], offline["there"]) == (COMMIT, there)
+        assert "HF_HUB_OFFLINE is set" in offline["log"]
+        hub.failure = 503
+        assert find(NAME, hub)["there"] == there
+    unreachable = find(NAME, hub)
+    assert unreachable["there"] == there
+    assert "is served from the cache" in unreachable["log"]
+
+
+def test_what_was_never_downloaded_is_refused_without_the_hub(repository, find):
+    with Hub({NAME: repository}) as hub:
+        assert "it is not in the cache" in find(NAME, hub, HF_HUB_OFFLINE="1")["error"]
+    refused = find(NAME, hub)["error"]
+    assert "not in the cache, and the hub cannot be reached" in refused
+    assert "\n" not in refused
+
+
+def test_a_private_repository_wants_the_token(repository, find):
+    with Hub({NAME: repository}, token=TOKEN) as hub:
+        assert "needs HF_TOKEN" in find(NAME, hub)["error"]
+        assert find(NAME, hub, HF_TOKEN=TOKEN)["revision"] == COMMIT
+    with Hub({NAME: repository}, token=TOKEN, gated=[NAME]) as hub:
+        assert "access is restricted" in find(NAME, hub, HF_TOKEN=TOKEN, HF_HOME=str(repository / "home"))["error"]
+
+
+def test_an_unknown_repository_is_named(find, tmp_path):
+    with Hub({}) as hub:
+        assert "no such repository on the hub" in find("owner/nothing", hub)["error"]
+    for name in ("florence", "../checkpoint", "a/b/c", str(tmp_path / "gone"), "owner/name@"):
+        assert "no such folder, and a hub id reads owner/name" in find(name, None)["error"]
+
+
+def test_weights_that_are_in_no_known_file_are_listed(repository, find):
+    (repository / "pytorch_model.bin").unlink()
+    save_file(load_file(repository / "model.safetensors"), repository / "florence2.safetensors")
+    (repository / "model.safetensors").unlink()
+    with Hub({NAME: repository}) as hub:
+        assert "is missing (there is adapter_model.safetensors, florence2.safetensors)" in find(NAME, hub)["error"]
+    assert hub.downloaded == []
