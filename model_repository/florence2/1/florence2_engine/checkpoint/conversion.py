@@ -72,7 +72,7 @@ def _processor(checkpoint: Checkpoint, scratch: Path) -> Any:
         tokenizer.save_pretrained(scratch)
         load_tokenizer: Any = BartTokenizerFast.from_pretrained
         tokenizer = load_tokenizer(scratch, extra_special_tokens={"image_token": IMAGE_TOKEN})
-    own = checkpoint.files.json("processor_config.json").get("post_processor_config")
+    own: Any = checkpoint.files.json("processor_config.json").get("post_processor_config")
     return Florence2Processor(image_processor, tokenizer, post_processor_config=own or _POST_PROCESSING)
 
 
