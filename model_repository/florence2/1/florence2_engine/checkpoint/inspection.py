@@ -82,7 +82,7 @@ def _generation(defaults: Any) -> str:
     """The options that do something."""
     options = {name: value for name, value in asdict(defaults).items() if name not in _LIMITS}
     return ", ".join(
-        f"{name} {value.value if isinstance(value, Enum) else value}"
+        f"{name}={value.value if isinstance(value, Enum) else value}"
         for name, value in options.items()
         if value is not None and value != _TRIVIAL.get(name)
     )
