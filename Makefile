@@ -52,6 +52,10 @@ test-faults: $(INSTALLED) ## servers that are killed, stopped and poisoned, with
 test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
+.PHONY: test-official
+test-official: $(INSTALLED) ## the four official checkpoints, both layouts, against generate(); needs the hub
+	$(BIN)/python -m pytest -m official
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt
