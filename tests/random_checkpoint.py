@@ -14,10 +14,12 @@ _IMAGE_SIDE = 64
 _IMAGE_TOKENS = 17  # strides 4 and 4: 4 x 4 patches, and their mean
 
 
-def save_random_checkpoint(real_processor: Path, folder: Path) -> None:
+def save_random_checkpoint(real_processor: Path, folder: Path, positions: int = 1024) -> None:
     """Write the checkpoint to `folder`, with the processor of `real_processor` at a smaller image size."""
     torch.manual_seed(7)
-    model = Florence2ForConditionalGeneration(_config(real_processor)).eval()
+    config = _config(real_processor)
+    config.text_config.max_position_embeddings = positions
+    model = Florence2ForConditionalGeneration(config).eval()
     model.generation_config = GenerationConfig.from_pretrained(real_processor)
     _let_answers_end(model)
     model.save_pretrained(folder)

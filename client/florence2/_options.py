@@ -44,6 +44,9 @@ class TaskOptions(CallOptions, total=False):
             only when none can. Greedy search has no use for it.
         no_repeat_ngram_size: no sequence of this many tokens occurs twice in an answer, 0 to 1024; 0 switches
             the rule off.
+        repetition_penalty: what the scores of tokens that the answer already contains are divided by, and
+            multiplied by if they are below 0, 0.1 to 10: above 1 discourages repetition, below 1 encourages
+            it, 1 switches the rule off.
         suppress_bos: True keeps the token `<s>` out of the answer but where the checkpoint forces it.
     """
 
@@ -53,6 +56,7 @@ class TaskOptions(CallOptions, total=False):
     length_penalty: float | None
     early_stopping: bool | Literal["never"] | None
     no_repeat_ngram_size: int | None
+    repetition_penalty: float | None
     suppress_bos: bool | None
 
 

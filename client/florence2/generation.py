@@ -15,6 +15,7 @@ _RANGES = (
     ("num_beams", 1, 8),
     ("length_penalty", -10, 10),
     ("no_repeat_ngram_size", 0, 1024),
+    ("repetition_penalty", 0.1, 10),
 )
 
 

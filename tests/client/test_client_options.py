@@ -22,6 +22,7 @@ def test_every_generation_option_is_sent(server, ask):
         "num_beams": 3,
         "length_penalty": 0.5,
         "no_repeat_ngram_size": 0,
+        "repetition_penalty": 1.5,
         "suppress_bos": False,
     }
     ask(lambda client: client.caption(IMAGE, **options, early_stopping=True))
@@ -52,6 +53,8 @@ def test_none_is_like_leaving_an_option_out(server, ask):
         ("suppress_bos", "yes"),
         ("num_beams", 1.5),
         ("length_penalty", float("nan")),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", "1.2x"),
         ("early_stopping", "always"),
         ("early_stopping", []),
     ],

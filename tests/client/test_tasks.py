@@ -158,6 +158,7 @@ def test_a_good_request_of_every_task_passes(task):
             length_penalty=-10,
             early_stopping=v1.EarlyStopping.EARLY_STOPPING_NEVER,
             no_repeat_ngram_size=0,
+            repetition_penalty=0.1,
             suppress_bos=True,
         )
     )
@@ -200,6 +201,8 @@ def test_a_wrong_request_is_named_with_field_value_and_limit(request_fields, mes
         ({"length_penalty": 10.5}, "length_penalty: got 10.5, expected -10 to 10"),
         ({"length_penalty": float("nan")}, "length_penalty: got nan"),
         ({"no_repeat_ngram_size": 1025}, "no_repeat_ngram_size: got 1025, expected 0 to 1024"),
+        ({"repetition_penalty": 0}, "repetition_penalty: got 0.0, expected 0.1 to 10"),
+        ({"repetition_penalty": 10.5}, "repetition_penalty: got 10.5, expected 0.1 to 10"),
         ({"early_stopping": 7}, "early_stopping: got 7, expected one of .*EARLY_STOPPING_NEVER"),
     ],
 )

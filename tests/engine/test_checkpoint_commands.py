@@ -139,6 +139,27 @@ def test_check_goes_by_the_settings_of_the_environment(check, copy, monkeypatch)
     assert "FLORENCE2_SAFETENSORS_ONLY refuses" in check(copy)[2]
 
 
+def test_check_says_how_many_positions_are_in_force(check, copy, monkeypatch):
+    assert check(copy)[1]["positions"] == "1,024 of the checkpoint; in force: 1024 (the checkpoint's positions)"
+    cache = check(copy)[1]["cache takes"]
+    monkeypatch.setenv("FLORENCE2_POSITIONS", "512")
+    found = check(copy)[1]
+    assert found["positions"] == "1,024 of the checkpoint; in force: 512 (FLORENCE2_POSITIONS)"
+    assert float(found["cache takes"].split()[0]) * 2 == pytest.approx(float(cache.split()[0]), rel=0.01)
+    monkeypatch.setenv("FLORENCE2_POSITIONS", "18")
+    assert check(copy)[2].startswith("refused: FLORENCE2_POSITIONS: got 18, expected at least 20")
+
+
+def test_check_says_which_rules_the_checkpoint_sets(check, copy):
+    edit_json(copy / "generation_config.json", repetition_penalty=1.5, bad_words_ids=[[5, 6]], do_sample=True)
+    _, found, _ = check(copy)
+    assert "repetition_penalty=1.5" in found["generation"]
+    assert "bad_words=((5, 6),)" in found["generation"]
+    assert "do_sample" in found["surprises"]
+    edit_json(copy / "generation_config.json", guidance_scale=3)
+    assert "guidance_scale" in check(copy)[2]
+
+
 def test_check_of_what_is_refused_ends_with_the_reason(check, copy):
     edit_json(copy / "config.json", vision_config={"model_type": "florence_vision", "projection_dim": 48})
     status, found, last = check(copy)

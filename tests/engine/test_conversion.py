@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -171,7 +172,8 @@ def test_nothing_that_the_engine_goes_by_changes(tiny, tmp_path, make):
     before, after = load(engine_config(source)), load(engine_config(folder))
     assert after.layout is Layout.NATIVE
     assert after.saved_dtype is before.saved_dtype
-    assert after.generation == before.generation
+    rules = replace(after.generation.rules, image_token_id=before.generation.rules.image_token_id)
+    assert replace(after.generation, rules=rules) == before.generation
     assert after.image_tokens == before.image_tokens
     for sentence in SENTENCES:
         assert after.tokenizer(sentence)["input_ids"] == before.tokenizer(sentence)["input_ids"]
@@ -206,15 +208,26 @@ def test_plain_transformers_answers_as_the_engine_does_from_the_source(tiny, tmp
 def test_generation_defaults_written_are_those_in_force(tiny, tmp_path):
     source, folder = tmp_path / "source", tmp_path / "converted"
     in_native_layout(tiny, source)
-    edit_json(source / "generation_config.json", do_sample=True, pad_token_id=0)
+    edit_json(source / "generation_config.json", do_sample=True, temperature=0.3, pad_token_id=0, bad_words_ids=[[7]])
     convert(engine_config(source), folder)
     written = GenerationConfig.from_pretrained(folder)
     assert (written.num_beams, written.max_new_tokens, written.length_penalty) == (2, 7, 2.0)
     assert (written.eos_token_id, written.pad_token_id, bool(written.do_sample)) == (2, 1, False)
+    assert (written.temperature, written.bad_words_ids) == (None, [[7]])
 
 
 def test_a_length_that_nobody_chose_is_the_models(converted):
     assert GenerationConfig.from_pretrained(converted).max_new_tokens == 1024
+
+
+def test_what_this_server_would_allow_is_not_what_the_checkpoint_says(tiny, tmp_path):
+    config = json.loads((tiny / "config.json").read_text())
+    config["text_config"]["max_position_embeddings"] = 4096
+    save_original(random_model(config), config, tiny, tmp_path / "source")
+    served = EngineConfig(checkpoint=str(tmp_path / "source"), positions=700, max_new_tokens=5, max_beams=3)
+    convert(served, tmp_path / "converted")
+    assert GenerationConfig.from_pretrained(tmp_path / "converted").max_new_tokens == 4096
+    assert load(engine_config(tmp_path / "converted")).max_positions == 4096
 
 
 def test_an_empty_folder_is_filled_and_one_that_is_not_is_left_alone(random_checkpoint, tmp_path):

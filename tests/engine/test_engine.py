@@ -30,7 +30,7 @@ class FakeRunner:
         self.may_decode = threading.Event()
         self.may_decode.set()
         self.fails_on_prompt: list[int] | None = None
-        self.failure: Exception = RuntimeError("no memory")
+        self.failures: list[Exception] = [RuntimeError("no memory")]  # one after another; the last one again and again
 
     def encode_images(self, pixels):
         self.images_encoded.append(len(pixels))
@@ -38,7 +38,7 @@ class FakeRunner:
 
     def prefill(self, first_slot, embeddings, prompts):  # noqa: ARG002
         if self.fails_on_prompt in prompts:
-            raise self.failure
+            raise self.failures.pop(0) if len(self.failures) > 1 else self.failures[0]
         self.prefills.append(prompts)
 
     def decode_step(self, token_ids, positions, rows_of_slots):
@@ -77,7 +77,7 @@ def engine(runner):
 
 
 def request_of(tokens: int, image: Image | None = None, prompt: int = 0) -> Request:
-    return Request(image or new_image(), [prompt], start_search(make_options(max_new_tokens=tokens)))
+    return Request(image or new_image(), [prompt], start_search(make_options(max_new_tokens=tokens), [prompt]))
 
 
 def new_image() -> Image:
@@ -193,13 +193,49 @@ def test_a_failing_prefill_fails_its_requests_alone(engine, runner):
     assert len(running.future.result(WAIT).hypothesis.token_ids) == 1001
 
 
+def test_after_a_failed_prefill_its_requests_are_encoded_one_by_one(runner):
+    engine = engine_with(runner, slots=4, prefill_batch=4)
+    runner.fails_on_prompt = [13]
+    first, requests = submitted_together(engine, runner, tokens=2)
+    for request in (first, requests[0], requests[2]):
+        assert len(request.future.result(WAIT).hypothesis.token_ids) == 3
+    with pytest.raises(RuntimeError, match="no memory"):
+        requests[1].future.result(WAIT)
+    engine.close()
+    assert runner.prefills == [[[0]], [[1]], [[2]]]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_device_that_fails_while_requests_are_tried_alone_leaves_nobody_waiting(runner):
+    engine = engine_with(runner, slots=4, prefill_batch=4)
+    runner.fails_on_prompt = [13]
+    runner.failures = [RuntimeError("no memory"), torch.AcceleratorError("CUDA error: an illegal memory access")]
+    first, requests = submitted_together(engine, runner, tokens=1000)
+    for request in (first, *requests):
+        with pytest.raises(EngineClosedError):
+            request.future.result(WAIT)
+
+
+def submitted_together(engine: Engine, runner: FakeRunner, tokens: int) -> tuple[Request, list[Request]]:
+    """A request that runs, and three that share the next prefill, of which the second has prompt 13."""
+    runner.may_decode.clear()
+    first = request_of(tokens)
+    engine.submit(first)
+    wait_for(lambda: runner.prefills)
+    requests = [request_of(tokens, prompt=prompt) for prompt in (1, 13, 2)]
+    for request in requests:
+        engine.submit(request)
+    runner.may_decode.set()
+    return first, requests
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_device_that_failed_ends_the_engine_for_everybody(engine, runner):
     """After a CUDA error nothing works in this process any more: who watches over it has to start another."""
     running = request_of(1000)
     engine.submit(running)
     wait_for(lambda: runner.steps)
-    runner.fails_on_prompt, runner.failure = [13], torch.AcceleratorError("CUDA error: an illegal memory access")
+    runner.fails_on_prompt, runner.failures = [13], [torch.AcceleratorError("CUDA error: an illegal memory access")]
     unlucky, late = request_of(2, prompt=13), request_of(2)
     engine.submit(unlucky)
     for request in (running, unlucky):

@@ -1,12 +1,14 @@
 import pytest
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import GenerationOptions
+from florence2_engine.limits import Limit
 from florence2_engine.options import GenerationDefaults
 from florence2_engine.request import EarlyStopping
+from florence2_engine.rules import CheckpointRules
 
 DEFAULTS = GenerationDefaults(
-    max_positions=1024,
-    longest_answer=1000,
+    positions=Limit(1024, "the checkpoint's positions"),
+    longest_answer=Limit(1000, "FLORENCE2_MAX_NEW_TOKENS"),
     most_beams=6,
     max_new_tokens=1000,
     min_new_tokens=0,
@@ -14,6 +16,8 @@ DEFAULTS = GenerationDefaults(
     length_penalty=1.0,
     early_stopping=EarlyStopping.FIRST,
     no_repeat_ngram_size=3,
+    repetition_penalty=1.5,
+    rules=CheckpointRules(),
     bos_token_id=0,
     eos_token_id=2,
     decoder_start_token_id=2,
@@ -45,10 +49,16 @@ def test_what_is_set_wins_even_where_it_is_zero():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_new_tokens": 0}, "generation.max_new_tokens: got 0, expected 1 to 1000"),
-        ({"max_new_tokens": 1001}, "generation.max_new_tokens: got 1001, expected 1 to 1000"),
+        ({"max_new_tokens": 0}, "generation.max_new_tokens: got 0, expected 1 to 1000 (FLORENCE2_MAX_NEW_TOKENS)"),
+        (
+            {"max_new_tokens": 1001},
+            "generation.max_new_tokens: got 1001, expected 1 to 1000 (FLORENCE2_MAX_NEW_TOKENS)",
+        ),
         ({"max_new_tokens": 5, "min_new_tokens": 6}, "generation.min_new_tokens: got 6, expected 0 to 5"),
         ({"no_repeat_ngram_size": -1}, "generation.no_repeat_ngram_size: got -1, expected 0 to 1024"),
+        ({"repetition_penalty": 0}, "generation.repetition_penalty: got 0.0, expected 0.1 to 10"),
+        ({"repetition_penalty": 10.5}, "generation.repetition_penalty: got 10.5, expected 0.1 to 10"),
+        ({"repetition_penalty": float("nan")}, "generation.repetition_penalty: got nan, expected 0.1 to 10"),
         ({"num_beams": 0}, "generation.num_beams: got 0, expected 1 to 6"),
         ({"num_beams": 7}, "generation.num_beams: got 7, expected 1 to 6"),
         ({"length_penalty": 10.5}, "generation.length_penalty: got 10.5, expected -10 to 10"),

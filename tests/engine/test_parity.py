@@ -43,6 +43,8 @@ OPTIONS = [
     {"max_new_tokens": 40, "num_beams": 3, "early_stopping": FIRST, "length_penalty": 0.6, "no_repeat_ngram_size": 0},
     {"max_new_tokens": 30, "num_beams": 8, "early_stopping": HEURISTIC, "suppress_bos": True},
     {"max_new_tokens": 30, "num_beams": 2, "early_stopping": NEVER, "no_repeat_ngram_size": 1, "min_new_tokens": 25},
+    {"max_new_tokens": 40, "num_beams": 1, "repetition_penalty": 1.3},
+    {"max_new_tokens": 30, "num_beams": 3, "repetition_penalty": 0.8, "early_stopping": HEURISTIC},
     {"max_new_tokens": 25, "num_beams": 6, "early_stopping": FIRST, "no_repeat_ngram_size": 2, "min_new_tokens": 10},
 ]
 

@@ -14,7 +14,7 @@ from florence2_engine.vision_graphs import VisionGraphs
 
 from tests.conftest import DEMO_CHECKPOINT
 
-SLOTS, ROWS, IMAGES = 3, 9, 2
+SLOTS, ROWS, IMAGES, POSITIONS = 3, 9, 2, 1024
 
 
 @pytest.fixture
@@ -37,9 +37,9 @@ def runner(checkpoint, recorded) -> Runner:
         output = run(inputs)
         return Recording(inputs, lambda: output.copy_(run(inputs)), output)
 
-    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), SLOTS, ROWS)
+    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), SLOTS, ROWS, POSITIONS)
     runner._vision_tower = VisionGraphs(runner._vision_tower, record)
-    runner._step = DecodeGraphs(runner._step, SLOTS, ROWS, checkpoint.max_positions, record)
+    runner._step = DecodeGraphs(runner._step, SLOTS, ROWS, POSITIONS, record)
     return runner
 
 

@@ -8,7 +8,7 @@ from tests.engine.test_search import make_options
 
 
 def request_of(beams: int = 1, image: Image | None = None) -> Request:
-    return Request(image or Image((1, 1)), [0], start_search(make_options(num_beams=beams)))
+    return Request(image or Image((1, 1)), [0], start_search(make_options(num_beams=beams), [0]))
 
 
 def scheduler_of(slots: int = 8, rows: int = 16, prefill_batch: int = 8, image_batch: int = 8) -> Scheduler:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from florence2_engine.candidates import CandidateFinder
 from florence2_engine.request import EarlyStopping, FinishReason, Request, SearchOptions
+from florence2_engine.rules import CheckpointRules, repeating_tokens
 from florence2_engine.search import BeamCopy, Search, start_search
 
 VOCABULARY = 10
@@ -20,7 +21,9 @@ def make_options(**options) -> SearchOptions:
         "length_penalty": 1.0,
         "early_stopping": EarlyStopping.HEURISTIC,
         "no_repeat_ngram_size": 0,
+        "repetition_penalty": 1.0,
         "suppress_bos": False,
+        "rules": CheckpointRules(),
         "bos_token_id": BOS,
         "eos_token_id": EOS,
         "decoder_start_token_id": EOS,
@@ -31,7 +34,7 @@ def make_options(**options) -> SearchOptions:
 
 
 def make_request(**options) -> Request:
-    search = start_search(make_options(**options))
+    search = start_search(make_options(**options), [0, 2])
     return Request(image=None, prompt_ids=[0, 2], search=search, rows=list(range(search.beams)))
 
 
@@ -49,10 +52,9 @@ def advance(requests: list[Request], logits: torch.Tensor) -> list[list[BeamCopy
 
 def searching(generated: list[int] = (), **options) -> Request:
     """A greedy search that has generated these tokens."""
-    request = make_request(**{**options, "forced_bos_token_id": None, "min_new_tokens": 0, "suppress_bos": False})
-    for token in generated:
-        advance([request], logits_preferring(token))
-    request.search._options = make_options(**options)
+    request = make_request(**options)
+    request.search._token_ids[0, 1 : len(generated) + 1] = generated
+    request.search.generated = len(generated)
     return request
 
 
@@ -98,9 +100,8 @@ def test_the_rules_of_generate_decide_the_next_token(request_, preferred, token)
     ],
 )
 def test_tokens_that_would_repeat_an_ngram_are_forbidden(size, tokens, repeating):
-    search = searching(tokens).search
-    search._options = make_options(no_repeat_ngram_size=size)
-    assert search.forbidden_tokens() == [(0, token) for token in repeating]
+    history = np.array([[EOS, *tokens]])
+    assert repeating_tokens(history, size) == [(0, token) for token in repeating]
 
 
 def test_a_rule_of_one_request_leaves_its_neighbours_alone():

@@ -4,6 +4,7 @@ import pytest
 from florence2.engine.v1.engine_pb2 import PromptPart
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import BoundingBox
+from florence2_engine.limits import Limit
 from florence2_engine.tokenizer import PromptTokenizer
 from transformers import AutoTokenizer
 
@@ -20,7 +21,7 @@ def reference(real_processor_folder):
 
 @pytest.fixture(scope="module")
 def tokenizer(reference):
-    return PromptTokenizer(reference, max_prompt_tokens=447)
+    return PromptTokenizer(reference, Limit(447, "FLORENCE2_POSITIONS"))
 
 
 @pytest.mark.parametrize(

@@ -27,10 +27,11 @@ def scenes() -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def questions(reference, scenes):
-    """Every task about every scene, with answers of very different lengths."""
+    """Every task about every scene, with answers of very different lengths and with different rules."""
     lengths = itertools.cycle([300, 5, 40, 120, 12])
+    rules = itertools.cycle([{}, {}, {"repetition_penalty": 1.4}])
     grid = itertools.product(scenes, TASKS)
-    return [reference.question(scene, task, {"max_new_tokens": next(lengths)}) for scene, task in grid]
+    return [reference.question(scene, task, {"max_new_tokens": next(lengths), **next(rules)}) for scene, task in grid]
 
 
 def test_64_mixed_requests_at_once_are_all_answered_as_alone(plain_client, reference, questions):

@@ -150,6 +150,10 @@ BAD_REQUESTS = {
     "no tokens asked for": (TaskRequest(caption={}, generation={"max_new_tokens": 0}), "max_new_tokens: got 0"),
     "beams": (TaskRequest(caption={}, generation={"num_beams": 9}), "num_beams: got 9, expected 1 to 8"),
     "ngram size": (TaskRequest(caption={}, generation={"no_repeat_ngram_size": -3}), "no_repeat_ngram_size"),
+    "repetition penalty": (
+        TaskRequest(caption={}, generation={"repetition_penalty": 0}),
+        "generation.repetition_penalty: got 0.0, expected 0.1 to 10",
+    ),
     "words after a task without any": (TaskRequest(prompt="<OD> a cat"), "<OD>"),
 }
 

@@ -31,7 +31,7 @@ FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 
 class GenerationOptions(_message.Message):
-    __slots__ = ("max_new_tokens", "min_new_tokens", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "suppress_bos")
+    __slots__ = ("max_new_tokens", "min_new_tokens", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "suppress_bos", "repetition_penalty")
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MIN_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     NUM_BEAMS_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class GenerationOptions(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _ClassVar[int]
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _ClassVar[int]
     SUPPRESS_BOS_FIELD_NUMBER: _ClassVar[int]
+    REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
     max_new_tokens: int
     min_new_tokens: int
     num_beams: int
@@ -46,7 +47,8 @@ class GenerationOptions(_message.Message):
     early_stopping: EarlyStopping
     no_repeat_ngram_size: int
     suppress_bos: bool
-    def __init__(self, max_new_tokens: _Optional[int] = ..., min_new_tokens: _Optional[int] = ..., num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, str]] = ..., no_repeat_ngram_size: _Optional[int] = ..., suppress_bos: _Optional[bool] = ...) -> None: ...
+    repetition_penalty: float
+    def __init__(self, max_new_tokens: _Optional[int] = ..., min_new_tokens: _Optional[int] = ..., num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, str]] = ..., no_repeat_ngram_size: _Optional[int] = ..., suppress_bos: _Optional[bool] = ..., repetition_penalty: _Optional[float] = ...) -> None: ...
 
 class TaskRequest(_message.Message):
     __slots__ = ("caption", "detailed_caption", "more_detailed_caption", "object_detection", "dense_region_caption", "region_proposal", "phrase_grounding", "referring_expression_segmentation", "region_to_segmentation", "open_vocabulary_detection", "region_to_category", "region_to_description", "ocr", "ocr_with_region", "region_to_ocr", "free_prompt", "prompt", "generation", "raw")

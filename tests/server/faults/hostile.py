@@ -181,7 +181,8 @@ class Attacker:
             for name in ("min_new_tokens", "num_beams", "no_repeat_ngram_size")
             if self._random.random() < 0.5
         }
-        options["length_penalty"] = self._random.choice([float("nan"), float("-inf"), 1e30, 1.0])
+        for name in ("length_penalty", "repetition_penalty"):
+            options[name] = self._random.choice([float("nan"), float("-inf"), 1e30, 1.0])
         request = TaskRequest(caption={}, generation={"max_new_tokens": 2, **options})
         return self._about_request("wild options", request.SerializeToString())
 

@@ -24,6 +24,7 @@ from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
 from florence2_engine.images import ImageDecoder
+from florence2_engine.limits import prompt_limit
 from florence2_engine.normalisation import Normalisation
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
@@ -76,13 +77,14 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
         torch.set_num_threads(config.threads)
     checkpoint = load(config)
     generation = checkpoint.generation
-    rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
+    rows = config.rows_for(generation.num_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
-    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows)
+    positions = generation.positions
+    tokenizer = PromptTokenizer(checkpoint.tokenizer, prompt_limit(positions, checkpoint.image_tokens))
+    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows, positions.value)
     images = ImageDecoder(
         checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
     )
-    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.max_positions - checkpoint.image_tokens)
     scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
     if checkpoint.model.device.type == "cpu":
         warm_up.run_once(runner, checkpoint)

@@ -27,6 +27,8 @@ class EngineConfig:
         slots: how many requests decode at once; each has memory for the keys and values of its image and prompt.
         rows: how many beams of all requests decode at once, at least `max_beams`; each has memory for the keys and
             values of its tokens. 0: as many as the slots need with the checkpoint's own number of beams.
+        positions: how many tokens that memory holds for each, and so the longest answer and, image tokens included, the
+            longest prompt. No more than the checkpoint's own positions are used.
         prefill_batch: the most requests whose prompts are encoded between two decode steps. A smaller number keeps
             running answers flowing, a larger one uses a GPU better.
         image_batch: the most images that are encoded between two decode steps; 0: 1 on CPU, where several at once are
@@ -35,7 +37,7 @@ class EngineConfig:
         max_image_bytes: the largest encoded image that is looked at, in bytes.
         max_image_pixels: the largest image that is decoded, width x height, in pixels.
         max_image_frames: the most frames of an animation or pages of a file; only the first one is ever decoded.
-        max_new_tokens: the longest answer that a request may ask for, in tokens; 0: as long as the model can.
+        max_new_tokens: the longest answer that a request may ask for, in tokens; 0: as many as `positions`.
         max_beams: the most beams of a request.
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
     """
@@ -46,6 +48,7 @@ class EngineConfig:
     dtype: str = "auto"
     slots: int = 16
     rows: int = 0
+    positions: int = 1024
     prefill_batch: int = 4
     image_batch: int = 0
     embedding_cache_bytes: int = 256 * 1024 * 1024
@@ -65,13 +68,17 @@ class EngineConfig:
             raise ConfigError(f"dtype: got {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         if self.safetensors_only not in (0, 1):
             raise ConfigError(f"safetensors_only: got {self.safetensors_only}, expected 0 or 1")
-        require_at_least(1, self, "slots", "prefill_batch", "max_beams")
+        require_at_least(1, self, "slots", "positions", "prefill_batch", "max_beams")
         require_at_least(1, self, "max_image_bytes", "max_image_pixels", "max_image_frames")
         require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "max_new_tokens", "threads")
         if self.max_beams > MOST_BEAMS:
             raise ConfigError(f"max_beams: got {self.max_beams}, expected at most {MOST_BEAMS}")
         if 0 < self.rows < self.max_beams:
             raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {self.max_beams}, the beams of a request")
+
+    def rows_for(self, num_beams: int) -> int:
+        """The rows that a checkpoint gets by whose defaults a request has so many beams."""
+        return self.rows or max(self.slots * num_beams, self.max_beams)
 
     def to_json(self) -> str:
         """The settings as JSON, for the engine's command line."""

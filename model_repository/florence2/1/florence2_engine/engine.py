@@ -130,38 +130,48 @@ class Engine:
 
     def _prefill(self) -> None:
         requests = self._scheduler.next_prefill()
+        new: set[Image] = set()
+        for request in requests:
+            request.encode_started = time.monotonic()
+            request.image_embedding_cached = request.image.embedding is not None or request.image in new
+            new.add(request.image)
+        try:
+            self._start(requests)
+        except torch.AcceleratorError:  # nothing works on a device after that: this engine has to be replaced
+            unanswered = [request for request in requests if not (request.rows or request.future.done())]
+            self._fail(unanswered, EngineClosedError("the device failed"))
+            raise
+
+    def _start(self, requests: list[Request]) -> None:
+        """Encode requests and let them join the decode batch; those that cannot be encoded fail."""
         if not requests:
             return
-        now = time.monotonic()
-        for request in requests:
-            request.encode_started = now
         try:
             embeddings = self._encode_images(requests)
             prompts = [request.prompt_ids for request in requests]
             self._runner.prefill(len(self._scheduler.running), embeddings, prompts)
-        except torch.AcceleratorError:  # nothing works on a device after that: this engine has to be replaced
-            self._fail(requests, EngineClosedError("the device failed"))
+        except torch.AcceleratorError:
             raise
         except Exception as error:
-            _logger.exception("prefill of %d requests failed", len(requests))
-            self._fail(requests, error)
+            if len(requests) == 1:
+                _logger.exception("the prefill of a request failed")
+                self._fail(requests, error)
+                return
+            _logger.warning("the prefill of %d requests failed (%r); each is tried alone", len(requests), error)
+            for request in requests:
+                self._start([request])
             return
         self._scheduler.start(requests)
         for request in requests:
             request.decode_started = time.monotonic()
+            self._embeddings.use(request.image, request.image_embedding_cached)
 
     def _encode_images(self, requests: list[Request]) -> list[Tensor]:
         """The embedding of each request's image: one computation for each image, however many ask about it."""
-        new: dict[Image, Tensor] = {}
-        for request in requests:
-            request.image_embedding_cached = request.image.embedding is not None or request.image in new
-            if request.image.embedding is None:
-                new[request.image] = request.image.pixels
+        new = {request.image: request.image.pixels for request in requests if request.image.embedding is None}
         if new:
             for image, embedding in zip(new, self._runner.encode_images(list(new.values())), strict=True):
                 image.set_embedding(embedding)
-        for request in requests:
-            self._embeddings.use(request.image, request.image_embedding_cached)
         return [request.image.embedding for request in requests if request.image.embedding is not None]
 
     def _decode(self) -> None:

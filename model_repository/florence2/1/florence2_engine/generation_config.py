@@ -1,16 +1,75 @@
-"""A checkpoint's generation config -> the engine's defaults."""
+"""A checkpoint's generation config -> the engine's defaults.
+
+`FIELDS` says of every field that `GenerationConfig` has what becomes of it: nothing that would change an answer is left
+out in silence.
+"""
 
 import logging
+from enum import Enum
+from math import inf
 from typing import Any
 
 from transformers import GenerationConfig
 
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
-from florence2_engine.options import GenerationDefaults
+from florence2_engine.limits import answer_limit, positions_limit
+from florence2_engine.options import MAX_LENGTH_PENALTY, GenerationDefaults
 from florence2_engine.request import EarlyStopping
+from florence2_engine.rules import CheckpointRules, ExponentialDecay
 
 _logger = logging.getLogger(__name__)
+
+# The library's default: it stands in many saved configs where nobody chose a length.
+_UNCHOSEN_MAX_LENGTH = 20
+_SHOWN_CHARACTERS = 80
+
+
+class Effect(Enum):
+    """What becomes of a field of a generation config."""
+
+    APPLIED = "as `generate()` does"
+    HARMLESS = "changes no answer"
+    SAMPLING = "changes no answer that is searched"
+    LOGGED = "answers are searched all the same, and the log says so"
+    REFUSED = "would change answers, and the engine lacks it: a checkpoint that sets it is not loaded"
+
+
+def _fields(effect: Effect, names: str) -> dict[str, Effect]:
+    return dict.fromkeys(names.split(), effect)
+
+
+FIELDS: dict[str, Effect] = {
+    **_fields(Effect.APPLIED, "max_length max_new_tokens min_length min_new_tokens early_stopping num_beams"),
+    **_fields(Effect.APPLIED, "repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size"),
+    **_fields(Effect.APPLIED, "bad_words_ids suppress_tokens begin_suppress_tokens exponential_decay_length_penalty"),
+    **_fields(Effect.APPLIED, "bos_token_id eos_token_id decoder_start_token_id"),
+    **_fields(Effect.APPLIED, "forced_bos_token_id forced_eos_token_id"),
+    **_fields(Effect.LOGGED, "do_sample"),
+    **_fields(Effect.SAMPLING, "temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff"),
+    # How `generate()` computes, and what else it returns; the answer is the first of several sequences.
+    **_fields(Effect.HARMLESS, "use_cache cache_implementation cache_config max_cache_len prefill_chunk_size"),
+    **_fields(
+        Effect.HARMLESS, "low_memory compile_config disable_compile continuous_batching_config transformers_version"
+    ),
+    **_fields(Effect.HARMLESS, "num_return_sequences output_attentions output_hidden_states output_scores"),
+    **_fields(Effect.HARMLESS, "output_logits return_dict_in_generate pad_token_id remove_invalid_values"),
+    # Drafts: the model takes or leaves each of their tokens, so that its answer stays the same.
+    **_fields(Effect.HARMLESS, "num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"),
+    **_fields(Effect.HARMLESS, "prompt_lookup_num_tokens max_matching_ngram_size assistant_early_exit"),
+    **_fields(Effect.HARMLESS, "assistant_lookbehind target_lookbehind assistant_ensemble_weight speculation_type"),
+    **_fields(Effect.REFUSED, "encoder_repetition_penalty sequence_bias guidance_scale renormalize_logits"),
+    **_fields(
+        Effect.REFUSED, "watermarking_config stop_strings max_time token_healing is_assistant use_mtp constraints"
+    ),
+    **_fields(Effect.REFUSED, "num_beam_groups diversity_penalty penalty_alpha dola_layers force_words_ids"),
+}
+# What a refused field may say beside None: the library's defaults, with which it does nothing.
+_NEUTRAL: dict[str, float | bool] = {
+    **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "num_beam_groups"), 1),
+    **dict.fromkeys(("diversity_penalty", "penalty_alpha"), 0),
+    **dict.fromkeys(("renormalize_logits", "token_healing", "is_assistant", "use_mtp"), False),
+}
 
 
 def generation_defaults(
@@ -21,28 +80,32 @@ def generation_defaults(
     Args:
         config: the checkpoint's generation config; wrong token ids in it are repaired.
         tokenizer: the checkpoint's Hugging Face tokenizer.
-        max_positions: positions of the decoder.
+        max_positions: positions of the model.
         limits: the server's settings.
 
     Raises:
-        CheckpointError: the config asks for something that the engine does not do.
+        CheckpointError: the config asks for something that the engine does not do, or that `generate()` does not do
+            either.
     """
     _repair_token_ids(config, tokenizer)
-    longest_answer = min(limits.max_new_tokens or max_positions, max_positions)
-    num_beams = config.num_beams or 1
+    _check_effects(config)
+    num_beams = _whole(config, "num_beams", 1, least=1)
     if num_beams > limits.max_beams:
         raise CheckpointError(f"max_beams: got {limits.max_beams}, expected at least the checkpoint's own {num_beams}")
-    # max_length is not looked at: 20 is what the library writes where nobody chose one.
+    positions = positions_limit(limits.positions, max_positions)
+    longest_answer = answer_limit(limits.max_new_tokens, positions)
     return GenerationDefaults(
-        max_positions=max_positions,
+        positions=positions,
         longest_answer=longest_answer,
         most_beams=limits.max_beams,
-        max_new_tokens=min(config.max_new_tokens or max_positions, longest_answer),
-        min_new_tokens=max(config.min_new_tokens or 0, (config.min_length or 0) - 1),
+        max_new_tokens=min(_max_new_tokens(config) or longest_answer.value, longest_answer.value),
+        min_new_tokens=_min_new_tokens(config),
         num_beams=num_beams,
-        length_penalty=1.0 if config.length_penalty is None else config.length_penalty,
-        early_stopping=EarlyStopping(config.early_stopping or False),
-        no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
+        length_penalty=_number(config, "length_penalty", 1.0, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY),
+        early_stopping=_early_stopping(config),
+        no_repeat_ngram_size=_whole(config, "no_repeat_ngram_size", 0),
+        repetition_penalty=_repetition_penalty(config),
+        rules=_rules(config, tokenizer),
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
         decoder_start_token_id=config.decoder_start_token_id,
@@ -60,6 +123,136 @@ def _repair_token_ids(config: GenerationConfig, tokenizer: Any) -> None:
     if config.forced_eos_token_id is not None:
         right["forced_eos_token_id"] = eos
     for name, token_id in right.items():
-        if getattr(config, name) != token_id:
-            _logger.warning("generation config: %s is %s, repaired to %s", name, getattr(config, name), token_id)
-            setattr(config, name, token_id)
+        value = getattr(config, name)
+        if isinstance(value, list) and len(set(value)) > 1:
+            raise _error(name, value, "one token")
+        if value not in (token_id, [token_id]):
+            _logger.warning("generation config: %s is %s, repaired to %s", name, value, token_id)
+        setattr(config, name, token_id)
+
+
+def _check_effects(config: GenerationConfig) -> None:
+    """Refuse what would change answers, and say that there is no sampling."""
+    for name, effect in FIELDS.items():
+        value = getattr(config, name, None)
+        if effect is Effect.REFUSED and value is not None and value != _NEUTRAL.get(name):
+            raise _error(name, value, "null: the engine has no such rule")
+    if config.do_sample:
+        sampling = [name for name, effect in FIELDS.items() if effect is Effect.SAMPLING]
+        _logger.warning(
+            "generation config: do_sample is true; answers are searched, not sampled, without regard to %s",
+            ", ".join(sampling),
+        )
+
+
+def _max_new_tokens(config: GenerationConfig) -> int | None:
+    """`max_length` counts the decoder start token too; `max_new_tokens` wins over it."""
+    if config.max_new_tokens is not None:
+        return _whole(config, "max_new_tokens", 0, least=1)
+    if config.max_length in (None, _UNCHOSEN_MAX_LENGTH):
+        return None
+    return _whole(config, "max_length", 0, least=2) - 1
+
+
+def _min_new_tokens(config: GenerationConfig) -> int:
+    """As with the longest answer: `min_new_tokens` wins."""
+    if config.min_new_tokens is not None:
+        return _whole(config, "min_new_tokens", 0)
+    return max(_whole(config, "min_length", 0) - 1, 0)
+
+
+def _early_stopping(config: GenerationConfig) -> EarlyStopping:
+    """`generate()` compares with `True` by identity: 1 is the heuristic."""
+    if config.early_stopping is True or config.early_stopping == "never":
+        return EarlyStopping(config.early_stopping)
+    return EarlyStopping.HEURISTIC
+
+
+def _repetition_penalty(config: GenerationConfig) -> float:
+    penalty = _number(config, "repetition_penalty", 1.0, 0, inf)
+    if not 0 < penalty < inf:
+        raise _error("repetition_penalty", penalty, "a number above 0")
+    return penalty
+
+
+def _rules(config: GenerationConfig, tokenizer: Any) -> CheckpointRules:
+    bad_words = _bad_words(config)
+    suppressed = _token_ids(config, "suppress_tokens")
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        if getattr(config, name) in suppressed:
+            raise _error("suppress_tokens", list(suppressed), f"a list without {getattr(config, name)}, the {name}")
+    return CheckpointRules(
+        encoder_no_repeat_ngram_size=_whole(config, "encoder_no_repeat_ngram_size", 0),
+        image_token_id=getattr(tokenizer, "image_token_id", None),
+        exponential_decay=_exponential_decay(config),
+        bad_words=bad_words,
+        suppressed_tokens=suppressed,
+        begin_suppressed_tokens=_token_ids(config, "begin_suppress_tokens"),
+    )
+
+
+def _bad_words(config: GenerationConfig) -> tuple[tuple[int, ...], ...]:
+    """Without the end token alone, which `generate()` leaves out too."""
+    words = config.bad_words_ids or []
+    if not isinstance(words, list) or not all(_are_token_ids(word) and word for word in words):
+        raise _error("bad_words_ids", words, "lists of token ids")
+    return tuple(tuple(word) for word in words if word != [config.eos_token_id])
+
+
+def _token_ids(config: GenerationConfig, name: str) -> tuple[int, ...]:
+    """Ids below 0, which stand for nothing, are left out."""
+    ids = getattr(config, name) or []
+    if not isinstance(ids, list) or not all(_is_whole(token_id) for token_id in ids):
+        raise _error(name, ids, "a list of token ids")
+    return tuple(token_id for token_id in ids if token_id >= 0)
+
+
+def _exponential_decay(config: GenerationConfig) -> ExponentialDecay | None:
+    match config.exponential_decay_length_penalty:
+        case None:
+            return None
+        case [start, factor] if _is_whole(start) and _is_number(factor):
+            return ExponentialDecay(start, float(factor))
+    raise _error(
+        "exponential_decay_length_penalty",
+        config.exponential_decay_length_penalty,
+        "two numbers: after how many tokens it begins, and a factor",
+    )
+
+
+def _whole(config: GenerationConfig, name: str, default: int, least: int | None = None) -> int:
+    """A number of tokens or beams. Below 0 is as good as 0, as it is to `generate()`, unless there is a `least`."""
+    value = getattr(config, name)
+    if value is None:
+        return default
+    if not _is_whole(value) or (least is not None and value < least):
+        raise _error(name, value, "a whole number" if least is None else f"a whole number, at least {least}")
+    return max(int(value), 0)
+
+
+def _number(config: GenerationConfig, name: str, default: float, least: float, most: float) -> float:
+    value = getattr(config, name)
+    if value is None:
+        return default
+    if not _is_number(value) or not least <= value <= most:
+        raise _error(name, value, f"{least} to {most}")
+    return float(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -inf < value < inf
+
+
+def _are_token_ids(ids: object) -> bool:
+    return isinstance(ids, list) and all(_is_whole(token_id) and token_id >= 0 for token_id in ids)
+
+
+def _error(name: str, value: object, requirement: str) -> CheckpointError:
+    shown = repr(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}…"
+    return CheckpointError(f"generation config: {name}: got {shown}, expected {requirement}")

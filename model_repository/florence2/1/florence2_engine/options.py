@@ -1,14 +1,20 @@
 """A request's generation options, completed from the checkpoint's own and checked against its limits."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import EarlyStopping as EarlyStoppingMessage
 from florence2.v1 import GenerationOptions
 
+from florence2_engine.limits import Limit
 from florence2_engine.request import EarlyStopping, SearchOptions
+from florence2_engine.rules import CheckpointRules
 
 MAX_LENGTH_PENALTY = 10
+_MAX_NGRAM_SIZE = 1024
+_REPETITION_PENALTIES = (0.1, 10)
+_Number = TypeVar("_Number", int, float)
 _EARLY_STOPPING = {
     EarlyStoppingMessage.EARLY_STOPPING_HEURISTIC: EarlyStopping.HEURISTIC,
     EarlyStoppingMessage.EARLY_STOPPING_FIRST: EarlyStopping.FIRST,
@@ -21,13 +27,14 @@ class GenerationDefaults:
     """What a checkpoint's generation config says, and the limits that follow from its size.
 
     Attributes:
-        max_positions: the decoder's positions.
+        positions: how many of encoder and decoder the key-value cache holds.
         longest_answer: the most tokens that a request may ask for.
         most_beams: the most beams that a request may ask for.
+        rules: what no request can change.
     """
 
-    max_positions: int
-    longest_answer: int
+    positions: Limit
+    longest_answer: Limit
     most_beams: int
     max_new_tokens: int
     min_new_tokens: int
@@ -35,6 +42,8 @@ class GenerationDefaults:
     length_penalty: float
     early_stopping: EarlyStopping
     no_repeat_ngram_size: int
+    repetition_penalty: float
+    rules: CheckpointRules
     bos_token_id: int
     eos_token_id: int
     decoder_start_token_id: int
@@ -47,27 +56,22 @@ class GenerationDefaults:
         Raises:
             InvalidArgumentError: an option out of range. The message names it, its value and the limit.
         """
-        max_new_tokens = options.max_new_tokens if options.HasField("max_new_tokens") else self.max_new_tokens
-        min_new_tokens = options.min_new_tokens if options.HasField("min_new_tokens") else self.min_new_tokens
-        ngram_size = (
-            options.no_repeat_ngram_size if options.HasField("no_repeat_ngram_size") else self.no_repeat_ngram_size
-        )
-        num_beams = options.num_beams if options.HasField("num_beams") else self.num_beams
-        length_penalty = options.length_penalty if options.HasField("length_penalty") else self.length_penalty
-        _require("max_new_tokens", max_new_tokens, 1, self.longest_answer)
-        if options.HasField("min_new_tokens"):
-            _require("min_new_tokens", min_new_tokens, 0, max_new_tokens)
-        _require("no_repeat_ngram_size", ngram_size, 0, self.max_positions)
-        _require("num_beams", num_beams, 1, self.most_beams)
-        _require("length_penalty", length_penalty, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY)
+        longest = self.longest_answer
+        max_new_tokens = _chosen(options, "max_new_tokens", self.max_new_tokens, 1, longest.value, str(longest))
         return SearchOptions(
             max_new_tokens=max_new_tokens,
-            min_new_tokens=min_new_tokens,
-            num_beams=num_beams,
-            length_penalty=length_penalty,
+            min_new_tokens=_chosen(options, "min_new_tokens", self.min_new_tokens, 0, max_new_tokens),
+            num_beams=_chosen(options, "num_beams", self.num_beams, 1, self.most_beams),
+            length_penalty=_chosen(
+                options, "length_penalty", self.length_penalty, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY
+            ),
             early_stopping=_EARLY_STOPPING.get(options.early_stopping, self.early_stopping),
-            no_repeat_ngram_size=ngram_size,
+            no_repeat_ngram_size=_chosen(
+                options, "no_repeat_ngram_size", self.no_repeat_ngram_size, 0, _MAX_NGRAM_SIZE
+            ),
+            repetition_penalty=_chosen(options, "repetition_penalty", self.repetition_penalty, *_REPETITION_PENALTIES),
             suppress_bos=options.suppress_bos,
+            rules=self.rules,
             bos_token_id=self.bos_token_id,
             eos_token_id=self.eos_token_id,
             decoder_start_token_id=self.decoder_start_token_id,
@@ -76,10 +80,17 @@ class GenerationDefaults:
         )
 
 
-def _require(name: str, value: float, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise _error(name, value, f"{least} to {most}")
+def _chosen(
+    options: GenerationOptions, name: str, default: _Number, least: float, most: float, limit: str = ""
+) -> _Number:
+    """The option if the request sets it, else the checkpoint's own, which was checked when it was loaded.
 
-
-def _error(name: str, value: float, requirement: str) -> InvalidArgumentError:
-    return InvalidArgumentError.of_field(f"generation.{name}", value, requirement)
+    Raises:
+        InvalidArgumentError: the request's value is not `least` to `most`, which the message calls `limit`.
+    """
+    if not options.HasField(name):
+        return default
+    value: _Number = getattr(options, name)
+    if not least <= value <= most:  # NaN is in no range
+        raise InvalidArgumentError.of_field(f"generation.{name}", value, f"{least} to {limit or most}")
+    return value

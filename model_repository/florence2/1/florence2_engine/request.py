@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from florence2_engine.rules import CheckpointRules
+
 if TYPE_CHECKING:
     from florence2_engine.images import Image
     from florence2_engine.search import Search
@@ -30,7 +32,7 @@ class EarlyStopping(Enum):
 class SearchOptions:
     """How an answer is searched: a request's generation options, completed from the checkpoint's own.
 
-    All rules are those of Hugging Face `generate()`; `suppress_bos` is its `bad_words_ids=[[bos]]`.
+    All rules are those of Hugging Face `generate()`; `suppress_bos` is one more of its `bad_words_ids`, `[bos]`.
     """
 
     max_new_tokens: int
@@ -39,12 +41,19 @@ class SearchOptions:
     length_penalty: float
     early_stopping: EarlyStopping
     no_repeat_ngram_size: int
+    repetition_penalty: float
     suppress_bos: bool
+    rules: CheckpointRules
     bos_token_id: int
     eos_token_id: int
     decoder_start_token_id: int
     forced_bos_token_id: int | None
     forced_eos_token_id: int | None
+
+    @property
+    def never(self) -> frozenset[int]:
+        """The tokens that no step may take unless it is forced."""
+        return self.rules.never | {self.bos_token_id} if self.suppress_bos else self.rules.never
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The three device calls: encode images, prefill, decode step."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from florence2_engine.transfer import to_device
 from florence2_engine.vision import VisionTower
 from florence2_engine.vision_graphs import VisionGraphs
 
+_logger = logging.getLogger(__name__)
+
 
 class Runner:
     """A model on a device, with caches.
@@ -26,26 +29,19 @@ class Runner:
         normalisation: what is done to pixels before the vision tower.
         slots: the most requests that decode at once.
         rows: the most beams, over all requests.
+        positions: the most that a request has in the encoder, its image's included, or in the decoder; no more than the
+            model has.
     """
 
-    def __init__(self, model: Any, normalisation: Normalisation, slots: int, rows: int) -> None:
+    def __init__(self, model: Any, normalisation: Normalisation, slots: int, rows: int, positions: int) -> None:
         self._model = model
         self._normalisation = normalisation
         self._device = model.device
         language_model = model.model.language_model
-        config = language_model.config
         self._vision_tower: Callable[[Tensor], Tensor] = VisionTower(model)
         self._text_encoder = TextEncoder(model)
-        self._cache = KeyValueCache(
-            layers=config.decoder_layers,
-            slots=slots,
-            rows=rows,
-            heads=config.decoder_attention_heads,
-            positions=config.max_position_embeddings,
-            head_width=config.d_model // config.decoder_attention_heads,
-            device=model.device,
-            dtype=model.dtype,
-        )
+        self._cache = KeyValueCache.of(model, slots, rows, positions, model.device)
+        _logger.info("key-value cache: %s", self._cache)
         with torch.inference_mode():
             self._decoder = Decoder(language_model.decoder, model.lm_head, self._cache)
         language_model.decoder = None
@@ -53,7 +49,7 @@ class Runner:
         if self._device.type == "cuda":
             record = CudaRecorder(self._device)
             self._vision_tower = VisionGraphs(self._vision_tower, record)
-            self._step = DecodeGraphs(self._decoder.step, slots, rows, config.max_position_embeddings, record)
+            self._step = DecodeGraphs(self._decoder.step, slots, rows, positions, record)
         self._slots: _Slots | None = None
 
     @torch.inference_mode()

@@ -4,7 +4,9 @@ A search is told the best next tokens of its beams and says what goes on: which 
 Scores are float32, as in `generate()`: the same sums in another precision would order near ties differently.
 """
 
+import itertools
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from florence2_engine.request import EarlyStopping, FinishReason, Hypothesis, SearchOptions
+from florence2_engine.rules import BeamToken, EncoderNgrams, IntArray, bad_words_completed, repeating_tokens
 
 Float32Array = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 # What `generate()` gives to beams that must not be chosen while there are others.
 _HOPELESS = np.float32(-1e9)
@@ -26,12 +28,14 @@ class Candidates:
 
     Attributes:
         token_ids: (beams, candidates), each beam's best first, as the rules of the search leave them.
-        log_probabilities: (beams, candidates), of those tokens under the model; -inf where a rule forbids a token.
+        scores: (beams, candidates), of those tokens: log-probabilities as the rules leave them, -inf if forbidden.
+        log_probabilities: (beams, candidates), of those tokens under the model, before any rule but a forbidding one.
         bos_log_probabilities, eos_log_probabilities: (beams,), of the tokens that a search can be forced to take,
             under the model.
     """
 
     token_ids: IntArray
+    scores: Float32Array
     log_probabilities: Float32Array
     bos_log_probabilities: Float32Array
     eos_log_probabilities: Float32Array
@@ -48,13 +52,24 @@ class BeamCopy(NamedTuple):
 class Search(ABC):
     """A search under way.
 
+    Args:
+        options: how to search.
+        prompt_ids: the prompt's tokens, start and end token included.
+
     Attributes:
+        never: the tokens that no step may take unless it is forced; some may be beyond the model's vocabulary.
         generated: how many tokens each beam has generated.
         outcome: the answer, once there is one.
     """
 
-    def __init__(self, options: SearchOptions) -> None:
+    def __init__(self, options: SearchOptions, prompt_ids: Sequence[int]) -> None:
         self._options = options
+        self._encoder_ngrams = (
+            EncoderNgrams(options.rules.encoder_no_repeat_ngram_size, options.rules.image_token_id, prompt_ids)
+            if options.rules.encoder_no_repeat_ngram_size
+            else None
+        )
+        self.never = np.fromiter(options.never, np.int64)
         self.generated = 0
         self.outcome: Hypothesis | None = None
         self._token_ids = np.empty((options.num_beams, options.max_new_tokens + 1), np.int64)
@@ -77,13 +92,38 @@ class Search(ABC):
         last: list[int] = self._token_ids[:, self.generated].tolist()
         return last
 
-    def forbidden_tokens(self) -> list[tuple[int, int]]:
-        """(beam, token) that the next step must not take."""
-        forbidden = self._repeating_tokens()
-        if self._options.suppress_bos:
-            forbidden += [(beam, self._options.bos_token_id) for beam in range(self.beams)]
-        if self.generated < self._options.min_new_tokens:
-            forbidden += [(beam, self._options.eos_token_id) for beam in range(self.beams)]
+    @property
+    def history(self) -> IntArray:
+        """(beams, generated + 1): the tokens of each beam, the decoder start token first."""
+        return self._token_ids[:, : self.generated + 1]
+
+    @property
+    def repetition_penalty(self) -> float:
+        """What the scores of tokens in `history` are divided by, those below 0 multiplied by; 1: left as they are."""
+        return self._options.repetition_penalty
+
+    @property
+    def end_gain(self) -> float:
+        """By how much of its size the score of the end token rises at the next step."""
+        return self._options.rules.end_gain(self.generated)
+
+    @property
+    def changes_scores(self) -> bool:
+        """Whether the next step changes scores of tokens that it may take."""
+        return self.repetition_penalty != 1 or self.end_gain != 0
+
+    def forbidden_tokens(self) -> list[BeamToken]:
+        """(beam, token) that the next step must not take, beside `never`; some may be beyond the model's vocabulary."""
+        options, rules, history = self._options, self._options.rules, self.history
+        forbidden = repeating_tokens(history, options.no_repeat_ngram_size)
+        if self.generated < options.min_new_tokens:
+            forbidden += [(beam, options.eos_token_id) for beam in range(self.beams)]
+        if self._encoder_ngrams is not None:
+            forbidden += self._encoder_ngrams.completed(history)
+        if rules.bad_endings:
+            forbidden += bad_words_completed(history, rules.bad_endings)
+        if rules.begin_suppressed_tokens and self.generated == self._first_free_step:
+            forbidden += itertools.product(range(self.beams), rules.begin_suppressed_tokens)
         return forbidden
 
     @abstractmethod
@@ -94,19 +134,9 @@ class Search(ABC):
             which beams go on from another; the others go on from themselves. Sources are never targets.
         """
 
-    def _repeating_tokens(self) -> list[tuple[int, int]]:
-        """(beam, token) that would complete an n-gram for the second time, n the option `no_repeat_ngram_size`."""
-        size, length = self._options.no_repeat_ngram_size, self.generated + 1
-        if size == 0 or length < size:
-            return []
-        windows = length - size + 1
-        token_ids = self._token_ids[:, :length]
-        repeats = np.ones((self.beams, windows), bool)
-        for offset in range(size - 1):
-            repeats &= token_ids[:, offset : offset + windows] == token_ids[:, windows + offset, None]
-        beams, starts = np.nonzero(repeats)
-        tokens = token_ids[beams, starts + size - 1]
-        return list(zip(beams.tolist(), tokens.tolist(), strict=True))
+    @property
+    def _first_free_step(self) -> int:
+        return 0 if self._options.forced_bos_token_id is None else 1
 
     @property
     def _is_last_step(self) -> bool:
@@ -114,7 +144,8 @@ class Search(ABC):
 
     def _forced(self, candidates: Candidates) -> tuple[int, Float32Array] | None:
         """The token that the next step has to take, if there is one, and its log-probability for each beam."""
-        # At a step that is first and last, the later of `generate()`'s rules wins: the end.
+        # At a step that is first and last, the later of `generate()`'s rules wins: the end. If `begin_suppress_tokens`
+        # suppresses a forced end, `generate()` has nothing left to choose from; the end is taken here.
         if self._is_last_step and self._options.forced_eos_token_id is not None:
             return self._options.forced_eos_token_id, candidates.eos_log_probabilities
         if self.generated == 0 and self._options.forced_bos_token_id is not None:
@@ -164,8 +195,8 @@ class BeamSearch(Search):
     returns no answer at all.
     """
 
-    def __init__(self, options: SearchOptions) -> None:
-        super().__init__(options)
+    def __init__(self, options: SearchOptions, prompt_ids: Sequence[int]) -> None:
+        super().__init__(options, prompt_ids)
         # All beams begin alike, and only the first may be continued at the first step.
         self._scores = np.full(self.beams, _HOPELESS)
         self._scores[0] = 0
@@ -199,7 +230,7 @@ class BeamSearch(Search):
             order = np.argsort(-self._scores, kind="stable")
             # A forced token costs the beam nothing.
             return order, np.full(self.beams, token_id), log_probabilities[order], self._scores[order]
-        scores = (candidates.log_probabilities + self._scores[:, None]).ravel()
+        scores = (candidates.scores + self._scores[:, None]).ravel()
         order = np.argsort(-scores, kind="stable")[: 2 * self.beams]
         beams = order // candidates.token_ids.shape[1]
         return beams, candidates.token_ids.ravel()[order], candidates.log_probabilities.ravel()[order], scores[order]
@@ -258,6 +289,6 @@ class BeamSearch(Search):
         return [rank for rank in order if rank is not None], copies
 
 
-def start_search(options: SearchOptions) -> Search:
-    """A search with these options."""
-    return GreedySearch(options) if options.num_beams == 1 else BeamSearch(options)
+def start_search(options: SearchOptions, prompt_ids: Sequence[int]) -> Search:
+    """A search with these options for the answer to a prompt, its start and end token included."""
+    return (GreedySearch if options.num_beams == 1 else BeamSearch)(options, prompt_ids)

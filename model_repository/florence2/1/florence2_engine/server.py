@@ -94,7 +94,7 @@ class EngineService(EngineServiceServicer):
         options = self._defaults.complete(request.generation)
         image = self._images.decode(request.image)
         prompt_ids = self._tokenizer.encode(request.prompt, image.size)
-        return Request(image, prompt_ids, start_search(options), received=received)
+        return Request(image, prompt_ids, start_search(options, prompt_ids), received=received)
 
     def _wait(self, work: Request, context: grpc.ServicerContext) -> Answer:
         try:

@@ -12,6 +12,8 @@ from florence2.locations import region_bins
 from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from florence2_engine.limits import Limit
+
 # Byte-level tokenizers write each byte as a printable character.
 _CHARACTERS_OF_BYTES: dict[int, str] = bytes_to_unicode()  # type: ignore[no-untyped-call]
 _BYTES_OF_CHARACTERS = {character: byte for byte, character in _CHARACTERS_OF_BYTES.items()}
@@ -25,12 +27,12 @@ class PromptTokenizer:
 
     Args:
         tokenizer: the checkpoint's Hugging Face tokenizer.
-        max_prompt_tokens: the most tokens of a prompt, start and end token included.
+        longest_prompt: the most tokens of a prompt, start and end token included.
     """
 
-    def __init__(self, tokenizer: Any, max_prompt_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, longest_prompt: Limit) -> None:
         self._tokenizer = tokenizer
-        self._max_prompt_tokens = max_prompt_tokens
+        self._longest_prompt = longest_prompt
         self._plain = _without_added_tokens(tokenizer)
         self._added: frozenset[str] = frozenset(tokenizer.get_added_vocab())
         self._token_bytes: dict[int, bytes] = {}
@@ -49,11 +51,11 @@ class PromptTokenizer:
         for part in parts:
             ids += self._encode_part(part, image_size)
         ids.append(self.eos_token_id)
-        if len(ids) > self._max_prompt_tokens:
+        if len(ids) > self._longest_prompt.value:
             raise InvalidArgumentError.of_field(
                 "prompt",
                 f"{len(ids)} tokens",
-                f"at most {self._max_prompt_tokens} tokens, two for start and end",
+                f"at most {self._longest_prompt.value} tokens, two for start and end ({self._longest_prompt.cause})",
             )
         return ids
 

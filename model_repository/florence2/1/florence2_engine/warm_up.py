@@ -47,6 +47,6 @@ def record_ordinary_work(runner: Runner, checkpoint: Checkpoint, scheduler: Sche
         for running in range(1, min(scheduler.slots, scheduler.row_limit // beams) + 1):
             rows_of_slots = [list(range(slot * beams, (slot + 1) * beams)) for slot in range(running)]
             for length in _OWN_LENGTHS:
-                last = min(length, checkpoint.max_positions) - 1
+                last = min(length, checkpoint.generation.positions.value) - 1
                 runner.decode_step([0] * running * beams, [last] * running * beams, rows_of_slots)
     _logger.info("warmed up in %.1f s", time.monotonic() - begin)

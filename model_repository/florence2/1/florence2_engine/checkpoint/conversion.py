@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from copy import deepcopy
 from dataclasses import replace
@@ -14,11 +15,11 @@ from torch.nn import Parameter
 from transformers import BartTokenizerFast, Florence2Processor, GenerationConfig
 
 from florence2_engine.checkpoint.loading import Checkpoint, load
-from florence2_engine.config import EngineConfig
+from florence2_engine.config import MOST_BEAMS, EngineConfig
 from florence2_engine.errors import CheckpointError
+from florence2_engine.generation_config import FIELDS, Effect
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - no password
-_UNCHOSEN_MAX_LENGTH = 20  # what the library writes where nobody chose one
 _READABLE = 0o755
 # What Florence2Processor.post_process_generation reads an answer with, and how; None is its own pattern.
 _POST_PROCESSING: dict[str, dict[str, Any]] = {
@@ -49,7 +50,9 @@ def convert(config: EngineConfig, folder: Path) -> None:
     """
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise CheckpointError(f"{folder}: there is something already, and it is not overwritten")
-    checkpoint = load(replace(config, device="cpu", dtype="float32"))
+    # What this server would allow is nothing that the checkpoint says.
+    unlimited = replace(config, positions=sys.maxsize, max_new_tokens=0, max_beams=MOST_BEAMS, rows=0)
+    checkpoint = load(replace(unlimited, device="cpu", dtype="float32"))
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         whole = Path(scratch, "whole")
@@ -114,9 +117,10 @@ def _with_rows(table: Tensor, count: int, repeated: int) -> Parameter:
 def _save_generation_config(checkpoint: Checkpoint, folder: Path) -> None:
     own = deepcopy(checkpoint.generation_config)
     own.pad_token_id = checkpoint.tokenizer.pad_token_id
-    if own.max_new_tokens is None and own.max_length in (None, _UNCHOSEN_MAX_LENGTH):
-        # The engine's answers are then as long as the model can, the library's no longer than 20 tokens.
-        own.max_length, own.max_new_tokens = None, checkpoint.max_positions
-    own.do_sample = None  # the engine searches
+    # Without a length of the checkpoint's own, which this is otherwise, the library stops at 20 tokens.
+    own.max_length, own.max_new_tokens = None, checkpoint.generation.max_new_tokens
+    for name, effect in FIELDS.items():
+        if effect in (Effect.SAMPLING, Effect.LOGGED):  # the engine searches
+            setattr(own, name, None)
     fields = {name: value for name, value in own.to_diff_dict().items() if value is not None}
     (folder / "generation_config.json").write_text(json.dumps(fields, indent=2) + "\n")

@@ -3,9 +3,8 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from enum import Enum
-from typing import Any
 
 import torch
 
@@ -17,12 +16,20 @@ from florence2_engine.checkpoint.report import Report, listed, size
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.kv_cache import KeyValueCache
+from florence2_engine.limits import prompt_limit
+from florence2_engine.options import GenerationDefaults
 
 # Of every Florence-2 tokenizer, beside what its processor adds.
 _CONTROL_TOKENS = {"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>"}
 # With these values a generation option does nothing.
-_TRIVIAL: dict[str, object] = {"min_new_tokens": 0, "length_penalty": 1.0, "no_repeat_ngram_size": 0}
-_LIMITS = {"max_positions", "longest_answer", "most_beams"}
+_TRIVIAL: dict[str, object] = {
+    "min_new_tokens": 0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+}
+_NO_OPTIONS = {"positions", "longest_answer", "most_beams", "rules", "image_token_id"}
 
 
 def inspect(config: EngineConfig) -> Report:
@@ -44,6 +51,7 @@ def inspect(config: EngineConfig) -> Report:
             checkpoint = load(replace(config, device="cpu", dtype=_name(dtype)))
             _add_model(report, checkpoint, device)
             _add_memory(report, checkpoint, config)
+            prompt_limit(checkpoint.generation.positions, checkpoint.image_tokens)
             _require(device)
         except CheckpointError as error:
             report.refusal = str(error)
@@ -74,41 +82,30 @@ def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> 
     report.add("vocabulary", f"{len(model.get_input_embeddings().weight):,} embeddings, {len(tokenizer):,} tokens")
     report.add("own tokens", listed(own_tokens))
     report.add("output layer", "tied to the embeddings" if tied else "its own")
-    report.add("positions", f"{checkpoint.max_positions:,} of the checkpoint")
+    positions = checkpoint.generation.positions
+    report.add("positions", f"{checkpoint.max_positions:,} of the checkpoint; in force: {positions}")
     report.add("generation", _generation(checkpoint.generation))
 
 
-def _generation(defaults: Any) -> str:
-    """The options that do something."""
-    options = {name: value for name, value in asdict(defaults).items() if name not in _LIMITS}
+def _generation(defaults: GenerationDefaults) -> str:
+    """The options and rules that do something."""
+    options = {
+        **vars(defaults),
+        **{field.name: getattr(defaults.rules, field.name) for field in fields(defaults.rules)},
+    }
     return ", ".join(
         f"{name}={value.value if isinstance(value, Enum) else value}"
         for name, value in options.items()
-        if value is not None and value != _TRIVIAL.get(name)
+        if name not in _NO_OPTIONS and value not in (None, (), _TRIVIAL.get(name))
     )
 
 
 def _add_memory(report: Report, checkpoint: Checkpoint, config: EngineConfig) -> None:
-    model = checkpoint.model
-    cache = _cache(checkpoint, config)
-    rows, slots = cache.own.shape[2], cache.cross.shape[2]
+    model, rows = checkpoint.model, config.rows_for(checkpoint.generation.num_beams)
+    positions = checkpoint.generation.positions.value
+    cache = KeyValueCache.of(model, config.slots, rows, positions, torch.device("meta"))
     report.add("weights take", size(sum(weight.nbytes for weight in model.parameters())))
-    report.add("cache takes", f"{size(cache.own.nbytes + cache.cross.nbytes)} for {slots} slots and {rows} beams")
-
-
-def _cache(checkpoint: Checkpoint, config: EngineConfig) -> KeyValueCache:
-    """The engine's, but without its memory."""
-    text = checkpoint.model.config.text_config
-    return KeyValueCache(
-        layers=text.decoder_layers,
-        slots=config.slots,
-        rows=config.rows or max(config.slots * checkpoint.generation.num_beams, config.max_beams),
-        heads=text.decoder_attention_heads,
-        positions=checkpoint.max_positions,
-        head_width=text.d_model // text.decoder_attention_heads,
-        device=torch.device("meta"),
-        dtype=checkpoint.model.dtype,
-    )
+    report.add("cache takes", f"{size(cache.size_in_bytes)} for {config.slots} slots and {rows} beams")
 
 
 def _require(device: torch.device) -> None:
