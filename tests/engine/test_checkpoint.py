@@ -32,7 +32,8 @@ def test_a_checkpoint_comes_with_its_own_generation_config(random_checkpoint):
         0,
         2,
     )
-    assert defaults.max_new_tokens == defaults.positions.value == checkpoint.max_positions == 1024
+    assert defaults.max_new_tokens == defaults.positions.value == 1024
+    assert checkpoint.prompt_limit.value == 1024 - 17
     assert checkpoint.model.dtype is torch.float32
 
 

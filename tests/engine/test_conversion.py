@@ -227,7 +227,7 @@ def test_what_this_server_would_allow_is_not_what_the_checkpoint_says(tiny, tmp_
     served = EngineConfig(checkpoint=str(tmp_path / "source"), positions=700, max_new_tokens=5, max_beams=3)
     convert(served, tmp_path / "converted")
     assert GenerationConfig.from_pretrained(tmp_path / "converted").max_new_tokens == 4096
-    assert load(engine_config(tmp_path / "converted")).max_positions == 4096
+    assert load(engine_config(tmp_path / "converted")).model.config.text_config.max_position_embeddings == 4096
 
 
 def test_an_empty_folder_is_filled_and_one_that_is_not_is_left_alone(random_checkpoint, tmp_path):

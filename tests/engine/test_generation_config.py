@@ -2,6 +2,7 @@ import pytest
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.generation_config import FIELDS, generation_defaults
+from florence2_engine.limits import positions_limit
 from florence2_engine.request import EarlyStopping
 from florence2_engine.rules import ExponentialDecay
 from transformers import AutoTokenizer, GenerationConfig
@@ -21,9 +22,9 @@ def defaults(tokenizer):
     """Makes the defaults of the official config with changes, on a checkpoint with so many positions."""
 
     def make(config: dict, model_positions: int = 1024, **limits):
-        return generation_defaults(
-            GenerationConfig(**OFFICIAL | config), tokenizer, model_positions, EngineConfig(**LIMITS, **limits)
-        )
+        settings = EngineConfig(**LIMITS, **limits)
+        positions = positions_limit(settings.positions, model_positions)
+        return generation_defaults(GenerationConfig(**OFFICIAL | config), tokenizer, positions, settings)
 
     return make
 

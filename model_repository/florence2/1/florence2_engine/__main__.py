@@ -24,7 +24,6 @@ from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
 from florence2_engine.images import ImageDecoder
-from florence2_engine.limits import prompt_limit
 from florence2_engine.normalisation import Normalisation
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
@@ -79,9 +78,14 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
     generation = checkpoint.generation
     rows = config.rows_for(generation.num_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
-    positions = generation.positions
-    tokenizer = PromptTokenizer(checkpoint.tokenizer, prompt_limit(positions, checkpoint.image_tokens))
-    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), config.slots, rows, positions.value)
+    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.prompt_limit)
+    runner = Runner(
+        checkpoint.model,
+        Normalisation.of(checkpoint.image_processor),
+        config.slots,
+        rows,
+        generation.positions.value,
+    )
     images = ImageDecoder(
         checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
     )

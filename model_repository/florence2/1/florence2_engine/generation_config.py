@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
-from florence2_engine.limits import answer_limit, positions_limit
+from florence2_engine.limits import Limit, answer_limit
 from florence2_engine.options import MAX_LENGTH_PENALTY, GenerationDefaults
 from florence2_engine.request import EarlyStopping
 from florence2_engine.rules import CheckpointRules, ExponentialDecay
@@ -73,14 +73,14 @@ _NEUTRAL: dict[str, float | bool] = {
 
 
 def generation_defaults(
-    config: GenerationConfig, tokenizer: Any, max_positions: int, limits: EngineConfig
+    config: GenerationConfig, tokenizer: Any, positions: Limit, limits: EngineConfig
 ) -> GenerationDefaults:
     """What requests get that leave an option out, and what none may exceed.
 
     Args:
         config: the checkpoint's generation config; wrong token ids in it are repaired.
         tokenizer: the checkpoint's Hugging Face tokenizer.
-        max_positions: positions of the model.
+        positions: in force, of the model.
         limits: the server's settings.
 
     Raises:
@@ -92,7 +92,6 @@ def generation_defaults(
     num_beams = _whole(config, "num_beams", 1, least=1)
     if num_beams > limits.max_beams:
         raise CheckpointError(f"max_beams: got {limits.max_beams}, expected at least the checkpoint's own {num_beams}")
-    positions = positions_limit(limits.positions, max_positions)
     longest_answer = answer_limit(limits.max_new_tokens, positions)
     return GenerationDefaults(
         positions=positions,

@@ -16,7 +16,6 @@ from florence2_engine.checkpoint.report import Report, listed, size
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.kv_cache import KeyValueCache
-from florence2_engine.limits import prompt_limit
 from florence2_engine.options import GenerationDefaults
 
 # Of every Florence-2 tokenizer, beside what its processor adds.
@@ -51,10 +50,10 @@ def inspect(config: EngineConfig) -> Report:
             checkpoint = load(replace(config, device="cpu", dtype=_name(dtype)))
             _add_model(report, checkpoint, device)
             _add_memory(report, checkpoint, config)
-            prompt_limit(checkpoint.generation.positions, checkpoint.image_tokens)
             _require(device)
         except CheckpointError as error:
-            report.refusal = str(error)
+            cause = error.__cause__  # without the checkpoint's name, which stands in the first line
+            report.refusal = str(cause if isinstance(cause, CheckpointError) else error)
     report.surprises[:] = dict.fromkeys(report.surprises)  # files are looked at twice
     return report
 
@@ -82,8 +81,8 @@ def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> 
     report.add("vocabulary", f"{len(model.get_input_embeddings().weight):,} embeddings, {len(tokenizer):,} tokens")
     report.add("own tokens", listed(own_tokens))
     report.add("output layer", "tied to the embeddings" if tied else "its own")
-    positions = checkpoint.generation.positions
-    report.add("positions", f"{checkpoint.max_positions:,} of the checkpoint; in force: {positions}")
+    positions = model.config.text_config.max_position_embeddings
+    report.add("positions", f"{positions:,} of the checkpoint; in force: {checkpoint.generation.positions}")
     report.add("generation", _generation(checkpoint.generation))
 
 

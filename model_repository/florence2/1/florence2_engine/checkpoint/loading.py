@@ -14,11 +14,12 @@ from transformers import Florence2Config, Florence2ForConditionalGeneration, Gen
 from florence2_engine.checkpoint import original_layout
 from florence2_engine.checkpoint.files import CheckpointFiles, find
 from florence2_engine.checkpoint.processors import check_tokenizer, image_size, load_processors
-from florence2_engine.checkpoint.vision_geometry import check_positions, count_image_tokens
+from florence2_engine.checkpoint.vision_geometry import check_declared, count_image_tokens
 from florence2_engine.checkpoint.weights import read_weights
 from florence2_engine.config import EngineConfig
 from florence2_engine.errors import CheckpointError
 from florence2_engine.generation_config import generation_defaults
+from florence2_engine.limits import Limit, positions_limit, prompt_limit
 from florence2_engine.options import GenerationDefaults
 
 _logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Checkpoint:
         tokenizer: the Hugging Face tokenizer.
         generation: defaults of the generation options.
         generation_config: what they were made from, with its token ids repaired.
-        max_positions: positions of the text encoder, image tokens included.
+        prompt_limit: the most tokens of a prompt.
         image_tokens: tokens that the vision tower makes of an image.
         files: what it was loaded from.
         layout: of the weights in these files.
@@ -59,7 +60,7 @@ class Checkpoint:
     tokenizer: Any
     generation: GenerationDefaults
     generation_config: GenerationConfig
-    max_positions: int
+    prompt_limit: Limit
     image_tokens: int
     files: CheckpointFiles
     layout: Layout
@@ -88,8 +89,10 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
     model_config, text_config, vision_config = _model_config(saved_config, is_original)
     image_processor, tokenizer = load_processors(files, is_original=is_original)
     image_tokens = count_image_tokens(vision_config, image_size(image_processor))
-    max_positions = text_config.max_position_embeddings
-    check_positions(image_tokens, None if is_original else image_processor.image_seq_length, max_positions)
+    if not is_original:
+        check_declared(image_processor.image_seq_length, image_tokens)
+    positions = positions_limit(config.positions, text_config.max_position_embeddings)
+    prompt = prompt_limit(positions, image_tokens)
     weights, layout = _weights(files, tied=model_config.tie_word_embeddings)
     saved_dtype = reduce(torch.promote_types, (tensor.dtype for tensor in weights.values()))
     text_config.vocab_size = len(weights[_SHARED])
@@ -100,9 +103,9 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
         model=model,
         image_processor=image_processor,
         tokenizer=tokenizer,
-        generation=generation_defaults(own_generation, tokenizer, max_positions, config),
+        generation=generation_defaults(own_generation, tokenizer, positions, config),
         generation_config=own_generation,
-        max_positions=max_positions,
+        prompt_limit=prompt,
         image_tokens=image_tokens,
         files=files,
         layout=layout,

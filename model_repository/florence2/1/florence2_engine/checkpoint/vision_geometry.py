@@ -1,11 +1,8 @@
-"""How many tokens the vision tower makes of an image, and whether prompts fit beside them. Imports no torch."""
+"""How many tokens the vision tower makes of an image. Imports no torch."""
 
 from typing import Any
 
 from florence2_engine.errors import CheckpointError
-
-# Room for the start and end token and the shortest official prompt, "What does the image describe?".
-_SHORTEST_PROMPT = 8
 
 
 def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
@@ -29,24 +26,14 @@ def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
     return sides[0] * sides[1] + 1
 
 
-def check_positions(image_tokens: int, declared_image_tokens: int | None, positions: int) -> None:
-    """Check that an image and a prompt fit the text encoder.
-
-    Args:
-        image_tokens: that the vision tower makes of an image.
-        declared_image_tokens: that the processor puts into a prompt; None if it puts none.
-        positions: of the text encoder.
+def check_declared(declared: int, made: int) -> None:
+    """Check that the processor puts as many image tokens into a prompt as the vision tower makes of an image.
 
     Raises:
-        CheckpointError: they do not.
+        CheckpointError: it does not, and so `generate()` would refuse every image.
     """
-    if declared_image_tokens not in (None, image_tokens):
+    if declared != made:
         raise CheckpointError(
-            f"image processor: image_seq_length: got {declared_image_tokens}, but the vision tower makes "
-            f"{image_tokens} tokens of an image of this size"
-        )
-    if image_tokens + _SHORTEST_PROMPT > positions:
-        raise CheckpointError(
-            f"an image takes {image_tokens} of {positions} positions, which leaves no room for a prompt; "
-            "the image processor's size or the positions are wrong"
+            f"image processor: image_seq_length: got {declared}, but the vision tower makes {made} tokens of an image "
+            "of this size"
         )
