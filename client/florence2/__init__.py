@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING
 from florence2 import errors, v1
 from florence2.drawing import draw
 from florence2.parsing import decode
+from florence2.prompts import expand_prompt, render_prompt
 from florence2.results import Detections, Result, Segmentation, Text, TextRegions
 from florence2.scores import TokenScores
-from florence2.tasks import TASKS, Task, expand_prompt, render_prompt
+from florence2.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from florence2.client import TLS, Answer, AsyncClient, Client, Health, Keepalive, Retry, TruncatedAnswerError

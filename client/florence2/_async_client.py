@@ -6,13 +6,14 @@ from typing import Self, Unpack
 
 from florence2 import _questions, v1
 from florence2._answers import Answer, read_answer
+from florence2._arguments import check_seconds
 from florence2._base_client import BaseClient
 from florence2._calls import Call
 from florence2._destination import Destination
 from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
-from florence2._questions import Answered, CaptionDetail, Question, Region
+from florence2._questions import Answered, CaptionDetail, Phrases, Question, Region
 from florence2._transport import AsyncTransport
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
@@ -51,12 +52,12 @@ class AsyncClient(BaseClient):
         """Find regions worth looking at, without labels. See `Client.propose_regions`."""
         return await self._ask(image, _questions.propose_regions(), options)
 
-    async def ground(self, image: ImageSource, caption: str, **options: Unpack[TaskOptions]) -> Detections:
+    async def ground(self, image: ImageSource, caption: Phrases, **options: Unpack[TaskOptions]) -> Detections:
         """Find the phrases of a caption in the image. See `Client.ground`."""
         return await self._ask(image, _questions.ground(caption), options)
 
     async def detect_open_vocabulary(
-        self, image: ImageSource, query: str, **options: Unpack[TaskOptions]
+        self, image: ImageSource, query: Phrases, **options: Unpack[TaskOptions]
     ) -> Detections:
         """Find what is named in free words. See `Client.detect_open_vocabulary`."""
         return await self._ask(image, _questions.detect_open_vocabulary(query), options)
@@ -105,7 +106,7 @@ class AsyncClient(BaseClient):
     async def health(self, *, timeout: float = 1.0) -> list[Health]:
         """How each server is, in the order of the urls. See `Client.health`."""
         self._require_open()
-        return await self._transport.health(timeout)
+        return await self._transport.health(check_seconds("timeout", timeout))
 
     async def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

@@ -15,6 +15,7 @@ from typing import Any
 from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_base
 
+from florence2._arguments import check_integer, check_seconds
 from florence2._calls import Call
 from florence2.errors import InvalidArgumentError, UnavailableError
 
@@ -31,11 +32,10 @@ class Retry:
     """Seconds that no wait exceeds."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
+        if check_integer("retry.attempts", self.attempts) < 1:
             raise InvalidArgumentError.of_field("retry.attempts", self.attempts, "at least 1")
         for name in ("initial_backoff", "max_backoff"):
-            if not getattr(self, name) > 0:
-                raise InvalidArgumentError.of_field(f"retry.{name}", getattr(self, name), "seconds above 0")
+            check_seconds(f"retry.{name}", getattr(self, name))
 
 
 class Attempts:

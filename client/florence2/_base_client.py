@@ -7,6 +7,7 @@ from typing import Any
 
 from florence2 import v1
 from florence2._answers import Answer, TruncatedAnswerError
+from florence2._arguments import check_text, check_texts
 from florence2._attempts import Retry
 from florence2._calls import Call
 from florence2._destination import TLS, AccessToken, Destination, Keepalive
@@ -20,7 +21,8 @@ from florence2._options import (
     set_generation,
 )
 from florence2._questions import Answered, Question
-from florence2.tasks import check_request
+from florence2.errors import require_type
+from florence2.prompts import check_request
 
 _DEFAULT_TIMEOUT = 60.0
 
@@ -47,9 +49,11 @@ class BaseClient(ABC):
     ) -> None:
         self._timeout = check_timeout(timeout)
         self._is_closed = False
-        urls = (url,) if isinstance(url, str) else tuple(url)
+        urls = [check_text("url", url)] if isinstance(url, str) else check_texts("url", url)
         self._connect(
-            Destination(urls, model, model_version, tls, keepalive, channel_args, headers or {}, access_token, retry)
+            Destination(
+                tuple(urls), model, model_version, tls, keepalive, channel_args, headers or {}, access_token, retry
+            )
         )
 
     @abstractmethod
@@ -63,6 +67,7 @@ class BaseClient(ABC):
 
     def _run_call(self, request: v1.TaskRequest, options: CallOptions) -> Call:
         """The call that `run` makes: of a copy, for the request is the caller's."""
+        require_type("request", request, v1.TaskRequest)
         refuse_unknown(options, CallOptions.__optional_keys__)
         copy = v1.TaskRequest()
         copy.CopyFrom(request)

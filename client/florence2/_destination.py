@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from florence2._arguments import check_optional, check_seconds, check_text
 from florence2._attempts import Retry
 from florence2._tracing import add_trace_context
-from florence2.errors import InvalidArgumentError
+from florence2.errors import InvalidArgumentError, require_type
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.
 _MAX_MESSAGE_BYTES = 2**31 - 1
@@ -65,8 +66,16 @@ class Keepalive:
 
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
-            if not getattr(self, name) > 0:
-                raise InvalidArgumentError.of_field(f"keepalive.{name}", getattr(self, name), "seconds above 0")
+            check_seconds(f"keepalive.{name}", getattr(self, name))
+
+
+def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
+    """As `check_text`, with errors that do not show the value: it may be a password."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument}: got a value of type {type(value).__name__}, expected {accepted}")
+    if not value.isascii():
+        raise InvalidArgumentError(f"{argument}: got other characters, expected ASCII, as HTTP/2 headers have it")
+    return value
 
 
 # A token, or what has the current one; it is asked before each call is sent.
@@ -88,18 +97,32 @@ class Destination:
     retry: Retry | None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not self.urls:
             raise InvalidArgumentError.of_field("url", self.urls, "at least one")
         for url in self.urls:
             if url.startswith(("http://", "https://", "grpc://", "grpcs://")):
                 raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
 
+    def _check_types(self) -> None:
+        check_text("model", self.model)
+        check_text("model_version", self.model_version)
+        check_optional("tls", self.tls, TLS)
+        require_type("keepalive", self.keepalive, Keepalive)
+        check_optional("retry", self.retry, Retry)
+        require_type("headers", self.headers, Mapping)
+        for name, value in self.headers.items():
+            check_text("headers", name)
+            _check_secret(f"headers[{name!r}]", value)
+        if self.access_token is not None and not callable(self.access_token):
+            _check_secret("access_token", self.access_token, "a str or a function that returns one")
+
     def metadata(self) -> dict[str, str]:
         """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, token and trace."""
         metadata = {name.lower(): value for name, value in self.headers.items()}
         if self.access_token is not None:
             token = self.access_token if isinstance(self.access_token, str) else self.access_token()
-            metadata["authorization"] = f"Bearer {token}"
+            metadata["authorization"] = f"Bearer {_check_secret('access_token', token)}"
         add_trace_context(metadata)
         return metadata
 

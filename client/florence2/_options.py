@@ -1,11 +1,11 @@
 """The keywords of a client's methods, and their way into a request."""
 
-import math
 import uuid
 from typing import Final, Literal, TypedDict
 
 from florence2 import v1
-from florence2.errors import InvalidArgumentError
+from florence2._arguments import check_integer, check_seconds, check_text
+from florence2.errors import InvalidArgumentError, wrong_type
 
 
 class CallOptions(TypedDict, total=False):
@@ -72,11 +72,11 @@ _EARLY_STOPPING: dict[object, v1.EarlyStopping] = {
 def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
     """Write the generation options that are given into a request.
 
-    Ranges are not looked at here: `florence2.tasks.check_request` knows them.
+    Ranges are not looked at here: `florence2.prompts.check_request` knows them.
 
     Raises:
-        TypeError: an unknown keyword.
-        InvalidArgumentError: a value of the wrong type.
+        TypeError: an unknown keyword, or a value of the wrong type.
+        InvalidArgumentError: a value that its type cannot hold.
     """
     refuse_unknown(options, TaskOptions.__optional_keys__)
     # Sorted: in a set's own order it would be chance which of two wrong options is named.
@@ -86,30 +86,40 @@ def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
             continue
         if name == "early_stopping":
             value = _early_stopping(value)
-        try:
-            setattr(request.generation, name, value)
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError.of_field(
-                f"generation.{name}", value, "a value of its type, see TaskOptions"
-            ) from error
+        _set_option(request.generation, name, value)
+
+
+def _set_option(generation: v1.GenerationOptions, name: str, value: object) -> None:
+    is_switch = isinstance(getattr(generation, name), bool)
+    # Protobuf would take True for 1, and 5 for True.
+    if is_switch != isinstance(value, bool):
+        raise wrong_type(name, value, "a bool" if is_switch else "a number")
+    try:
+        setattr(generation, name, value)
+    except TypeError as error:
+        is_real = isinstance(getattr(generation, name), float)
+        raise wrong_type(name, value, "a number" if is_real else "an int") from error
+    except ValueError as error:
+        raise InvalidArgumentError.of_field(f"generation.{name}", value, "a number of 32 bits") from error
 
 
 def _early_stopping(value: object) -> v1.EarlyStopping:
-    try:
-        return _EARLY_STOPPING[value]
-    except (KeyError, TypeError):
-        raise InvalidArgumentError.of_field("generation.early_stopping", value, 'True, False or "never"') from None
+    accepted = 'True, False or "never"'
+    if not isinstance(value, bool | str):
+        raise wrong_type("early_stopping", value, accepted)
+    if value not in _EARLY_STOPPING:
+        raise InvalidArgumentError.of_field("generation.early_stopping", value, accepted)
+    return _EARLY_STOPPING[value]
 
 
 def check_timeout(timeout: float | None) -> float | None:
     """The timeout in seconds, None for no limit.
 
     Raises:
-        InvalidArgumentError: it is not a finite number above 0.
+        TypeError: it is not a number.
+        InvalidArgumentError: it is not finite or not above 0.
     """
-    if timeout is not None and not (isinstance(timeout, int | float) and 0 < timeout < math.inf):
-        raise InvalidArgumentError.of_field("timeout", timeout, "seconds above 0, or None for no limit")
-    return timeout
+    return None if timeout is None else check_seconds("timeout", timeout)
 
 
 def check_priority(priority: int | None) -> int:
@@ -119,27 +129,26 @@ def check_priority(priority: int | None) -> int:
     never.
 
     Raises:
+        TypeError: it is not an int.
         InvalidArgumentError: it is not 0 to 3.
     """
     if priority is None:
         return 0
-    if priority not in range(_LOWEST_PRIORITY + 1):
+    level = check_integer("priority", priority)
+    if level not in range(_LOWEST_PRIORITY + 1):
         limits = f"1 (first) to {_LOWEST_PRIORITY} (last), or 0 for the model's default"
         raise InvalidArgumentError.of_field("priority", priority, limits)
-    return priority
+    return level
 
 
 def check_request_id(request_id: str | None) -> str:
     """The caller's own name for a call, else a random one.
 
     Raises:
-        InvalidArgumentError: it is not a str.
+        TypeError: it is not a str.
+        InvalidArgumentError: UTF-8 cannot carry it.
     """
-    if request_id is None:
-        return uuid.uuid4().hex
-    if not isinstance(request_id, str):
-        raise InvalidArgumentError.of_field("request_id", request_id, "a str")
-    return request_id
+    return uuid.uuid4().hex if request_id is None else check_text("request_id", request_id)
 
 
 def refuse_unknown(options: CallOptions, known: frozenset[str]) -> None:

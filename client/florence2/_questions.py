@@ -10,13 +10,19 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 import numpy.typing as npt
 
 from florence2 import v1
-from florence2.errors import InvalidArgumentError
+from florence2._arguments import check_text, check_texts
+from florence2.errors import InvalidArgumentError, require_type, wrong_type
 from florence2.results import Detections, Result, Segmentation, Text, TextRegions
 from florence2.tasks import AnswerForm, task_of_prompt
 
 Region: TypeAlias = Sequence[float] | npt.NDArray[Any]
 """A bounding box x_min, y_min, x_max, y_max in pixels of the image as displayed: any sequence of four
 numbers, such as a row of `Detections.boxes`."""
+
+_SIDES = ("x_min", "y_min", "x_max", "y_max")
+
+Phrases: TypeAlias = str | Sequence[str]
+"""Words, or several phrases, one each."""
 
 CaptionDetail: TypeAlias = Literal["brief", "detailed", "paragraph"]
 
@@ -41,6 +47,7 @@ def caption(detail: CaptionDetail) -> Question[Text]:
         case "paragraph":
             request = v1.TaskRequest(more_detailed_caption=v1.MoreDetailedCaption())
         case _:
+            require_type("detail", detail, str)
             raise InvalidArgumentError.of_field("detail", detail, '"brief", "detailed" or "paragraph"')
     return Question(request, Text)
 
@@ -60,44 +67,53 @@ def propose_regions() -> Question[Detections]:
     return Question(v1.TaskRequest(region_proposal=v1.RegionProposal()), Detections)
 
 
-def ground(caption: str) -> Question[Detections]:
-    """Where the phrases of a caption are."""
-    return Question(v1.TaskRequest(phrase_grounding=v1.PhraseGrounding(caption=caption)), Detections)
+def ground(caption: Phrases) -> Question[Detections]:
+    """Where the phrases of a caption, or phrases given one by one, are."""
+    if isinstance(caption, str):
+        task = v1.PhraseGrounding(caption=check_text("caption", caption, "phrase_grounding.caption"))
+    else:
+        task = v1.PhraseGrounding(phrases=_phrases("caption", caption, "phrase_grounding.phrases"))
+    return Question(v1.TaskRequest(phrase_grounding=task), Detections)
 
 
-def detect_open_vocabulary(query: str) -> Question[Detections]:
-    """Objects named in free words."""
-    task = v1.OpenVocabularyDetection(query=query)
+def detect_open_vocabulary(query: Phrases) -> Question[Detections]:
+    """Objects named in free words, of one kind or several."""
+    if isinstance(query, str):
+        task = v1.OpenVocabularyDetection(query=check_text("query", query, "open_vocabulary_detection.query"))
+    else:
+        task = v1.OpenVocabularyDetection(queries=_phrases("query", query, "open_vocabulary_detection.queries"))
     return Question(v1.TaskRequest(open_vocabulary_detection=task), Detections)
 
 
 def segment(expression: str) -> Question[Segmentation]:
     """The outline of what an expression refers to."""
-    task = v1.ReferringExpressionSegmentation(expression=expression)
+    words = check_text("expression", expression, "referring_expression_segmentation.expression")
+    task = v1.ReferringExpressionSegmentation(expression=words)
     return Question(v1.TaskRequest(referring_expression_segmentation=task), Segmentation)
 
 
 def segment_region(region: Region) -> Question[Segmentation]:
     """The outline of the object in a region."""
-    task = v1.RegionToSegmentation(region=_bounding_box(region))
+    task = v1.RegionToSegmentation(region=_bounding_box(region, "region_to_segmentation.region"))
     return Question(v1.TaskRequest(region_to_segmentation=task), Segmentation)
 
 
 def classify_region(region: Region) -> Question[Text]:
     """The category of the object in a region."""
-    task = v1.RegionToCategory(region=_bounding_box(region))
+    task = v1.RegionToCategory(region=_bounding_box(region, "region_to_category.region"))
     return Question(v1.TaskRequest(region_to_category=task), Text)
 
 
 def describe_region(region: Region) -> Question[Text]:
     """A description of a region."""
-    task = v1.RegionToDescription(region=_bounding_box(region))
+    task = v1.RegionToDescription(region=_bounding_box(region, "region_to_description.region"))
     return Question(v1.TaskRequest(region_to_description=task), Text)
 
 
 def read_region(region: Region) -> Question[Text]:
     """The text in a region."""
-    return Question(v1.TaskRequest(region_to_ocr=v1.RegionToOcr(region=_bounding_box(region))), Text)
+    task = v1.RegionToOcr(region=_bounding_box(region, "region_to_ocr.region"))
+    return Question(v1.TaskRequest(region_to_ocr=task), Text)
 
 
 def read_text() -> Question[Text]:
@@ -112,21 +128,38 @@ def read_text_regions() -> Question[TextRegions]:
 
 def generate(prompt: str) -> Question[Text]:
     """The answer to a prompt that is not one of the official tasks."""
+    check_text("prompt", prompt, "free_prompt.text")
     task = task_of_prompt(prompt)
     # A prompt that begins with an official token is that task to the server, and so is its answer.
     if task is not None and task.answer not in (AnswerForm.TEXT, AnswerForm.REGION_TEXT):
         raise InvalidArgumentError.of_field(
-            "prompt", prompt, f"a prompt that is answered with text; {task.token} has a method of its own"
+            "free_prompt.text", prompt, f"a prompt that is answered with text; {task.token} has a method of its own"
         )
     return Question(v1.TaskRequest(free_prompt=v1.Prompt(text=prompt)), Text)
 
 
-def _bounding_box(region: Region) -> v1.BoundingBox:
+def _phrases(argument: str, phrases: Sequence[str], field: str) -> list[str]:
+    checked = check_texts(argument, phrases, field)
+    if not checked:
+        raise InvalidArgumentError.of_field(field, phrases, "at least one phrase")
+    return checked
+
+
+def _bounding_box(region: Region, field: str) -> v1.BoundingBox:
     """The box's message. Whether it lies in the image is for the server to say, who decodes the image."""
+    accepted = "four numbers: x_min, y_min, x_max, y_max in pixels"
     try:
-        x_min, y_min, x_max, y_max = (float(coordinate) for coordinate in region)
-    except (TypeError, ValueError):
-        raise InvalidArgumentError.of_field(
-            "region", region, "four numbers, x_min y_min x_max y_max in pixels"
-        ) from None
-    return v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+        coordinates = list(region)
+    except TypeError:
+        raise wrong_type("region", region, accepted) from None
+    # float() would read text, and bytes are numbers.
+    if any(isinstance(each, str | bytes | None) for each in (region, *coordinates)):
+        raise wrong_type("region", region, accepted)
+    if len(coordinates) != len(_SIDES):
+        raise InvalidArgumentError.of_field(field, region, accepted)
+    try:
+        return v1.BoundingBox(**dict(zip(_SIDES, map(float, coordinates), strict=True)))
+    except TypeError:
+        raise wrong_type("region", region, accepted) from None
+    except (OverflowError, ValueError):
+        raise InvalidArgumentError.of_field(field, region, accepted) from None

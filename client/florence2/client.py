@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from florence2 import _questions, v1
 from florence2._answers import Answer, FinishReason, TruncatedAnswerError, read_answer
+from florence2._arguments import check_seconds
 from florence2._async_client import AsyncClient
 from florence2._attempts import Retry
 from florence2._base_client import BaseClient
@@ -16,7 +17,7 @@ from florence2._destination import TLS, Destination, Keepalive
 from florence2._health import Health
 from florence2._images import ImageSource, encode_image
 from florence2._options import CallOptions, TaskOptions, check_timeout
-from florence2._questions import Answered, CaptionDetail, Question, Region
+from florence2._questions import Answered, CaptionDetail, Phrases, Question, Region
 from florence2._transport import Transport
 from florence2.results import Detections, Segmentation, Text, TextRegions
 
@@ -31,6 +32,7 @@ __all__ = [
     "Health",
     "ImageSource",
     "Keepalive",
+    "Phrases",
     "Region",
     "Retry",
     "TaskOptions",
@@ -57,10 +59,11 @@ class Client(BaseClient):
     Every task method takes the keywords of `TaskOptions`: generation options, `timeout` (seconds) and
     `priority`.
 
-    Every method raises the errors of `florence2.errors`: `InvalidArgumentError` for what is wrong with the
-    request or the image, `UnavailableError` where trying again is safe, `DeadlineExceededError` after
-    `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and `MessageTooLargeError` for what somebody has to set
-    up otherwise, `ServerError` for faults of the server; and `OSError` for a path that cannot be read.
+    Every method raises `TypeError` for an argument of the wrong type, and the errors of `florence2.errors`:
+    `InvalidArgumentError` for what is wrong with the request or the image, `UnavailableError` where trying again is
+    safe, `DeadlineExceededError` after `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and
+    `MessageTooLargeError` for what somebody has to set up otherwise, `ServerError` for faults of the server; and
+    `OSError` for a path that cannot be read.
     The task methods return the bare result of a whole answer; one that was cut at its
     length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
     with everything else that the server says about an answer.
@@ -88,6 +91,7 @@ class Client(BaseClient):
         retry: how a call is tried again that finds no server with room; None tries each server once.
 
     Raises:
+        TypeError: an argument is of the wrong type.
         InvalidArgumentError: an argument is out of its range.
         OSError: a file of `tls` cannot be read.
     """
@@ -117,23 +121,29 @@ class Client(BaseClient):
         """Find regions worth looking at. The labels are empty, the boxes pixels."""
         return self._ask(image, _questions.propose_regions(), options)
 
-    def ground(self, image: ImageSource, caption: str, **options: Unpack[TaskOptions]) -> Detections:
+    def ground(self, image: ImageSource, caption: Phrases, **options: Unpack[TaskOptions]) -> Detections:
         """Find the phrases of a caption in the image. The labels are phrases, the boxes pixels.
+
+            found = client.ground("street.jpg", ["a green car", "a dog"])
 
         Args:
             image: a path, bytes, a PIL image or an array, see the class.
-            caption: what the image shows, e.g. `"a dog beside a green car"`. Not empty; with the task's
-                own words at most 447 tokens (of official checkpoints); always plain text, whatever it spells.
+            caption: what the image shows, e.g. `"a dog beside a green car"`, or a sequence of phrases. Nothing blank;
+                with the task's own words at most 447 tokens (of official checkpoints). Plain text, whatever it spells,
+                but for `<and>`, the model's own token between phrases, which also goes between those of a sequence.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.ground(caption), options)
 
-    def detect_open_vocabulary(self, image: ImageSource, query: str, **options: Unpack[TaskOptions]) -> Detections:
+    def detect_open_vocabulary(self, image: ImageSource, query: Phrases, **options: Unpack[TaskOptions]) -> Detections:
         """Find what is named in free words. Boxes are pixels, and so are `polygons` where there are any.
+
+            found = client.detect_open_vocabulary("street.jpg", ["a car", "a building"])
 
         Args:
             image: a path, bytes, a PIL image or an array, see the class.
-            query: what to look for, e.g. `"a green car"`; limits as for the caption of `ground`.
+            query: what to look for, e.g. `"a green car"`, or a sequence of such; limits and `<and>` as for the caption
+                of `ground`.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.detect_open_vocabulary(query), options)
@@ -153,8 +163,9 @@ class Client(BaseClient):
 
         Args:
             image: a path, bytes, a PIL image or an array, see the class.
-            region: x_min, y_min, x_max, y_max in pixels, inside the image, e.g. a row of `Detections.boxes`.
-                The server checks that it lies inside: who decodes the image knows its size as displayed.
+            region: x_min, y_min, x_max, y_max in pixels, e.g. a row of `Detections.boxes` that is `usable`. Neither
+                empty nor inverted; what lies at most a pixel outside the image is clamped to it. The server checks
+                that, because only decoding tells the image's size as displayed.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.segment_region(region), options)
@@ -204,6 +215,7 @@ class Client(BaseClient):
             what it cost.
 
         Raises:
+            TypeError: an argument is of the wrong type.
             InvalidArgumentError: the request or the image is wrong, now and ever after.
             UnavailableError: the server is full, starting or unreachable; trying again is safe.
             DeadlineExceededError: `timeout` seconds have passed.
@@ -234,7 +246,7 @@ class Client(BaseClient):
             RuntimeError: the client is closed.
         """
         self._require_open()
-        return self._transport.health(timeout)
+        return self._transport.health(check_seconds("timeout", timeout))
 
     def close(self) -> None:
         """Close the connection; calls in flight end with `RequestCancelledError`. May be called again."""

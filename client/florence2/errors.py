@@ -10,6 +10,8 @@ Florence2Error
 └── ServerError               a fault of the server, or an answer that no florence2 server gives
     ├── ModelNotFoundError    the server has no such model, or not that version of it
     └── AccessDeniedError     the server wants another token, header or certificate
+
+An argument of the wrong type is Python's own TypeError, which names the argument and what it accepts.
 """
 
 _SHOWN_CHARACTERS = 80
@@ -31,10 +33,7 @@ class InvalidArgumentError(Florence2Error, ValueError):
             value: what was given; long values are shortened in the message.
             requirement: what is asked for, with the limit, e.g. `"at most 447 tokens"`.
         """
-        shown = repr(value)
-        if len(shown) > _SHOWN_CHARACTERS:
-            shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(shown)} characters)"
-        return cls(f"{field}: got {shown}, expected {requirement}")
+        return cls(f"{field}: got {_shown(value)}, expected {requirement}")
 
 
 class UnavailableError(Florence2Error):
@@ -63,3 +62,21 @@ class ModelNotFoundError(ServerError):
 
 class AccessDeniedError(ServerError):
     """The server wants another token, header or certificate."""
+
+
+def wrong_type(argument: str, value: object, accepted: str) -> TypeError:
+    """The error for an `argument` whose `value` is of none of the types that are `accepted`."""
+    return TypeError(f"{argument}: got {_shown(value)} of type {type(value).__name__}, expected {accepted}")
+
+
+def require_type(argument: str, value: object, accepted: type) -> None:
+    """Raise a TypeError unless the `value` of an `argument` is of the type that is `accepted`."""
+    if not isinstance(value, accepted):
+        raise wrong_type(argument, value, f"a {accepted.__name__}")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}… ({len(shown)} characters)"
+    return shown

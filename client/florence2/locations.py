@@ -10,16 +10,20 @@ says.
 
 from collections.abc import Iterable
 from math import isfinite
+from numbers import Real
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from florence2 import v1
-from florence2.errors import InvalidArgumentError
+from florence2.errors import InvalidArgumentError, wrong_type
 
 LOCATION_BINS = 1000
 """Bins along each side of an image."""
+
+REGION_SLACK_PIXELS = 1
+"""How far outside the image a region's edges may lie. They are clamped to the image."""
 
 ImageSizeLike: TypeAlias = tuple[int, int] | v1.ImageSize
 """An image's extent as displayed, in pixels: `(width, height)`, as Pillow's `Image.size`, or the message."""
@@ -29,12 +33,17 @@ def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
     """The extent of an image in pixels.
 
     Raises:
+        TypeError: not two numbers.
         InvalidArgumentError: a side is shorter than one pixel.
     """
-    if isinstance(image_size, v1.ImageSize):
-        width, height = image_size.width, image_size.height
-    else:
-        width, height = image_size
+    sides = (image_size.width, image_size.height) if isinstance(image_size, v1.ImageSize) else image_size
+    accepted = "(width, height) in pixels, or an ImageSize"
+    try:
+        width, height = sides
+    except (TypeError, ValueError):
+        raise wrong_type("image_size", image_size, accepted) from None
+    if not (isinstance(width, Real) and isinstance(height, Real)):
+        raise wrong_type("image_size", image_size, accepted)
     if width < 1 or height < 1:
         raise InvalidArgumentError.of_field("image_size", (width, height), "at least 1 x 1 pixels")
     return width, height
@@ -79,38 +88,66 @@ def check_region(region: v1.BoundingBox, field: str = "region") -> None:
 
     Args:
         region: a box in pixels.
-        field: what to call the region in an error.
+        field: the region's full path, e.g. `"region_to_ocr.region"`, for the error.
 
     Raises:
-        InvalidArgumentError: a coordinate is not finite or negative, or the box is empty or inverted.
+        InvalidArgumentError: a coordinate is not finite or more than `REGION_SLACK_PIXELS` beyond the left or top edge,
+            or the box is empty or inverted.
     """
     for side in ("x_min", "y_min", "x_max", "y_max"):
         value = getattr(region, side)
-        if not (isfinite(value) and value >= 0):
-            raise InvalidArgumentError.of_field(f"{field}.{side}", value, "a finite number of pixels, at least 0")
+        if not (isfinite(value) and value >= -REGION_SLACK_PIXELS):
+            limit = f"a finite number of pixels, at least {-REGION_SLACK_PIXELS}"
+            raise InvalidArgumentError.of_field(f"{field}.{side}", value, limit)
     for axis in ("x", "y"):
         low, high = getattr(region, f"{axis}_min"), getattr(region, f"{axis}_max")
         if low >= high:
             raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, f"more than {axis}_min, which is {low}")
+        if high <= 0:
+            raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, "more than 0, the image's edge")
+
+
+def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which boxes `check_region` passes.
+
+    Args:
+        boxes: pixels of shape (N, 4): x_min, y_min, x_max, y_max.
+
+    Returns:
+        Booleans of shape (N,).
+    """
+    low, high = boxes[:, :2], boxes[:, 2:]
+    is_region = np.isfinite(boxes).all(axis=1) & (low >= -REGION_SLACK_PIXELS).all(axis=1)
+    usable: npt.NDArray[np.bool_] = is_region & (low < high).all(axis=1) & (high > 0).all(axis=1)
+    return usable
 
 
 def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = "region") -> tuple[int, int, int, int]:
     """The bins of a region's left, top, right and bottom edge.
 
+    Edges up to `REGION_SLACK_PIXELS` outside the image are clamped to it: detectors and float arithmetic make such
+    boxes of objects at an image's edge.
+
     Args:
         region: a box in pixels.
         image_size: the image the region is of.
-        field: what to call the region in an error, e.g. `"region_to_ocr.region"`.
+        field: the region's full path, e.g. `"region_to_ocr.region"`, for the error.
 
     Raises:
-        InvalidArgumentError: as `check_region`, or the region reaches beyond the image.
+        InvalidArgumentError: as `check_region`, or the region reaches further beyond the right or bottom edge, or has
+            nothing of the image in it.
     """
     check_region(region, field)
     width, height = width_and_height(image_size)
-    for side, limit, extent in (("x_max", width, "width"), ("y_max", height, "height")):
-        value = getattr(region, side)
-        if value > limit:
-            raise InvalidArgumentError.of_field(f"{field}.{side}", value, f"at most {limit}, the image's {extent}")
+    for axis, limit, extent in (("x", width, "width"), ("y", height, "height")):
+        low, high = getattr(region, f"{axis}_min"), getattr(region, f"{axis}_max")
+        if low >= limit:
+            requirement = f"less than {limit}, the image's {extent}"
+            raise InvalidArgumentError.of_field(f"{field}.{axis}_min", low, requirement)
+        if high > limit + REGION_SLACK_PIXELS:
+            requirement = f"at most {limit + REGION_SLACK_PIXELS}, the image's {extent} and a pixel"
+            raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, requirement)
+    # Points outside the image go to the nearest bin, which is what clamping them comes to.
     corners = [(region.x_min, region.y_min), (region.x_max, region.y_max)]
     (left, top), (right, bottom) = pixels_to_bins(corners, (width, height)).tolist()
     return left, top, right, bottom

@@ -17,6 +17,8 @@ from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
+from florence2.locations import usable_regions
+
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Indices: TypeAlias = slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
 
@@ -140,6 +142,17 @@ class Detections(_Items[Detection]):
     def empty(cls) -> Self:
         """No objects."""
         return cls(np.empty((0, 4), np.float32), [])
+
+    @property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """Which boxes can be sent back as a region, shape (N,): those with a width and a height above 0.
+
+            for box in found[found.usable].boxes:
+                print(client.describe_region(image, box))
+
+        The model also writes boxes that are empty or inverted, which no request may have.
+        """
+        return usable_regions(self.boxes)
 
     def _item(self, index: int) -> Detection:
         return Detection(

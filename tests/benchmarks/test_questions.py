@@ -2,7 +2,7 @@ import io
 from collections import Counter
 
 import PIL.Image
-from florence2.tasks import check_request
+from florence2.prompts import check_request
 
 from benchmarks.questions import album_subjects, caption_subjects, mixed_subjects
 

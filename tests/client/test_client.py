@@ -133,11 +133,67 @@ def test_a_region_is_any_sequence_of_four_numbers(server, ask, region):
     assert server.last.request.region_to_ocr.region == v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
 
 
-@pytest.mark.parametrize("region", [(1, 2, 3), (1, 2, 3, 4, 5), (1, 2, 3, "wide"), 7, None, [[1, 2, 3, 4]]])
-def test_what_is_no_region_is_refused_before_anything_is_sent(server, ask, region):
-    with pytest.raises(InvalidArgumentError, match=r"region: got .*, expected four numbers"):
+@pytest.mark.parametrize("region", [(1, 2, 3), (1, 2, 3, 4, 5), [[1, 2, 3, 4]], (0, 0, 1, 10**400), ()])
+def test_what_is_not_four_numbers_is_refused_before_anything_is_sent(server, ask, region):
+    with pytest.raises(InvalidArgumentError, match=r"^region_to_category\.region: got .*, expected four numbers"):
         ask(lambda client: client.classify_region(IMAGE, region))
     assert not server.received
+
+
+REGION_METHODS = {
+    "region_to_segmentation": lambda client, region: client.segment_region(IMAGE, region),
+    "region_to_category": lambda client, region: client.classify_region(IMAGE, region),
+    "region_to_description": lambda client, region: client.describe_region(IMAGE, region),
+    "region_to_ocr": lambda client, region: client.read_region(IMAGE, region),
+}
+
+
+@pytest.mark.parametrize("task", REGION_METHODS)
+@pytest.mark.parametrize(
+    ("region", "side"),
+    [
+        ((30, 0, 10, 5), "x_max"),
+        ((0, 5, 10, 5), "y_max"),
+        ((-1.1, 0, 10, 5), "x_min"),
+        ((-0.5, 0, -0.25, 5), "x_max"),
+        ((0, 0, float("inf"), 5), "x_max"),
+        ((0, 0, 1e300, 5), "x_max"),
+    ],
+)
+def test_a_region_that_fits_no_image_is_refused_by_its_full_path(server, ask, task, region, side):
+    with pytest.raises(InvalidArgumentError, match=rf"^{task}\.region\.{side}: got "):
+        ask(lambda client: REGION_METHODS[task](client, region))
+    assert not server.received
+
+
+def test_boxes_that_are_usable_can_be_sent_back(server, ask):
+    server.answer("</s><s>a<loc_5><loc_5><loc_5><loc_9>b<loc_9><loc_0><loc_3><loc_9>c<loc_0><loc_0><loc_1><loc_1></s>")
+    found = ask(lambda client: client.detect(IMAGE))
+    assert found.usable.tolist() == [False, False, True]
+    for box in found[found.usable].boxes:
+        ask(lambda client, box=box: client.read_region(IMAGE, box))
+    sent = server.last.request.region_to_ocr.region
+    assert (sent.x_min, sent.y_min, sent.x_max, sent.y_max) == tuple(found.boxes[2])
+    with pytest.raises(InvalidArgumentError, match=r"^region_to_ocr\.region\.x_max"):
+        ask(lambda client: client.read_region(IMAGE, found.boxes[0]))
+
+
+def test_phrases_are_a_text_or_a_sequence(server, ask):
+    ask(lambda client: client.ground(IMAGE, "a car<and>a dog"))
+    assert server.last.request.phrase_grounding == v1.PhraseGrounding(caption="a car<and>a dog")
+    for phrases in (["a car", "größe"], ("a car", "größe")):
+        ask(lambda client, phrases=phrases: client.ground(IMAGE, phrases))
+        assert server.last.request.phrase_grounding == v1.PhraseGrounding(phrases=["a car", "größe"])
+    ask(lambda client: client.detect_open_vocabulary(IMAGE, ["a car"]))
+    assert server.last.request.open_vocabulary_detection == v1.OpenVocabularyDetection(queries=["a car"])
+
+
+@pytest.mark.parametrize("phrases", ["a car<and>a dog", ["a car", "a dog"]])
+def test_the_answer_about_several_phrases_has_the_label_of_each(server, ask, phrases):
+    boxes = ["<loc_0><loc_0><loc_10><loc_10>", "<loc_1><loc_1><loc_9><loc_9>", "<loc_5><loc_5><loc_8><loc_8>"]
+    server.answer(f"</s><s>a car{boxes[0]}{boxes[1]}a dog{boxes[2]}</s>")
+    found = ask(lambda client: client.ground(IMAGE, phrases))
+    assert found.labels == ["a car", "a car", "a dog"]
 
 
 @pytest.mark.parametrize(
@@ -148,11 +204,17 @@ def test_what_is_no_region_is_refused_before_anything_is_sent(server, ask, regio
         (lambda client: client.caption(IMAGE, "long"), "detail"),
         (lambda client: client.segment_region(IMAGE, (30, 0, 10, 5)), "region_to_segmentation.region"),
         (lambda client: client.run(IMAGE, v1.TaskRequest()), "task"),
-        (lambda client: client.generate(IMAGE, "<OD>"), "prompt: got '<OD>'"),
+        (lambda client: client.generate(IMAGE, "<OD>"), r"free_prompt\.text: got '<OD>'"),
+        (lambda client: client.ground(IMAGE, []), r"phrase_grounding\.phrases: got \[\]"),
+        (lambda client: client.ground(IMAGE, ["a", " "]), r"phrase_grounding\.phrases\[1\]: got ' '"),
+        (
+            lambda client: client.detect_open_vocabulary(IMAGE, ["", "a"]),
+            r"open_vocabulary_detection\.queries\[0\]: got ''",
+        ),
     ],
 )
 def test_what_is_wrong_without_a_look_at_the_image_is_refused_before_anything_is_sent(server, ask, action, field):
-    with pytest.raises(InvalidArgumentError, match=field):
+    with pytest.raises(InvalidArgumentError, match=f"^{field}"):
         ask(action)
     assert not server.received
 

@@ -5,15 +5,18 @@ from florence2.errors import InvalidArgumentError
 from florence2.locations import (
     LOCATION_BINS,
     bins_to_pixels,
+    check_region,
     location_tokens,
     pixels_to_bins,
     region_bins,
+    usable_regions,
     width_and_height,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
 image_sizes = st.tuples(st.integers(1, 100_000), st.integers(1, 100_000))
+edges = st.floats(width=32) | st.sampled_from([-1.0, -0.0, 0.0, 5.0, 1e-45])
 points_of_unit_square = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1)
 
 
@@ -52,6 +55,16 @@ def test_an_image_is_at_least_one_pixel(image_size):
         width_and_height(image_size)
 
 
+@pytest.mark.parametrize("image_size", [None, 640, "ab", ("640", "480"), (640,), (1, 2, 3)])
+def test_what_is_no_size_is_a_type_error(image_size):
+    with pytest.raises(TypeError, match=r"^image_size: got .*, expected \(width, height\) in pixels"):
+        width_and_height(image_size)
+
+
+def test_a_size_may_be_an_array():
+    assert width_and_height(np.array([640, 480])) == (640, 480)
+
+
 def test_location_tokens_are_what_the_model_reads():
     assert location_tokens((0, 52, 999)) == "<loc_0><loc_52><loc_999>"
 
@@ -67,19 +80,69 @@ def test_the_bins_of_a_region_are_left_top_right_bottom():
 
 
 @pytest.mark.parametrize(
+    ("corners", "bins"),
+    [
+        ((-0.0001, 0, 640.00006, 480), (0, 0, 999, 999)),
+        ((-1, -1, 641, 481), (0, 0, 999, 999)),
+        ((639.5, 479.9, 641, 480.5), (999, 999, 999, 999)),
+        ((-1, 0, 6.4, 4.8), (0, 0, 10, 10)),
+    ],
+)
+def test_a_region_up_to_a_pixel_outside_is_clamped_to_the_image(corners, bins):
+    assert region_bins(box(*corners), (640, 480)) == bins
+
+
+@given(st.lists(st.tuples(edges, edges, edges, edges), max_size=5))
+def test_usable_regions_are_those_that_pass_the_check(corners):
+    boxes = np.array(corners, np.float32).reshape(-1, 4)
+    usable = usable_regions(boxes)
+    assert usable.dtype == bool
+    assert usable.shape == (len(boxes),)
+    for row, is_usable in zip(boxes.tolist(), usable.tolist(), strict=True):
+        assert is_usable == passes(box(*row))
+
+
+bins_of_boxes = st.tuples(*[st.integers(0, LOCATION_BINS - 1)] * 4)
+
+
+@given(bins_of_boxes, image_sizes)
+def test_every_usable_box_of_an_answer_can_be_sent_back_and_is_the_same(bins, image_size):
+    boxes = bins_to_pixels(bins, image_size).reshape(-1, 4)
+    left, top, right, bottom = bins
+    assert usable_regions(boxes).tolist() == [left < right and top < bottom]
+    if left < right and top < bottom:
+        sent = v1.BoundingBox.FromString(box(*boxes[0].tolist()).SerializeToString())
+        assert region_bins(sent, image_size) == bins
+
+
+def box(x_min, y_min, x_max, y_max) -> v1.BoundingBox:
+    return v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
+
+
+def passes(region: v1.BoundingBox) -> bool:
+    try:
+        check_region(region)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
     ("corners", "message"),
     [
-        ((-1, 0, 10, 10), r"box\.x_min: got -1\.0, expected a finite number of pixels, at least 0"),
+        ((-1.01, 0, 10, 10), r"box\.x_min: got -1\.0\d+, expected a finite number of pixels, at least -1"),
         ((0, float("nan"), 10, 10), r"box\.y_min: got nan, expected a finite"),
         ((0, 0, float("inf"), 10), r"box\.x_max: got inf, expected a finite"),
         ((10, 0, 5, 10), r"box\.x_max: got 5\.0, expected more than x_min, which is 10\.0"),
         ((0, 7, 10, 7), r"box\.y_max: got 7\.0, expected more than y_min, which is 7\.0"),
-        ((0, 0, 641, 10), r"box\.x_max: got 641\.0, expected at most 640, the image's width"),
-        ((0, 0, 10, 480.5), r"box\.y_max: got 480\.5, expected at most 480, the image's height"),
+        ((0, 0, 641.01, 10), r"box\.x_max: got 641\.0\d+, expected at most 641, the image's width and a pixel"),
+        ((0, 0, 10, 1e9), r"box\.y_max: got 1000000000\.0, expected at most 481, the image's height and a pixel"),
+        ((640, 0, 640.5, 10), r"box\.x_min: got 640\.0, expected less than 640, the image's width"),
+        ((0, 480.5, 10, 481), r"box\.y_min: got 480\.5, expected less than 480, the image's height"),
+        ((-1, 0, -0.5, 10), r"box\.x_max: got -0\.5, expected more than 0, the image's edge"),
+        ((0, -1, 10, 0), r"box\.y_max: got 0\.0, expected more than 0, the image's edge"),
     ],
 )
 def test_an_impossible_region_is_named_with_coordinate_value_and_limit(corners, message):
-    x_min, y_min, x_max, y_max = corners
-    region = v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
-    with pytest.raises(InvalidArgumentError, match=message):
-        region_bins(region, (640, 480), "box")
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
+        region_bins(box(*corners), (640, 480), "box")

@@ -33,7 +33,8 @@ def test_other_names_are_not_there():
 
 
 @pytest.mark.parametrize(
-    "module", ["florence2", "florence2.tasks", "florence2.parsing", "florence2.messages", "florence2.v1"]
+    "module",
+    ["florence2", "florence2.tasks", "florence2.prompts", "florence2.parsing", "florence2.messages", "florence2.v1"],
 )
 def test_the_codec_needs_neither_torch_nor_grpc(module):
     heavy = ("torch", "transformers", "tritonclient", "grpc")

@@ -159,3 +159,13 @@ def test_text_is_its_words():
     assert Text("a dog") == Text("a dog") != Text("a cat")
     assert Text("a dog", 0.5) == Text("a dog", 0.5) != Text("a dog", 0.25)
     assert Text("a dog").score is None
+
+
+def test_usable_says_which_boxes_can_be_sent_back():
+    found = Detections([[0, 0, 5, 5], [3, 0, 3, 5], [0, 4, 5, 2], [-1, -1, 2, 2], [np.nan, 0, 5, 5]], list("abcde"))
+    assert found.usable.tolist() == [True, False, False, True, False]
+    assert found.usable.dtype == bool
+    assert found[found.usable].labels == ["a", "d"]
+    assert found[found.usable].usable.all()
+    assert Detections.empty().usable.shape == (0,)
+    assert len(Detections.empty()[Detections.empty().usable]) == 0

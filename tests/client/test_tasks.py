@@ -1,15 +1,8 @@
 import pytest
 from florence2 import v1
 from florence2.errors import InvalidArgumentError
-from florence2.tasks import (
-    TASKS,
-    check_request,
-    expand_prompt,
-    render_prompt,
-    task_named,
-    task_of,
-    task_of_prompt,
-)
+from florence2.prompts import check_request, expand_prompt, render_prompt
+from florence2.tasks import TASKS, task_named, task_of, task_of_prompt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +11,7 @@ REGION = v1.BoundingBox(x_min=10, y_min=20, x_max=30, y_max=40)
 WITH_INPUT = [task for task in TASKS if task.input]
 WITHOUT_INPUT = [task for task in TASKS if not task.input]
 WITH_TEXT = [task for task in TASKS if task.takes_text]
+WITH_SEVERAL = [task for task in TASKS if task.inputs]
 WITH_REGION = [task for task in TASKS if task.takes_region]
 
 
@@ -39,7 +33,8 @@ def test_the_table_has_every_task_of_the_contract_in_its_order():
 def test_a_row_agrees_with_its_message(task):
     field = v1.TaskRequest.DESCRIPTOR.fields_by_name[task.name]
     assert field.message_type is task.message.DESCRIPTOR
-    assert [field.name for field in task.message.DESCRIPTOR.fields] == ([task.input] if task.input else [])
+    inputs = [name for name in (task.input, task.inputs) if name]
+    assert [field.name for field in task.message.DESCRIPTOR.fields] == inputs
     assert ("{input}" in task.sentence) == (task.input is not None)
 
 
@@ -83,6 +78,39 @@ def test_a_task_on_text_renders_to_token_and_text(task):
     assert render_prompt(request_of(task, "a {0} café <OD>")) == f"{task.token}a {{0}} café <OD>"
 
 
+def test_two_tasks_take_several_inputs():
+    assert [(task.name, task.input, task.inputs) for task in WITH_SEVERAL] == [
+        ("phrase_grounding", "caption", "phrases"),
+        ("open_vocabulary_detection", "query", "queries"),
+    ]
+
+
+@pytest.mark.parametrize("task", WITH_SEVERAL, ids=by_name)
+def test_several_inputs_are_rendered_with_the_models_separator(task, processor):
+    request = v1.TaskRequest(**{task.name: {task.inputs: ["a car ", "\ta <OD>", "{input}"]}})
+    prompt = render_prompt(request)
+    assert prompt == f"{task.token}a car<and>a <OD><and>{{input}}"
+    (reference,) = processor._construct_prompts(prompt.replace("<OD>", "dog"))
+    assert expand_prompt(prompt) == reference.replace("dog", "<OD>")
+
+
+@pytest.mark.parametrize("task", WITH_TEXT, ids=by_name)
+def test_white_space_around_an_input_is_not_rendered(task):
+    assert render_prompt(request_of(task, " \n a dog\t")) == f"{task.token}a dog"
+
+
+@pytest.mark.parametrize("value", [None, "<OD>", v1.ObjectDetection(), b""])
+def test_what_is_no_request_is_a_type_error(value):
+    for function in (render_prompt, check_request):
+        with pytest.raises(TypeError, match=r"^request: got .* expected a TaskRequest"):
+            function(value)
+
+
+def test_what_is_no_prompt_is_a_type_error():
+    with pytest.raises(TypeError, match=r"^text: got b'<OD>' of type bytes, expected a str"):
+        expand_prompt(b"<OD>")
+
+
 @pytest.mark.parametrize("task", WITH_REGION, ids=by_name)
 def test_a_task_on_a_region_renders_to_token_and_locations(task):
     prompt = render_prompt(request_of(task, REGION), v1.ImageSize(width=100, height=200))
@@ -98,7 +126,7 @@ def test_given_prompts_are_rendered_as_they_are():
 @pytest.mark.parametrize("task", WITH_REGION, ids=by_name)
 @pytest.mark.parametrize(
     ("image_size", "message"),
-    [(None, "image_size: got None"), ((20, 200), r"\.region\.x_max: got 30\.0, expected at most 20")],
+    [(None, "image_size: got None"), ((20, 200), r"\.region\.x_max: got 30\.0, expected at most 21")],
 )
 def test_a_region_needs_an_image_that_it_fits(task, image_size, message):
     with pytest.raises(InvalidArgumentError, match=message):
@@ -173,20 +201,37 @@ def test_a_prompt_makes_the_fields_of_the_task_message_unimportant():
     ("request_fields", "message"),
     [
         ({}, "task: got None, expected a task or a prompt"),
-        ({"prompt": " \n"}, "^prompt: .* not empty"),
-        ({"prompt": "<OD>car"}, "^prompt: got '<OD>car', expected nothing after <OD>"),
+        ({"prompt": " \n"}, "prompt: .* not empty"),
+        ({"prompt": "<OD>car"}, "prompt: got '<OD>car', expected nothing after <OD>"),
         ({"free_prompt": {"text": " "}}, r"free_prompt\.text: got ' ', expected .* not empty"),
-        ({"free_prompt": {"text": "<REGION_TO_OCR>"}}, "^prompt: .* expected the region"),
+        ({"free_prompt": {"text": "<REGION_TO_OCR>"}}, r"free_prompt\.text: .* expected the region"),
         ({"phrase_grounding": {}}, r"phrase_grounding\.caption: got '', expected a caption .* not empty"),
-        ({"referring_expression_segmentation": {"expression": "\t"}}, r"segmentation\.expression: got '\\t'"),
+        (
+            {"referring_expression_segmentation": {"expression": "\t"}},
+            r"referring_expression_segmentation\.expression: got '\\t'",
+        ),
         ({"open_vocabulary_detection": {"query": ""}}, r"open_vocabulary_detection\.query: got ''"),
+        ({"phrase_grounding": {"phrases": ["a", " "]}}, r"phrase_grounding\.phrases\[1\]: got ' ', expected words"),
+        ({"phrase_grounding": {"phrases": [""]}}, r"phrase_grounding\.phrases\[0\]: got ''"),
+        (
+            {"phrase_grounding": {"phrases": ["a"], "caption": "b"}},
+            r"phrase_grounding\.phrases: got \['a'\], expected either phrases or a caption, not both",
+        ),
+        (
+            {"open_vocabulary_detection": {"queries": ["a"], "query": " "}},
+            r"open_vocabulary_detection\.queries: got \['a'\], expected either queries or a query, not both",
+        ),
+        (
+            {"open_vocabulary_detection": {"queries": ["a", "", "b"]}},
+            r"open_vocabulary_detection\.queries\[1\]: got ''",
+        ),
         ({"region_to_ocr": {}}, r"region_to_ocr\.region: got None, expected a bounding box"),
         ({"region_to_ocr": {"region": {"x_max": 1}}}, r"region_to_ocr\.region\.y_max: got 0\.0"),
-        ({"region_to_category": {"region": {"x_min": float("nan")}}}, r"category\.region\.x_min: got nan"),
+        ({"region_to_category": {"region": {"x_min": float("nan")}}}, r"region_to_category\.region\.x_min: got nan"),
     ],
 )
 def test_a_wrong_request_is_named_with_field_value_and_limit(request_fields, message):
-    with pytest.raises(InvalidArgumentError, match=message):
+    with pytest.raises(InvalidArgumentError, match=f"^{message}"):
         check_request(v1.TaskRequest(**request_fields))
 
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 SIZE = (1000, 500)
 BOS, EOS = 0, 2
 FIRST_LOCATION = 50269
-IMAGE = 51289
+AND, IMAGE = 51288, 51289
 
 
 @pytest.fixture(scope="module")
@@ -67,25 +67,42 @@ def test_a_callers_words_never_become_special_tokens(tokenizer, token):
     assert tokenizer.decode(ids)[0] == f"a {token} b"
 
 
+@pytest.mark.parametrize("words", ["car<and>building", "a car <and> a building", "<and>", "<and><and>x"])
+def test_the_separator_is_the_models_own_in_a_callers_words(tokenizer, reference, words):
+    ids = tokenizer.encode([PromptPart(text=words)], SIZE)
+    assert ids == reference(words).input_ids
+    assert ids.count(AND) == words.count("<and>")
+
+
 def test_a_prompt_has_at_most_the_tokens_that_the_image_leaves(tokenizer):
     assert len(tokenizer.encode([PromptPart(text="cat" * 445)], SIZE)) == 447
-    with pytest.raises(InvalidArgumentError, match=r"prompt: got '448 tokens', expected at most 447 tokens"):
+    with pytest.raises(InvalidArgumentError, match=r"^prompt: got '448 tokens', expected at most 447 tokens"):
         tokenizer.encode([PromptPart(text="cat" * 446)], SIZE)
+    with pytest.raises(InvalidArgumentError, match=r"^phrase_grounding\.caption: got '448 tokens'"):
+        tokenizer.encode([PromptPart(text="cat" * 446, field="phrase_grounding.caption")], SIZE)
 
 
 @pytest.mark.parametrize(
-    "region",
+    ("corners", "side"),
     [
-        BoundingBox(x_min=0, y_min=0, x_max=1001, y_max=10),
-        BoundingBox(x_min=-1, y_min=0, x_max=10, y_max=10),
-        BoundingBox(x_min=10, y_min=0, x_max=10, y_max=10),
-        BoundingBox(x_min=0, y_min=20, x_max=10, y_max=10),
-        BoundingBox(x_min=float("nan"), y_min=0, x_max=10, y_max=10),
+        ((0, 0, 1001.5, 10), "x_max"),
+        ((-2, 0, 10, 10), "x_min"),
+        ((10, 0, 10, 10), "x_max"),
+        ((0, 20, 10, 10), "y_max"),
+        ((float("nan"), 0, 10, 10), "x_min"),
     ],
 )
-def test_a_region_that_is_not_in_the_image_is_refused(tokenizer, region):
-    with pytest.raises(InvalidArgumentError, match="region"):
-        tokenizer.encode([PromptPart(region=region)], SIZE)
+def test_a_region_that_is_not_in_the_image_is_refused_by_its_full_path(tokenizer, corners, side):
+    region = BoundingBox(**dict(zip(("x_min", "y_min", "x_max", "y_max"), corners, strict=True)))
+    part = PromptPart(region=region, field="region_to_category.region")
+    with pytest.raises(InvalidArgumentError, match=rf"^region_to_category\.region\.{side}: got "):
+        tokenizer.encode([part], SIZE)
+
+
+def test_a_region_a_pixel_outside_is_clamped(tokenizer):
+    outside = PromptPart(region=BoundingBox(x_min=-1, y_min=-0.0001, x_max=1001, y_max=500.00006))
+    whole = PromptPart(markup="<loc_0><loc_0><loc_999><loc_999>")
+    assert tokenizer.encode([outside], SIZE) == tokenizer.encode([whole], SIZE)
 
 
 def test_answers_keep_their_special_tokens(tokenizer):

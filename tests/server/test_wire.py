@@ -1,6 +1,7 @@
 """The contract as any caller sees it: plain tritonclient, plain HTTP, curl."""
 
 import base64
+import io
 import json
 import re
 import subprocess
@@ -8,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
+import PIL.Image
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.http
 from florence2._statuses import own_errors
 from florence2.errors import UnavailableError
-from florence2.v1 import FinishReason, GenerationOptions, TaskRequest, TaskResponse
+from florence2.prompts import expand_prompt, render_prompt
+from florence2.v1 import BoundingBox, FinishReason, GenerationOptions, TaskRequest, TaskResponse
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
@@ -54,6 +57,42 @@ def test_json_asks_and_json_answers(plain_client, scene):
     region = {"x_min": 1, "y_min": 2, "x_max": 50, "y_max": 60}
     binary = ask(plain_client, scene, TaskRequest(region_to_category={"region": region}))
     assert binary.text == response["text"]
+
+
+@pytest.mark.parametrize("start", [b"\n", b"\xef\xbb\xbf", b" \r\n\t "], ids=repr)
+def test_json_may_begin_with_white_space_or_a_byte_order_mark(plain_client, scene, start):
+    data = start + b'{"object_detection":{}'
+    data += b" " * (124 - len(data)) + b"}"  # with a line break, protobuf could take 125 bytes for a caption
+    response = json.loads(plain_client.infer("florence2", tensors([scene], [data])).as_numpy("RESPONSE")[0, 0])
+    assert response["detections"]["detections"]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"open_vocabulary_detection": {"queries": ["red circle", "blue square"]}},
+        {"open_vocabulary_detection": {"query": "red circle<and>blue square"}},
+        {"prompt": "<OPEN_VOCABULARY_DETECTION>red circle<and>blue square", "open_vocabulary_detection": {}},
+        {"free_prompt": {"text": "<OPEN_VOCABULARY_DETECTION>red circle<and>blue square"}},
+        {"phrase_grounding": {"phrases": ["a red circle", "a blue square"]}},
+    ],
+    ids=str,
+)
+def test_several_phrases_are_answered_as_generate_answers_them(plain_client, reference, scene, task):
+    question = reference.question(scene, task, {"max_new_tokens": 50, "num_beams": 1})
+    answer = ask(plain_client, scene, question.request)
+    assert answer.text == reference.text(question)
+    # <s>, Locate and so on: that the separator is one token shows in their number.
+    text = render_prompt(question.request)
+    assert answer.usage.prompt_tokens == len(reference.processor.tokenizer(expand_prompt(text)).input_ids)
+
+
+def test_a_region_a_pixel_outside_is_the_one_at_the_edge(plain_client, scene):
+    width, height = PIL.Image.open(io.BytesIO(scene)).size
+    outside = BoundingBox(x_min=-0.0001, y_min=-1, x_max=width + 0.00006, y_max=height + 1)
+    whole = BoundingBox(x_min=0, y_min=0, x_max=width, y_max=height)
+    answers = [ask(plain_client, scene, TaskRequest(region_to_ocr={"region": region})) for region in (outside, whole)]
+    assert answers[0].text == answers[1].text
 
 
 def test_plain_tritonclient_over_http(server, scene):
@@ -133,16 +172,33 @@ OUTSIDE = {"x_min": 0, "y_min": 0, "x_max": 100_000, "y_max": 10}
 BAD_REQUESTS = {
     "no task": (TaskRequest(), "task"),
     "empty phrase": (TaskRequest(phrase_grounding={"caption": "  "}), "phrase_grounding.caption"),
-    "empty expression": (TaskRequest(referring_expression_segmentation={}), "expression"),
-    "empty query": (TaskRequest(open_vocabulary_detection={"query": ""}), "query"),
+    "empty expression": (
+        TaskRequest(referring_expression_segmentation={}),
+        r"^referring_expression_segmentation\.expression: ",
+    ),
+    "empty query": (TaskRequest(open_vocabulary_detection={"query": ""}), r"^open_vocabulary_detection\.query: "),
+    "empty phrase among others": (
+        TaskRequest(phrase_grounding={"phrases": ["a cat", " "]}),
+        r"^phrase_grounding\.phrases\[1\]: ",
+    ),
+    "caption and phrases": (
+        TaskRequest(phrase_grounding={"caption": "a cat", "phrases": ["a cat"]}),
+        r"^phrase_grounding\.phrases: .* not both",
+    ),
     "empty free prompt": (TaskRequest(free_prompt={"text": ""}), "free_prompt.text"),
     "no region": (TaskRequest(region_to_ocr={}), "region_to_ocr.region"),
-    "region outside": (TaskRequest(region_to_ocr={"region": OUTSIDE}), r"region.*100000.*image"),
+    "region outside": (
+        TaskRequest(region_to_ocr={"region": OUTSIDE}),
+        r"^region_to_ocr\.region\.x_max: .*100000.*image",
+    ),
     "region inverted": (
         TaskRequest(region_to_ocr={"region": {"x_min": 9, "y_min": 0, "x_max": 3, "y_max": 10}}),
-        "region",
+        r"^region_to_ocr\.region\.x_max: got 3",
     ),
-    "prompt too long": (TaskRequest(phrase_grounding={"caption": "a cat " * 600}), "tokens"),
+    "prompt too long": (
+        TaskRequest(phrase_grounding={"caption": "a cat " * 600}),
+        r"^phrase_grounding\.caption: .*tokens",
+    ),
     "too many tokens asked for": (
         TaskRequest(caption={}, generation={"max_new_tokens": 5000}),
         r"generation.max_new_tokens: got 5000, expected 1 to",

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lorence2/v1/tasks.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"\t\n\x07\x43\x61ption\"\x11\n\x0f\x44\x65tailedCaption\"\x15\n\x13MoreDetailedCaption\"\x11\n\x0fObjectDetection\"\x14\n\x12\x44\x65nseRegionCaption\"\x10\n\x0eRegionProposal\"\"\n\x0fPhraseGrounding\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\"5\n\x1fReferringExpressionSegmentation\x12\x12\n\nexpression\x18\x01 \x01(\t\"A\n\x14RegionToSegmentation\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"(\n\x17OpenVocabularyDetection\x12\r\n\x05query\x18\x01 \x01(\t\"=\n\x10RegionToCategory\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"@\n\x13RegionToDescription\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x05\n\x03Ocr\"\x0f\n\rOcrWithRegion\"8\n\x0bRegionToOcr\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x16\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lorence2/v1/tasks.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"\x0f\n\x07\x43\x61ptionJ\x04\x08\x01\x10\x10\"\x11\n\x0f\x44\x65tailedCaption\"\x15\n\x13MoreDetailedCaption\"\x11\n\x0fObjectDetection\"\x14\n\x12\x44\x65nseRegionCaption\"\x10\n\x0eRegionProposal\"3\n\x0fPhraseGrounding\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x0f\n\x07phrases\x18\x02 \x03(\t\"5\n\x1fReferringExpressionSegmentation\x12\x12\n\nexpression\x18\x01 \x01(\t\"A\n\x14RegionToSegmentation\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"9\n\x17OpenVocabularyDetection\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\"=\n\x10RegionToCategory\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"@\n\x13RegionToDescription\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x05\n\x03Ocr\"\x0f\n\rOcrWithRegion\"8\n\x0bRegionToOcr\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x16\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,35 +33,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.tasks_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CAPTION']._serialized_start=71
-  _globals['_CAPTION']._serialized_end=80
-  _globals['_DETAILEDCAPTION']._serialized_start=82
-  _globals['_DETAILEDCAPTION']._serialized_end=99
-  _globals['_MOREDETAILEDCAPTION']._serialized_start=101
-  _globals['_MOREDETAILEDCAPTION']._serialized_end=122
-  _globals['_OBJECTDETECTION']._serialized_start=124
-  _globals['_OBJECTDETECTION']._serialized_end=141
-  _globals['_DENSEREGIONCAPTION']._serialized_start=143
-  _globals['_DENSEREGIONCAPTION']._serialized_end=163
-  _globals['_REGIONPROPOSAL']._serialized_start=165
-  _globals['_REGIONPROPOSAL']._serialized_end=181
-  _globals['_PHRASEGROUNDING']._serialized_start=183
-  _globals['_PHRASEGROUNDING']._serialized_end=217
-  _globals['_REFERRINGEXPRESSIONSEGMENTATION']._serialized_start=219
-  _globals['_REFERRINGEXPRESSIONSEGMENTATION']._serialized_end=272
-  _globals['_REGIONTOSEGMENTATION']._serialized_start=274
-  _globals['_REGIONTOSEGMENTATION']._serialized_end=339
-  _globals['_OPENVOCABULARYDETECTION']._serialized_start=341
-  _globals['_OPENVOCABULARYDETECTION']._serialized_end=381
-  _globals['_REGIONTOCATEGORY']._serialized_start=383
-  _globals['_REGIONTOCATEGORY']._serialized_end=444
-  _globals['_REGIONTODESCRIPTION']._serialized_start=446
-  _globals['_REGIONTODESCRIPTION']._serialized_end=510
-  _globals['_OCR']._serialized_start=512
-  _globals['_OCR']._serialized_end=517
-  _globals['_OCRWITHREGION']._serialized_start=519
-  _globals['_OCRWITHREGION']._serialized_end=534
-  _globals['_REGIONTOOCR']._serialized_start=536
-  _globals['_REGIONTOOCR']._serialized_end=592
-  _globals['_PROMPT']._serialized_start=594
-  _globals['_PROMPT']._serialized_end=616
+  _globals['_CAPTION']._serialized_end=86
+  _globals['_DETAILEDCAPTION']._serialized_start=88
+  _globals['_DETAILEDCAPTION']._serialized_end=105
+  _globals['_MOREDETAILEDCAPTION']._serialized_start=107
+  _globals['_MOREDETAILEDCAPTION']._serialized_end=128
+  _globals['_OBJECTDETECTION']._serialized_start=130
+  _globals['_OBJECTDETECTION']._serialized_end=147
+  _globals['_DENSEREGIONCAPTION']._serialized_start=149
+  _globals['_DENSEREGIONCAPTION']._serialized_end=169
+  _globals['_REGIONPROPOSAL']._serialized_start=171
+  _globals['_REGIONPROPOSAL']._serialized_end=187
+  _globals['_PHRASEGROUNDING']._serialized_start=189
+  _globals['_PHRASEGROUNDING']._serialized_end=240
+  _globals['_REFERRINGEXPRESSIONSEGMENTATION']._serialized_start=242
+  _globals['_REFERRINGEXPRESSIONSEGMENTATION']._serialized_end=295
+  _globals['_REGIONTOSEGMENTATION']._serialized_start=297
+  _globals['_REGIONTOSEGMENTATION']._serialized_end=362
+  _globals['_OPENVOCABULARYDETECTION']._serialized_start=364
+  _globals['_OPENVOCABULARYDETECTION']._serialized_end=421
+  _globals['_REGIONTOCATEGORY']._serialized_start=423
+  _globals['_REGIONTOCATEGORY']._serialized_end=484
+  _globals['_REGIONTODESCRIPTION']._serialized_start=486
+  _globals['_REGIONTODESCRIPTION']._serialized_end=550
+  _globals['_OCR']._serialized_start=552
+  _globals['_OCR']._serialized_end=557
+  _globals['_OCRWITHREGION']._serialized_start=559
+  _globals['_OCRWITHREGION']._serialized_end=574
+  _globals['_REGIONTOOCR']._serialized_start=576
+  _globals['_REGIONTOOCR']._serialized_end=632
+  _globals['_PROMPT']._serialized_start=634
+  _globals['_PROMPT']._serialized_end=656
 # @@protoc_insertion_point(module_scope)

@@ -1,7 +1,8 @@
 from florence2.v1 import geometry_pb2 as _geometry_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -31,10 +32,12 @@ class RegionProposal(_message.Message):
     def __init__(self) -> None: ...
 
 class PhraseGrounding(_message.Message):
-    __slots__ = ("caption",)
+    __slots__ = ("caption", "phrases")
     CAPTION_FIELD_NUMBER: _ClassVar[int]
+    PHRASES_FIELD_NUMBER: _ClassVar[int]
     caption: str
-    def __init__(self, caption: _Optional[str] = ...) -> None: ...
+    phrases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, caption: _Optional[str] = ..., phrases: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReferringExpressionSegmentation(_message.Message):
     __slots__ = ("expression",)
@@ -49,10 +52,12 @@ class RegionToSegmentation(_message.Message):
     def __init__(self, region: _Optional[_Union[_geometry_pb2.BoundingBox, _Mapping]] = ...) -> None: ...
 
 class OpenVocabularyDetection(_message.Message):
-    __slots__ = ("query",)
+    __slots__ = ("query", "queries")
     QUERY_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
     query: str
-    def __init__(self, query: _Optional[str] = ...) -> None: ...
+    queries: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, query: _Optional[str] = ..., queries: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegionToCategory(_message.Message):
     __slots__ = ("region",)

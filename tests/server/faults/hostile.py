@@ -140,7 +140,9 @@ class Attacker:
         return self._about_request("mutated protobuf", bytes(request))
 
     def _mutated_json(self) -> Hostile:
-        request = bytearray(b'{"phrase_grounding": {"caption": "a dog"}, "generation": {"max_new_tokens": 2}}')
+        start = self._random.choice([b"", b"\n", b" \r\n", b"\xef\xbb\xbf"])
+        words = self._random.choice([b'"caption": "a dog"', b'"phrases": ["a dog", "a cat"]'])
+        request = bytearray(start + b'{"phrase_grounding": {%b}, "generation": {"max_new_tokens": 2}}' % words)
         for _ in range(self._random.randint(1, 4)):
             request[self._random.randrange(1, len(request))] = self._random.randrange(256)
         return self._about_request("mutated JSON", bytes(request))

@@ -9,14 +9,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PromptPart(_message.Message):
-    __slots__ = ("text", "markup", "region")
+    __slots__ = ("text", "markup", "region", "field")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MARKUP_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
+    FIELD_FIELD_NUMBER: _ClassVar[int]
     text: str
     markup: str
     region: _geometry_pb2.BoundingBox
-    def __init__(self, text: _Optional[str] = ..., markup: _Optional[str] = ..., region: _Optional[_Union[_geometry_pb2.BoundingBox, _Mapping]] = ...) -> None: ...
+    field: str
+    def __init__(self, text: _Optional[str] = ..., markup: _Optional[str] = ..., region: _Optional[_Union[_geometry_pb2.BoundingBox, _Mapping]] = ..., field: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
     __slots__ = ("image", "prompt", "generation")

@@ -20,8 +20,9 @@ from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
 from florence2.errors import InvalidArgumentError
 from florence2.messages import set_result
 from florence2.parsing import decode
+from florence2.prompts import check_request
 from florence2.scores import TokenScores
-from florence2.tasks import check_request, task_of
+from florence2.tasks import task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
 from florence2_adapter.config import RequestLimits

@@ -1,5 +1,7 @@
-"""`TaskRequest` and `TaskResponse` as they travel in tensors: protobuf binary, or proto3 JSON for who has none."""
+"""`TaskRequest` and `TaskResponse` as they travel in tensors: protobuf binary or proto3 JSON."""
 
+import codecs
+import re
 from enum import Enum
 
 from florence2.errors import InvalidArgumentError
@@ -7,8 +9,19 @@ from florence2.v1 import TaskRequest, TaskResponse
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-# No protobuf message begins with this byte: it would open a group, which proto3 does not have.
-_JSON_START = b"{"
+# How a JSON object begins (RFC 8259, section 2), and no TaskRequest in protobuf does. As a tag, a brace opens a group,
+# which proto3 does not have. Of white space before it, only a line break is a tag of TaskRequest, that of `caption`. A
+# length follows, which may be the brace, and then a tag of Caption, whose first byte is beyond ASCII (see tasks.proto).
+_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r]*\{(?![\x80-\xff])")
+_MAX_REASON_CHARACTERS = 200
+
+# How a JSON object in UTF-16 or UTF-32 begins: with a byte order mark, or with a brace of more than one byte.
+_WIDE_JSON = (
+    codecs.BOM_UTF16_LE,
+    codecs.BOM_UTF16_BE,
+    codecs.BOM_UTF32_BE,
+    *("{".encode(encoding) for encoding in ("utf-16-le", "utf-16-be", "utf-32-be")),
+)
 
 
 class Encoding(Enum):
@@ -24,12 +37,14 @@ def parse_request(data: bytes) -> tuple[TaskRequest, Encoding]:
     Raises:
         InvalidArgumentError: neither protobuf nor JSON of a TaskRequest.
     """
-    if data.startswith(_JSON_START):
+    if data.startswith(_WIDE_JSON):
+        raise _refusal(data, "in protobuf or, as JSON, in UTF-8", "it looks like UTF-16 or UTF-32")
+    if _JSON_START.match(data):
         return _parse_json(data), Encoding.JSON
     try:
         return TaskRequest.FromString(data), Encoding.BINARY
     except DecodeError as error:
-        raise InvalidArgumentError.of_field("REQUEST", data, f"a florence2.v1.TaskRequest ({error})") from None
+        raise _refusal(data, "in protobuf or, as an object, in JSON", error) from None
 
 
 def serialize_response(response: TaskResponse, encoding: Encoding) -> bytes:
@@ -41,6 +56,11 @@ def serialize_response(response: TaskResponse, encoding: Encoding) -> bytes:
 
 def _parse_json(data: bytes) -> TaskRequest:
     try:
-        return json_format.Parse(data.decode(), TaskRequest())
+        return json_format.Parse(data.decode("utf-8-sig"), TaskRequest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
-        raise InvalidArgumentError.of_field("REQUEST", data, f"JSON of a florence2.v1.TaskRequest ({error})") from None
+        raise _refusal(data, "in JSON", error) from None
+
+
+def _refusal(data: bytes, form: str, reason: object) -> InvalidArgumentError:
+    said = " ".join(str(reason).split())[:_MAX_REASON_CHARACTERS]
+    return InvalidArgumentError.of_field("REQUEST", data, f"a florence2.v1.TaskRequest {form} ({said})")

@@ -2,14 +2,14 @@
 
 import codecs
 import itertools
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from florence2.engine.v1.engine_pb2 import PromptPart
 from florence2.errors import InvalidArgumentError
-from florence2.locations import region_bins
-from tokenizers import Tokenizer
+from florence2.locations import location_tokens, region_bins
+from florence2.tasks import PHRASE_SEPARATOR
+from tokenizers import AddedToken, Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from florence2_engine.limits import Limit
@@ -19,11 +19,26 @@ _CHARACTERS_OF_BYTES: dict[int, str] = bytes_to_unicode()  # type: ignore[no-unt
 _BYTES_OF_CHARACTERS = {character: byte for byte, character in _CHARACTERS_OF_BYTES.items()}
 
 
+_CONTROL_TOKENS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>")
+_CONTROL_ATTRIBUTES = (
+    "bos_token",
+    "eos_token",
+    "pad_token",
+    "unk_token",
+    "cls_token",
+    "sep_token",
+    "mask_token",
+    "image_token",
+)
+
+
 class PromptTokenizer:
     """The checkpoint's tokenizer, safe against callers' words.
 
-    A caller's text may contain anything, `<loc_5>`, `</s>` or `<image>` included, and must not turn into special
-    tokens. So words are encoded by a copy of the tokenizer that knows no added token at all.
+    A prompt (markup) gets the ids that the checkpoint's own tokenizer gives it, added tokens and all, but for control
+    tokens, which are read as plain text. A caller's words (text) may contain anything, `<loc_5>`, `</s>` or `<image>`
+    included, and turn into no special tokens: only `<and>`, which separates phrases, and words that a fine-tune added
+    to the vocabulary are known there.
 
     Args:
         tokenizer: the checkpoint's Hugging Face tokenizer.
@@ -33,29 +48,35 @@ class PromptTokenizer:
     def __init__(self, tokenizer: Any, longest_prompt: Limit) -> None:
         self._tokenizer = tokenizer
         self._longest_prompt = longest_prompt
-        self._plain = _without_added_tokens(tokenizer)
-        self._added: frozenset[str] = frozenset(tokenizer.get_added_vocab())
+        added: dict[int, AddedToken] = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+        self._added = frozenset(token.content for token in added.values())
         self._token_bytes: dict[int, bytes] = {}
-        self._markup = _prompt_tokens(tokenizer)
-        self._markup_pattern = re.compile("|".join(sorted(map(re.escape, self._markup), key=len, reverse=True)))
+        controls = _control_tokens(tokenizer)
+        allowed = {token_id: token for token_id, token in added.items() if token.content not in controls}
+        self._markup = _Reader(tokenizer, allowed)
+        words = {token_id: token for token_id, token in allowed.items() if _is_word(token)}
+        self._words = _Reader(tokenizer, words)
         self.bos_token_id: int = tokenizer.bos_token_id
         self.eos_token_id: int = tokenizer.eos_token_id
 
-    def encode(self, parts: Iterable[PromptPart], image_size: tuple[int, int]) -> list[int]:
+    def encode(self, parts: Sequence[PromptPart], image_size: tuple[int, int]) -> list[int]:
         """Token ids of a prompt about an image of `image_size` (width, height) pixels, start and end token included.
 
         Raises:
             InvalidArgumentError: the prompt is too long, or a region is not in the image.
         """
         ids = [self.bos_token_id]
-        for part in parts:
-            ids += self._encode_part(part, image_size)
+        for is_text, group in itertools.groupby(parts, lambda part: part.WhichOneof("part") == "text"):
+            # As one text: whether an added token counts, or takes white space along, depends on what is beside it.
+            text = "".join(_spelled(part, image_size) for part in group)
+            ids += (self._words if is_text else self._markup).encode(text)
         ids.append(self.eos_token_id)
         if len(ids) > self._longest_prompt.value:
             raise InvalidArgumentError.of_field(
-                "prompt",
+                next((part.field for part in parts if part.field), "prompt"),
                 f"{len(ids)} tokens",
-                f"at most {self._longest_prompt.value} tokens, two for start and end ({self._longest_prompt.cause})",
+                f"at most {self._longest_prompt.value} tokens with the task's own words, two for start and end "
+                f"({self._longest_prompt.cause})",
             )
         return ids
 
@@ -84,52 +105,47 @@ class PromptTokenizer:
             self._token_bytes[token_id] = known
         return known
 
-    def _encode_part(self, part: PromptPart, image_size: tuple[int, int]) -> list[int]:
-        match part.WhichOneof("part"):
-            case "text":
-                return self._encode_words(part.text)
-            case "markup":
-                return self._encode_markup(part.markup)
-            case "region":
-                return [self._markup[f"<loc_{bin_}>"] for bin_ in region_bins(part.region, image_size)]
-        raise InvalidArgumentError.of_field("prompt", None, "text, markup or region in each part")
 
-    def _encode_words(self, text: str) -> list[int]:
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        return ids
+class _Reader:
+    """The checkpoint's tokenizer with some of its added tokens, of the same ids and the same rules for white space."""
 
-    def _encode_markup(self, text: str) -> list[int]:
-        ids: list[int] = []
-        end = 0
-        for token in self._markup_pattern.finditer(text):
-            ids += self._encode_words(text[end : token.start()])
-            ids.append(self._markup[token.group()])
-            end = token.end()
-        return ids + self._encode_words(text[end:])
+    def __init__(self, tokenizer: Any, known: Mapping[int, AddedToken]) -> None:
+        backend = tokenizer.backend_tokenizer
+        self._tokenizer = Tokenizer(backend.model)
+        if backend.normalizer is not None:
+            self._tokenizer.normalizer = backend.normalizer
+        self._tokenizer.pre_tokenizer = backend.pre_tokenizer
+        self._tokenizer.encode_special_tokens = tokenizer.split_special_tokens
+        self._tokenizer.add_tokens([known[token_id] for token_id in sorted(known)])
+        # With tokens left out, those behind them are numbered otherwise.
+        own_ids = ((self._tokenizer.token_to_id(token.content), token_id) for token_id, token in known.items())
+        self._ids = {own_id: token_id for own_id, token_id in own_ids if own_id != token_id}
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without start and end token."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [self._ids.get(token_id, token_id) for token_id in ids]
 
 
-def _without_added_tokens(tokenizer: Any) -> Tokenizer:
-    """The same tokenizer but for added tokens and what puts start and end tokens around a text."""
-    known = tokenizer.backend_tokenizer
-    plain = Tokenizer(known.model)
-    plain.pre_tokenizer = known.pre_tokenizer
-    if known.normalizer is not None:
-        plain.normalizer = known.normalizer
-    return plain
+def _spelled(part: PromptPart, image_size: tuple[int, int]) -> str:
+    match part.WhichOneof("part"):
+        case "text":
+            return part.text
+        case "markup":
+            return part.markup
+        case "region":
+            return location_tokens(region_bins(part.region, image_size, part.field or "region"))
+    raise InvalidArgumentError.of_field("prompt", None, "text, markup or region in each part")
 
 
-def _prompt_tokens(tokenizer: Any) -> dict[str, int]:
-    """The added tokens that prompts may use: all but those that steer generation or stand for the image."""
-    control = {
-        "bos_token",
-        "eos_token",
-        "pad_token",
-        "unk_token",
-        "cls_token",
-        "sep_token",
-        "mask_token",
-        "image_token",
-    }
-    controls = {getattr(tokenizer, name, None) for name in control}
-    added: dict[str, int] = tokenizer.get_added_vocab()
-    return {token: token_id for token, token_id in added.items() if token not in controls}
+def _is_word(token: AddedToken) -> bool:
+    """Whether a caller's words may contain an added token: the separator, and what a fine-tune added as a word."""
+    content = token.content.strip()
+    is_markup = token.special or (content.startswith("<") and content.endswith(">"))
+    return content == PHRASE_SEPARATOR or not is_markup
+
+
+def _control_tokens(tokenizer: Any) -> set[str]:
+    """Tokens that steer generation or stand for the image: the usual ones, and what the checkpoint calls its own."""
+    # The original layout knows no image token.
+    return {*_CONTROL_TOKENS, *(getattr(tokenizer, name, None) or "" for name in _CONTROL_ATTRIBUTES)}
