@@ -140,7 +140,7 @@ def test_check_goes_by_the_settings_of_the_environment(check, copy, monkeypatch)
 
 
 def test_check_says_how_many_positions_are_in_force(check, copy, monkeypatch):
-    assert check(copy)[1]["positions"] == "1,024 of the checkpoint; in force: 1024 (the checkpoint's positions)"
+    assert check(copy)[1]["positions"] == "1,024 of the checkpoint; in force: 1,024 (the checkpoint's positions)"
     cache = check(copy)[1]["cache takes"]
     monkeypatch.setenv("FLORENCE2_POSITIONS", "512")
     found = check(copy)[1]
@@ -223,6 +223,19 @@ def test_fetch_brings_what_serving_needs_and_check_is_content(repository, tmp_pa
     assert served_files(folder) == SERVED_FILES
     assert COMMIT in ran.stderr
     assert check(folder)[0] == 0
+
+
+def test_check_and_convert_of_a_name_on_the_hub(repository, tmp_path):
+    with Hub({"owner/name": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        checked = serve_py("check", "owner/name@main", **environment)
+        converted = serve_py("convert", "owner/name", tmp_path / "converted", **environment)
+    assert checked.returncode == 0, checked.stderr
+    found = facts(checked.stdout)
+    assert (found["checkpoint"], found["revision"]) == ("owner/name@main", COMMIT)
+    assert converted.returncode == 0, converted.stderr
+    weights, source = (load_file(folder / "model.safetensors") for folder in (tmp_path / "converted", repository))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in source.items())
 
 
 def test_fetch_skips_what_is_there_and_needs_no_hub_for_a_commit(repository, tmp_path):

@@ -236,6 +236,7 @@ def test_an_empty_folder_is_filled_and_one_that_is_not_is_left_alone(random_chec
     convert(engine_config(random_checkpoint), empty)
     before = sorted(path.name for path in empty.iterdir())
     assert "model.safetensors" in before
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in empty.iterdir())
     with pytest.raises(CheckpointError, match="not overwritten"):
         convert(engine_config(random_checkpoint), empty)
     assert sorted(path.name for path in empty.iterdir()) == before

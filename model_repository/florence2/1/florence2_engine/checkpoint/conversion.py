@@ -20,7 +20,7 @@ from florence2_engine.errors import CheckpointError
 from florence2_engine.generation_config import FIELDS, Effect
 
 IMAGE_TOKEN = "<image>"  # noqa: S105 - no password
-_READABLE = 0o755
+_READABLE_FOLDER, _READABLE_FILE = 0o755, 0o644
 # What Florence2Processor.post_process_generation reads an answer with, and how; None is its own pattern.
 _POST_PROCESSING: dict[str, dict[str, Any]] = {
     "bboxes": {},
@@ -56,7 +56,7 @@ def convert(config: EngineConfig, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
         whole = Path(scratch, "whole")
-        whole.mkdir(_READABLE)
+        whole.mkdir(_READABLE_FOLDER)
         processor = _processor(checkpoint, Path(scratch, "tokenizer"))
         processor.save_pretrained(whole)
         _save_model(checkpoint, processor.tokenizer.image_token_id, whole)
@@ -92,6 +92,8 @@ def _save_model(checkpoint: Checkpoint, image_token_id: int, folder: Path) -> No
     make: Any = GenerationConfig
     model.generation_config = make()  # saved by itself: the library refuses to save some that it loads
     model.save_pretrained(folder)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(_READABLE_FILE)  # the library makes it readable to its owner alone
 
 
 def _append_rows(model: Any, count: int, pad_token_id: int) -> None:

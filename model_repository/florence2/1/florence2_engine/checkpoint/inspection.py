@@ -82,7 +82,8 @@ def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> 
     report.add("own tokens", listed(own_tokens))
     report.add("output layer", "tied to the embeddings" if tied else "its own")
     positions = model.config.text_config.max_position_embeddings
-    report.add("positions", f"{positions:,} of the checkpoint; in force: {checkpoint.generation.positions}")
+    used = checkpoint.generation.positions
+    report.add("positions", f"{positions:,} of the checkpoint; in force: {used.value:,} ({used.cause})")
     report.add("generation", _generation(checkpoint.generation))
 
 
