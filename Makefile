@@ -122,6 +122,10 @@ bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred
 bench-layouts: $(INSTALLED) ## time and memory of loading: the native layout, the original one, .bin weights
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.layouts
 
+.PHONY: bench-pictures
+bench-pictures: $(INSTALLED) ## bytes to pixels beside Pillow alone, and an array's way beside its JPEG's
+	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.pictures
+
 .PHONY: capacity
 capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet

@@ -65,7 +65,7 @@ def main() -> None:
         image = Path(question["image"]).read_bytes()
         stopwatch.reset()
         begin = clock()
-        picture = PIL.Image.open(io.BytesIO(image)).convert("RGB")
+        picture = PIL.Image.open(io.BytesIO(image))
         inputs = processor(images=picture, text=question["prompt"], return_tensors="pt")
         inputs = inputs.to(model.device, model.dtype)
         length = question["answer_tokens"]

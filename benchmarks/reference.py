@@ -120,7 +120,7 @@ class Reference:
     @torch.inference_mode()
     def _decided_answer(self, question: Question, num_beams: int) -> str | None:
         """The answer's text; None when rounding could change it."""
-        picture = PIL.Image.open(io.BytesIO(question.image)).convert("RGB")
+        picture = PIL.Image.open(io.BytesIO(question.image))
         inputs = self._processor(images=picture, text=question.prompt, return_tensors="pt")
         options = {
             "num_beams": num_beams,

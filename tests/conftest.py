@@ -15,6 +15,7 @@ REAL_PROCESSOR = ROOT.parent / "shared" / "florence2-base"
 ORIGINAL_LAYOUT = ROOT.parent / "shared" / "original-layout"
 DEMO_CHECKPOINT = ROOT / "model_repository" / "florence2" / "demo_checkpoint"
 EXAMPLE_SCENE = ROOT / "examples" / "scene.png"
+HEIC_FILES = ROOT / "tests" / "pictures"
 
 
 @pytest.fixture(scope="session")

@@ -90,7 +90,7 @@ class Reference:
 
     def question_of(self, image: bytes, request: TaskRequest) -> Question:
         options = {field.name: value for field, value in request.generation.ListFields()}
-        picture = PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(image))).convert("RGB")
+        picture = opened(image)
         inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt").to(
             self.model.device
         )
@@ -126,6 +126,11 @@ class Reference:
         """The expected answer in words, special tokens kept."""
         text: str = self.processor.batch_decode([question.expected])[0]
         return text
+
+
+def opened(file: bytes) -> PIL.Image.Image:
+    """The first frame of an image file, turned as its EXIF orientation says; its mode is the processor's to convert."""
+    return PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(file)))
 
 
 def png(picture: PIL.Image.Image) -> bytes:

@@ -1,69 +1,168 @@
-"""The image as the caller holds it, as the bytes that travel."""
+"""The image as the caller holds it: as the bytes that travel, and as what it shows."""
 
 import io
 import os
+import re
+import struct
+import zlib
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
+import PIL.ImageOps
 
+from florence2.base64_text import image_file
+from florence2.display import displayed
 from florence2.errors import InvalidArgumentError
 
-ImageSource: TypeAlias = str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[np.uint8]
-"""What every method of a client takes as the image:
+ImageSource: TypeAlias = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | npt.NDArray[np.uint8]
+)
+"""What every method of a client, and `florence2.draw`, take as the image:
 
-- a path (`str` or `os.PathLike`): the file's bytes travel as they are;
-- `bytes`: an encoded image (JPEG, PNG, WebP, GIF, BMP or TIFF), travels as it is;
-- a PIL image: encoded losslessly as PNG. Its pixels are taken as they stand: an EXIF orientation that has not
-  been applied to them is not sent, so that coordinates always fit `image.size`;
-- an (H, W, 3) `uint8` array, RGB: encoded losslessly as PNG.
+- a path (`str` or `os.PathLike`): the file's bytes travel as they are. A `str` that begins with `data:` is a data URI
+  of base64; one that begins with `http://` or `https://` is refused, since URLs are not fetched;
+- `bytes`, `bytearray` or `memoryview`: an image file, of any format that the server reads, or its base64 text. It
+  travels as it is;
+- a binary file object (`io.BytesIO`, `open(path, "rb")`, ...): read from its current position to its end, so that
+  a second call needs `seek(0)`, and otherwise like `bytes`;
+- a PIL image of any mode but I and F, 32 bits. Its pixels are taken as they stand: an EXIF orientation that has not
+  been applied to them does not count, so that coordinates always fit `image.size`;
+- a `uint8` array, not empty, of shape (H, W), gray, (H, W, 3), RGB, or (H, W, 4), RGBA.
+
+PIL images and arrays travel without loss as what they show (transparency composited on white): as uncompressed TIFF,
+or as PNG if they are smaller than a megapixel and their pixels repeat, as drawings' and screenshots' do.
 """
 
-# What PNG holds without loss. Other modes take a choice (a colour profile, a range): the caller's.
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_ACCEPTED = (
+    "a path, a data: URI, bytes, bytearray, memoryview, a binary file object, a PIL image, "
+    "or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)"
+)
+_URL = re.compile(r"\s*https?://", re.IGNORECASE)
+_DATA_URI = re.compile(r"\s*data:", re.IGNORECASE)
+_BYTES_TYPES = (bytes, bytearray, memoryview)
 
-# Lossless at every level. zlib's default, 6, takes twice the time (0.4 s for a full HD photograph) to make
-# the file an eighth smaller, which only pays where the network is slow.
-_PNG_COMPRESS_LEVEL = 1
+# Measured on photographs: PNG takes a hundred times as long to write as uncompressed TIFF, and twelve times as long to
+# read, for three quarters of the bytes, which no network is slow enough to be worth. Drawings are another matter: PNG
+# makes a hundredth of them.
+_LARGE_PIXELS = 1_000_000
+_UNCOMPRESSED_BYTES = 40 * 1024 * 1024  # what a server takes unless it is set up otherwise: FLORENCE2_MAX_IMAGE_BYTES
+_PROBED_ROWS = 16
+_SHORT, _LONG = 3, 4  # types of TIFF's fields
+_BITS_AT = 8 + 2 + 9 * 12 + 4  # after the header, and a directory of nine entries
+_HEADER_BYTES = _BITS_AT + 3 * 2
+_PNG_COMPRESS_LEVEL = 1  # lossless as all are; higher ones take twice the time and more to save an eighth
 
 
 def encode_image(image: ImageSource) -> bytes:
     """The encoded image to send.
 
     Raises:
-        InvalidArgumentError: `image` is of another type, or a PIL image or an array that PNG cannot hold.
+        TypeError: `image` is of another type, or a file opened in text mode.
+        InvalidArgumentError: a URL, a file object at its end, a PIL image of mode I or F or without pixels, or an array
+            of another dtype or shape.
         OSError: the file cannot be read (`FileNotFoundError` and its like, as Python raises them).
     """
-    if isinstance(image, bytes):
-        return image
+    if isinstance(image, np.ndarray):
+        return _encoded(_shown_pixels(image))
+    if isinstance(image, PIL.Image.Image):
+        return _encoded(np.asarray(_shown(image)))
+    return _file(image)
+
+
+def shown_image(image: ImageSource) -> PIL.Image.Image:
+    """What the image shows, in RGB: a file with its EXIF orientation applied, a PIL image and an array as they stand.
+
+    Returns:
+        A new image.
+
+    Raises:
+        TypeError, InvalidArgumentError: as `encode_image`.
+        OSError: the file cannot be read, or is no image that Pillow reads here.
+    """
+    if isinstance(image, np.ndarray):
+        return PIL.Image.fromarray(_shown_pixels(image)).convert("RGB")
+    if isinstance(image, PIL.Image.Image):
+        return _shown(image).convert("RGB")  # also copies
+    with PIL.Image.open(io.BytesIO(image_file(_file(image)))) as opened:
+        PIL.ImageOps.exif_transpose(opened, in_place=True)
+        return displayed(opened).convert("RGB")  # also copies
+
+
+def _file(image: object) -> bytes:
+    """An image file's bytes, or its text, from wherever the caller has them."""
+    if isinstance(image, _BYTES_TYPES):
+        return bytes(image)
+    if isinstance(image, str) and _DATA_URI.match(image):
+        return image.encode()
+    if isinstance(image, str) and _URL.match(image):
+        raise InvalidArgumentError.of_field("image", image, "a path or the image itself: URLs are not fetched")
     if isinstance(image, str | os.PathLike):
         return Path(image).read_bytes()
-    if isinstance(image, np.ndarray):
-        return _encode_png(_picture(image))
-    if isinstance(image, PIL.Image.Image):
-        return _encode_png(image)
-    raise InvalidArgumentError.of_field("image", image, "a path, bytes, a PIL image or an (H, W, 3) uint8 array")
+    if isinstance(image, io.TextIOBase):
+        raise TypeError(f"image: got a file opened in text mode, expected {_ACCEPTED}")
+    if (read := getattr(image, "read", None)) is None:
+        raise TypeError(f"image: got {type(image).__name__}, expected {_ACCEPTED}")
+    if not isinstance(data := read(), _BYTES_TYPES):
+        raise TypeError(f"image: got a file that reads {type(data).__name__}, expected {_ACCEPTED}")
+    if not data:
+        raise InvalidArgumentError.of_field("image", image, "a file object that is not at its end; seek(0)")
+    return bytes(data)
 
 
-def _picture(array: npt.NDArray[np.uint8]) -> PIL.Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+def _shown(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """RGB as displayed, or gray as it is."""
+    if 0 in picture.size:
+        got = f"PIL image of {picture.width} x {picture.height} pixels"
+        raise InvalidArgumentError.of_field("image", got, "at least 1 x 1 pixels")
+    return picture if picture.mode == "L" and not picture.has_transparency_data else displayed(picture)
+
+
+def _shown_pixels(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """RGB as displayed, or gray as it is."""
+    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.dtype != np.uint8 or not is_image or array.size == 0:
+        got = f"{array.dtype} array of shape {array.shape}"
         raise InvalidArgumentError.of_field(
-            "image",
-            f"{array.dtype} array of shape {array.shape}",
-            "a uint8 array of shape (H, W, 3), not empty",
+            "image", got, "a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4), not empty"
         )
-    return PIL.Image.fromarray(array)
+    is_transparent = array.ndim == 3 and array.shape[2] == 4
+    return np.asarray(displayed(PIL.Image.fromarray(array))) if is_transparent else array
 
 
-def _encode_png(picture: PIL.Image.Image) -> bytes:
-    if picture.mode not in _PNG_MODES or 0 in picture.size:
-        raise InvalidArgumentError.of_field(
-            "image",
-            f"PIL image of mode {picture.mode}, {picture.width} x {picture.height} pixels",
-            f"at least 1 x 1 pixels in one of the modes {', '.join(_PNG_MODES)}; convert it",
-        )
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
-    return buffer.getvalue()
+def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Pixels of shape (H, W) or (H, W, 3) as an image file."""
+    height, width = pixels.shape[:2]
+    is_over_the_limit = pixels.size + _HEADER_BYTES > _UNCOMPRESSED_BYTES
+    if is_over_the_limit or (height * width < _LARGE_PIXELS and _repeats(pixels)):
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=_PNG_COMPRESS_LEVEL)
+        return buffer.getvalue()
+    return b"".join((_tiff_header(pixels), np.ascontiguousarray(pixels).data))
+
+
+def _repeats(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether some of the rows compress to less than half."""
+    rows = pixels[:: max(1, len(pixels) // _PROBED_ROWS)].tobytes()
+    return len(zlib.compress(rows, _PNG_COMPRESS_LEVEL)) < len(rows) // 2
+
+
+def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """What stands before the pixels in a TIFF file of one strip (TIFF 6.0, sections 2, 4 and 6)."""
+    height, width = pixels.shape[:2]
+    channels = 1 if pixels.ndim == 2 else 3
+    entries = [
+        (256, _LONG, 1, width),
+        (257, _LONG, 1, height),
+        (258, _SHORT, channels, 8 if channels == 1 else _BITS_AT),  # bits per sample; of three, where they stand
+        (259, _SHORT, 1, 1),  # not compressed
+        (262, _SHORT, 1, 1 if channels == 1 else 2),  # black is zero, or RGB
+        (273, _LONG, 1, _HEADER_BYTES),  # where the pixels begin
+        (277, _SHORT, 1, channels),
+        (278, _LONG, 1, height),  # rows of the strip
+        (279, _LONG, 1, pixels.size),
+    ]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + struct.pack("<I3H", 0, 8, 8, 8)

@@ -47,8 +47,9 @@ class Client(BaseClient):
             for box, label, *_ in client.detect("street.jpg"):
                 print(label, box)
 
-    Images are what `ImageSource` lists: a path, `bytes`, a PIL image or an (H, W, 3) `uint8` array. Paths and
-    bytes travel as they are; PIL images and arrays are encoded losslessly as PNG.
+    Images are what `ImageSource` lists: a path, a `bytes`, `bytearray` or `memoryview`, a binary file object, a PIL
+    image, or a `uint8` array of shape (H, W), (H, W, 3) or (H, W, 4). Files travel as they are; PIL images and arrays
+    travel without loss as what they show, transparency composited on white. URLs are not fetched.
 
     Coordinates, of regions given and of results, are pixels of the image as displayed (EXIF orientation
     applied): x to the right and y downwards from the top left corner, floats.
@@ -103,7 +104,7 @@ class Client(BaseClient):
         """Describe the image.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             detail: `"brief"` for one sentence, `"detailed"` for a few, `"paragraph"` for a paragraph.
             **options: see `TaskOptions`.
         """
@@ -127,7 +128,7 @@ class Client(BaseClient):
             found = client.ground("street.jpg", ["a green car", "a dog"])
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             caption: what the image shows, e.g. `"a dog beside a green car"`, or a sequence of phrases. Nothing blank;
                 with the task's own words at most 447 tokens (of official checkpoints). Plain text, whatever it spells,
                 but for `<and>`, the model's own token between phrases, which also goes between those of a sequence.
@@ -141,7 +142,7 @@ class Client(BaseClient):
             found = client.detect_open_vocabulary("street.jpg", ["a car", "a building"])
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             query: what to look for, e.g. `"a green car"`, or a sequence of such; limits and `<and>` as for the caption
                 of `ground`.
             **options: see `TaskOptions`.
@@ -152,7 +153,7 @@ class Client(BaseClient):
         """Outline what an expression refers to, in polygons of pixels.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             expression: e.g. `"the dog on the left"`; limits as for the caption of `ground`.
             **options: see `TaskOptions`.
         """
@@ -162,7 +163,7 @@ class Client(BaseClient):
         """Outline the object in a region, in polygons of pixels.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             region: x_min, y_min, x_max, y_max in pixels, e.g. a row of `Detections.boxes` that is `usable`. Neither
                 empty nor inverted; what lies at most a pixel outside the image is clamped to it. The server checks
                 that, because only decoding tells the image's size as displayed.
@@ -194,7 +195,7 @@ class Client(BaseClient):
         """Answer any other prompt, for checkpoints that were fine-tuned with prompts of their own.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             prompt: as the model is to read it, e.g. `"<DocVQA>What is the total?"`. Not empty; not one of an
                 official task whose answer is more than words, which have methods of their own.
             **options: see `TaskOptions`.
@@ -205,7 +206,7 @@ class Client(BaseClient):
         """Send any request, and return all that the server says about its answer, truncated or not.
 
         Args:
-            image: a path, bytes, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
             request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
                 since the answer is always decoded here.
             **options: `timeout`, `priority` and `request_id`, see `CallOptions`.
@@ -221,6 +222,7 @@ class Client(BaseClient):
             DeadlineExceededError: `timeout` seconds have passed.
             RequestCancelledError: the client was closed while the call was in flight.
             ServerError: a fault of the server, a model that it does not have, or an unreadable response.
+            TypeError: `image` is of a type that `ImageSource` does not list.
             OSError: `image` is a path that cannot be read.
             RuntimeError: the client is closed.
         """

@@ -5,18 +5,16 @@ Lines and letters grow with the picture. A label has the same colour in every ru
 reaches, another than the rest of its picture.
 """
 
-import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 from zlib import crc32
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from florence2._images import ImageSource
+from florence2._images import ImageSource, shown_image
 from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
 
 Color: TypeAlias = tuple[int, int, int]
@@ -49,8 +47,8 @@ def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None
     scores where there are any; words are written on a strip below the image, which makes the picture taller.
 
     Args:
-        image: what the result is of. A file or bytes are shown as their EXIF orientation says, a PIL image or
-            an array as it is. It is not changed.
+        image: what the result is of, in any form that a client takes. A file is shown as its EXIF orientation
+            says, a PIL image or an array as it stands; transparency is shown on white. It is not changed.
         result: coordinates in pixels of that image.
         font: a TrueType file. Pillow's own font, the default, has only ASCII: other letters become empty
             boxes.
@@ -59,9 +57,10 @@ def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None
         A new RGB image.
 
     Raises:
-        OSError: the image or the font cannot be read.
+        TypeError, InvalidArgumentError: the image is nothing that a client takes.
+        OSError: the image or the font cannot be read; Pillow reads HEIC only with a plug-in such as pi-heif's.
     """
-    picture = _displayed(image)
+    picture = shown_image(image)
     pen = _Pen.fitting(picture, font)
     if isinstance(result, Text):
         return _with_strip(picture, result.text, pen)
@@ -109,17 +108,6 @@ class _Pen:
 
     def length(self, text: str) -> float:
         return self.font.getlength(text)
-
-
-def _displayed(image: ImageSource) -> Image.Image:
-    """The image as an RGB picture of its own."""
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")  # also copies
-    source = io.BytesIO(image) if isinstance(image, bytes) else Path(image)
-    with Image.open(source) as opened:
-        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def _annotations(result: Detections | Segmentation | TextRegions) -> Iterator[_Annotation]:

@@ -60,7 +60,7 @@ class Triton:
 
 
 @pytest.fixture
-def dispatch(monkeypatch, outcomes):
+def dispatch(monkeypatch, outcomes, tmp_path):
     """`dispatch(request, answer)`: hand over a Triton request whose job `answer` ends."""
     fake = SimpleNamespace(
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
@@ -86,7 +86,7 @@ def dispatch(monkeypatch, outcomes):
     def dispatch(request: Triton, answer) -> None:
         metrics = SimpleNamespace(observe=outcomes.append, set_slots_in_use=lambda _: None)
         log = SimpleNamespace(write=lambda *_: None)
-        dispatcher = dispatcher_type(SimpleNamespace(submit=answer), 1, RequestLimits(), metrics, log)
+        dispatcher = dispatcher_type(SimpleNamespace(submit=answer), 1, RequestLimits(), metrics, log, tmp_path)
         dispatcher.dispatch([request])
         dispatcher.close()
 

@@ -49,6 +49,23 @@ def test_an_engine_answers_over_its_private_socket(engine, sockets, image_file):
     assert answer.usage.generated_tokens == 5
 
 
+def test_an_image_in_a_file_is_answered_like_the_image(engine, image_file, tmp_path):
+    (tmp_path / "image").write_bytes(image_file())
+    about = {"prompt": [PromptPart(text="Hello?")], "generation": {"max_new_tokens": 5}}
+    answers = [
+        engine.stub.Generate(GenerateRequest(**image, **about), timeout=30)
+        for image in ({"image": image_file()}, {"image_file": str(tmp_path / "image")})
+    ]
+    assert answers[0].text == answers[1].text
+    assert answers[1].usage.image_embedding_cached  # it is the same image
+
+
+def test_a_file_that_went_with_its_caller_is_a_request_cancelled(engine):
+    with pytest.raises(grpc.RpcError) as error:
+        engine.stub.Generate(GenerateRequest(image_file="/gone", prompt=[PromptPart(text="Hello?")]), timeout=30)
+    assert error.value.code() is grpc.StatusCode.CANCELLED
+
+
 def test_a_wrong_request_gets_invalid_argument_over_the_wire(engine):
     with pytest.raises(grpc.RpcError) as error:
         engine.stub.Generate(GenerateRequest(image=b"junk", prompt=[PromptPart(text="Hello?")]), timeout=30)

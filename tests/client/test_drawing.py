@@ -1,8 +1,10 @@
+import base64
 import io
 
 import numpy as np
 import pytest
 from florence2 import Detections, Segmentation, Text, TextRegions, draw
+from florence2.errors import InvalidArgumentError
 from PIL import Image
 
 SIZE = (320, 240)
@@ -143,14 +145,58 @@ def encoded(image: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def test_an_image_is_a_path_bytes_an_array_or_a_picture(tmp_path):
+def test_an_image_is_all_that_a_client_takes(tmp_path):
     image = plain((10, 20, 30))
     path = tmp_path / "image.png"
     path.write_bytes(encoded(image))
+    text = base64.b64encode(encoded(image))
     box = Detections([[40, 60, 120, 160]], ["dog"])
     expected = draw(image, box)
-    for source in (path, str(path), encoded(image), np.asarray(image), image.convert("RGBA")):
+    sources = [path, str(path), encoded(image), bytearray(encoded(image)), io.BytesIO(encoded(image)), text]
+    sources += [f"data:image/png;base64,{text.decode()}", np.asarray(image), np.asarray(image.convert("RGBA"))]
+    for source in (*sources, image.convert("RGBA"), image.convert("RGB").quantize(2)):
         assert draw(source, box) == expected
+    assert draw(np.full((240, 320), 128, np.uint8), box) == draw(plain(), box)
+
+
+def transparent_ink(mode: str) -> Image.Image:
+    """Black all over, opaque in its left half only."""
+    ink = Image.new("RGBA", SIZE)
+    ink.paste((0, 0, 0, 255), (0, 0, SIZE[0] // 2, SIZE[1]))
+    if mode != "P":
+        return ink.convert(mode)
+    palette = ink.getchannel("A").point(lambda alpha: alpha and 1).convert("P")
+    palette.putpalette([0, 0, 0, 0, 0, 0])
+    palette.info["transparency"] = 0
+    return palette
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "P"])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF", "picture", "array"])
+def test_transparency_is_shown_on_white(mode, form):
+    ink = transparent_ink(mode)
+    if form == "array":
+        source = np.asarray(ink.convert("RGBA"))
+    elif form == "picture":
+        source = ink
+    else:
+        file = io.BytesIO()
+        (ink if mode == "P" and form in ("PNG", "GIF") else ink.convert("RGBA")).save(file, form, lossless=True)
+        source = file.getvalue()
+    drawn = draw(source, Detections.empty())
+    assert [drawn.getpixel((x, 100)) for x in (10, 310)] == [(0, 0, 0), (255, 255, 255)]
+
+
+def test_16_bit_gray_is_shown_in_8_bits():
+    gray = Image.fromarray(np.full(SIZE[::-1], 128 * 257, np.uint16))
+    assert colors(draw(gray, Detections.empty())) == {(128, 128, 128)}
+    assert colors(draw(encoded(gray), Detections.empty())) == {(128, 128, 128)}
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_that_cannot_be_shown_are_refused(mode):
+    with pytest.raises(InvalidArgumentError, match=f"pixels of mode {mode}"):
+        draw(Image.new(mode, SIZE), Detections.empty())
 
 
 def test_files_are_shown_as_their_orientation_says():

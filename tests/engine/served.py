@@ -9,6 +9,8 @@ from florence2_engine.__main__ import build
 from florence2_engine.config import EngineConfig
 from florence2_engine.request import Answer
 
+from tests.reference import Question
+
 
 class Served:
     """A running engine; a context manager.
@@ -27,6 +29,12 @@ class Served:
         prepared = self._service.prepare(message)
         self.engine.submit(prepared)
         return prepared.future.result(600)
+
+    def answer(self, question: Question) -> Answer:
+        return self.run(question.image, question.request)
+
+    def ask(self, image: bytes, task: dict, options: dict) -> Answer:
+        return self.run(image, TaskRequest(**task, generation=GenerationOptions(**options)))
 
     def tokens(self, image: bytes, prompt: str, **options) -> list[int]:
         """The answer to a rendered prompt, decoder start token first."""

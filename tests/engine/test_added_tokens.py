@@ -6,6 +6,7 @@ import pytest
 from florence2.engine.v1.engine_pb2 import PromptPart
 from florence2.prompts import expand_prompt
 from florence2.v1 import BoundingBox
+from florence2_engine.limits import Limit
 from florence2_engine.tokenizer import PromptTokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from transformers import AddedToken, AutoTokenizer, BartTokenizer
 from tests.conftest import ROOT
 
 SIZE = (1000, 1000)
+LIMIT = Limit(447, "FLORENCE2_POSITIONS")
 IMAGE_TOKEN = 51289  # the last official one
 ORIGINAL_LAYOUT = ROOT.parent / "shared" / "original-layout" / "tiny"
 CONTROLS = ("<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>")
@@ -64,11 +66,11 @@ def fine_tuned(request, real_processor_folder):
 
 
 def encoded(tokenizer, **part):
-    return PromptTokenizer(tokenizer, 447).encode([PromptPart(**part)], SIZE)
+    return PromptTokenizer(tokenizer, LIMIT).encode([PromptPart(**part)], SIZE)
 
 
 def test_a_prompt_is_read_as_the_checkpoints_own_tokenizer_reads_it(fine_tuned):
-    tokenizer = PromptTokenizer(fine_tuned, 447)
+    tokenizer = PromptTokenizer(fine_tuned, LIMIT)
 
     @repeatable
     @given(prompts)
@@ -79,7 +81,7 @@ def test_a_prompt_is_read_as_the_checkpoints_own_tokenizer_reads_it(fine_tuned):
 
 
 def test_words_and_the_separator_are_read_as_the_checkpoints_own_tokenizer_reads_them(fine_tuned):
-    tokenizer = PromptTokenizer(fine_tuned, 447)
+    tokenizer = PromptTokenizer(fine_tuned, LIMIT)
 
     @repeatable
     @given(texts)
@@ -90,7 +92,7 @@ def test_words_and_the_separator_are_read_as_the_checkpoints_own_tokenizer_reads
 
 
 def test_nothing_makes_control_tokens_of_a_prompt_and_markup_of_a_callers_words(fine_tuned):
-    tokenizer = PromptTokenizer(fine_tuned, 447)
+    tokenizer = PromptTokenizer(fine_tuned, LIMIT)
     controls = set(fine_tuned.convert_tokens_to_ids(CONTROLS))
     names = [token.content for token in MARKUP] + ["<loc_5>", "<loc_999>", "<od>", "</poly>", "<sep>"]
     special = controls | set(fine_tuned.convert_tokens_to_ids(names))
@@ -122,7 +124,7 @@ def test_locations_that_take_white_space_along_do_so_for_regions(real_processor_
     region = BoundingBox(x_min=52, y_min=332, x_max=932, y_max=774)
     parts = [PromptPart(markup="What is the region "), PromptPart(region=region), PromptPart(markup="?")]
     sentence = "What is the region <loc_52><loc_332><loc_932><loc_774>?"
-    assert PromptTokenizer(tokenizer, 447).encode(parts, SIZE) == tokenizer(sentence).input_ids
+    assert PromptTokenizer(tokenizer, LIMIT).encode(parts, SIZE) == tokenizer(sentence).input_ids
 
 
 # The original layout.
@@ -143,7 +145,7 @@ def original_layout():
 
 
 def test_the_original_layouts_prompts_have_the_ids_of_the_original_code(original_layout):
-    tokenizer = PromptTokenizer(original_layout, 447)
+    tokenizer = PromptTokenizer(original_layout, LIMIT)
     answers = json.loads((ORIGINAL_LAYOUT / "expected.json").read_text())
     ids = {answer["prompt"]: answer["prompt_ids"] for answer in answers}
     assert len(ids) == 9
@@ -157,5 +159,5 @@ def test_the_original_layout_has_no_image_token_and_needs_none(original_layout, 
     assert original_layout.convert_tokens_to_ids("<and>") == 51288
     ids = encoded(original_layout, **{kind: text})[1:-1]
     assert not {0, 2, 3} & set(ids)
-    assert PromptTokenizer(original_layout, 447).decode(ids)[0] == text
+    assert PromptTokenizer(original_layout, LIMIT).decode(ids)[0] == text
     assert encoded(original_layout, **{kind: "car<and>building"}) == original_layout("car<and>building").input_ids

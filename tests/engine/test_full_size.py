@@ -9,7 +9,8 @@ from florence2.errors import InvalidArgumentError
 from florence2_engine.request import FinishReason
 
 from benchmarks.checkpoints import make_checkpoint
-from tests.engine.test_parity import OPTIONS, Served, assert_parity
+from tests.engine.served import Served
+from tests.engine.test_parity import OPTIONS, assert_parity
 from tests.reference import TASKS, Reference, png
 from training.sampling import sample_scene
 from training.scenes import draw

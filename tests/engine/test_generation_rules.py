@@ -13,7 +13,8 @@ from florence2_engine.request import Answer
 from transformers import GenerationConfig
 
 from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
-from tests.engine.test_parity import Served, assert_parity
+from tests.engine.served import Served
+from tests.engine.test_parity import assert_parity
 from tests.reference import Question, Reference
 
 GROUNDING = {"phrase_grounding": {"caption": "A red circle and a blue square."}}

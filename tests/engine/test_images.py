@@ -11,53 +11,58 @@ import PIL.Image
 import pytest
 import torch
 from florence2.errors import InvalidArgumentError
+from florence2_engine.formats import readable_formats
 from florence2_engine.frames import has_more_frames
+from florence2_engine.image_file import ImageReader
 from florence2_engine.images import ImageDecoder
 from florence2_engine.normalisation import Normalisation
+from florence2_engine.resizing import resizing_of
 from transformers import Florence2Processor
 
+from tests.conftest import HEIC_FILES
+
 MAX_BYTES = 100_000
-MAX_PIXELS = 60 * 60
+MAX_PIXELS = 160 * 120
 MAX_FRAMES = 5
+READER = ImageReader(readable_formats(heic=True), MAX_BYTES, MAX_PIXELS, MAX_FRAMES)
+FORMATS = ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+ANIMATED = ["GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"]
 
 
-class CountingProcessor:
-    """Stands for the checkpoint's processor: hands over the pixels, and counts."""
+class CountingResizing:
+    """Stands for the checkpoint's resizing: hands over the pixels, and counts."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.may_go_on = threading.Event()
         self.may_go_on.set()
 
-    def __call__(self, images, **options):
-        assert options == {"return_tensors": "np", "do_rescale": False, "do_normalize": False}
+    def __call__(self, picture):
+        assert picture.mode == "RGB"
         assert self.may_go_on.wait(10)
         self.calls += 1
-        return {"pixel_values": [np.asarray(images).transpose(2, 0, 1)]}
+        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 @pytest.fixture
-def processor():
-    return CountingProcessor()
+def resizing():
+    return CountingResizing()
 
 
 @pytest.fixture
-def decoder(processor):
-    return ImageDecoder(processor, MAX_BYTES, MAX_PIXELS, MAX_FRAMES)
+def decoder(resizing):
+    return ImageDecoder(resizing, READER)
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def heic(name: str) -> bytes:
+    return (HEIC_FILES / f"{name}.heic").read_bytes()
+
+
+@pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_is_decoded(decoder, image_file, format_):
     image = decoder.decode(image_file(50, 30, format_=format_))
     assert image.size == (50, 30)
     assert image.pixels.shape == (3, 30, 50)
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "1", "I;16"])
-def test_every_mode_becomes_rgb(decoder, mode):
-    file = io.BytesIO()
-    PIL.Image.new(mode, (20, 10)).save(file, "TIFF" if mode == "CMYK" else "PNG")
-    assert decoder.decode(file.getvalue()).pixels.shape == (3, 10, 20)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -82,25 +87,39 @@ def test_base64_text_is_accepted(decoder, image_file):
     assert (decoder.decode(base64.encodebytes(data)).pixels == decoder.decode(data).pixels).all()
 
 
+def test_a_data_uri_is_accepted(decoder, image_file):
+    data = image_file()
+    text = base64.urlsafe_b64encode(data).rstrip(b"=")
+    assert (decoder.decode(b"data:image/png;base64," + text).pixels == decoder.decode(data).pixels).all()
+
+
 @pytest.mark.parametrize(
-    ("data", "message"),
+    ("sent", "shown"),
     [
-        (b"", "IMAGE: got b''"),
-        (b"not an image", "JPEG"),
-        (b"\x00\xff\xfe" * 50, "JPEG"),
-        (b"AAAA", "JPEG"),
-        (b"%PDF-1.7", "JPEG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "JPEG"),
-        (b"QUJ", "or its base64"),
-        (b"\x89PNG\r\n\x1a\n", "JPEG"),
+        (b"", "b''"),
+        (b"null", "'null'"),
+        (b"junk", "'junk'"),
+        (b"not an image", "'not an image'"),
+        (b"QUJ", "'QUJ'"),
+        (b"https://example.com/cat.png", "'https://example.com/cat.png'"),
+        (b"data:image/png;base64,AAAA", "'data:image/png;base64,AAAA'"),
+        (b"data:image/svg+xml,<svg/>", "'data:image/svg+xml,<svg/>'"),
+        (b"A" * 2000, "'" + "A" * 60 + "…'"),
+        (b"%PDF-1.7", "'%PDF-1.7'"),
+        ("größe".encode(), repr("größe".encode())),
+        (b"\x00\xff\xfe" * 50, repr((b"\x00\xff\xfe" * 6)[:16])),
+        (b"\x89PNG\r\n\x1a\n", repr(b"\x89PNG\r\n\x1a\n")),
     ],
 )
-def test_what_is_no_image_is_refused(decoder, data, message):
-    with pytest.raises(InvalidArgumentError, match=message):
-        decoder.decode(data)
+def test_what_is_no_image_is_refused_in_the_callers_words_and_with_what_would_be_read(decoder, sent, shown):
+    with pytest.raises(InvalidArgumentError) as refused:
+        decoder.decode(sent)
+    assert str(refused.value).startswith(f"IMAGE: got {shown}, expected ")
+    assert not sent or "a file of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF, its base64" in str(refused.value)
+    assert not sent or "URLs are not fetched" in str(refused.value)
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
 def test_a_truncated_image_is_refused(decoder, image_file, format_, kept):
     data = image_file(50, 50, format_=format_)
@@ -109,24 +128,37 @@ def test_a_truncated_image_is_refused(decoder, image_file, format_, kept):
 
 
 def test_limits_name_value_and_limit(decoder, image_file):
-    with pytest.raises(InvalidArgumentError, match=r"61 x 60 pixels.*at most 3600 pixels"):
-        decoder.decode(image_file(61, 60))
+    with pytest.raises(InvalidArgumentError, match=r"161 x 120 pixels.*at most 19200 pixels"):
+        decoder.decode(image_file(161, 120))
     with pytest.raises(InvalidArgumentError, match=r"100001 bytes.*at most 100000 bytes"):
         decoder.decode(b"\x89PNG" + bytes(MAX_BYTES - 3))
     with pytest.raises(InvalidArgumentError, match="at most 100000 bytes"):
         decoder.decode(base64.b64encode(bytes(MAX_BYTES + 1)))
 
 
+@pytest.mark.parametrize("write", [base64.b64encode, base64.encodebytes])
+def test_an_image_of_the_largest_size_may_come_as_text(decoder, write):
+    """It is refused for what it is, and not for its size."""
+    with pytest.raises(InvalidArgumentError, match="expected a file of"):
+        decoder.decode(b"data:;base64," + write(b"\xff" * MAX_BYTES))
+
+
+def test_text_over_the_limit_is_refused_before_it_is_decoded(decoder, monkeypatch):
+    monkeypatch.setattr("florence2_engine.image_file.image_file", None)
+    with pytest.raises(InvalidArgumentError, match=r"200000 bytes.*at most 100000 bytes"):
+        decoder.decode(b"A" * 200_000)
+
+
 def animated(frames: int, format_: str, colours: int = 256) -> bytes:
     pictures = [PIL.Image.new("RGB", (12, 9), (20 * number, 0, 99)).quantize(colours) for number in range(frames)]
-    if format_ in ("WEBP", "MPO"):
+    if format_ in ("WEBP", "MPO", "AVIF"):
         pictures = [picture.convert("RGB") for picture in pictures]
     file = io.BytesIO()
     pictures[0].save(file, format_, save_all=True, append_images=pictures[1:])
     return file.getvalue()
 
 
-@pytest.mark.parametrize("format_", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("format_", ANIMATED)
 def test_an_animation_has_its_first_frame_and_no_more_frames_than_are_allowed(decoder, format_):
     assert decoder.decode(animated(MAX_FRAMES, format_)).size == (12, 9)
     with pytest.raises(InvalidArgumentError, match=r"of more frames.*at most 5 frames"):
@@ -152,38 +184,38 @@ def test_the_frames_of_a_gif_are_not_looked_through_further_than_it_takes():
 @pytest.mark.parametrize("seed", range(20))
 def test_a_damaged_animation_is_counted_or_refused(decoder, seed):
     generator = random.Random(seed)
-    for format_ in ("GIF", "PNG", "WEBP", "TIFF", "MPO"):
-        data = bytearray(animated(3, format_))
+    files = [animated(3, format_) for format_ in ANIMATED] + [heic("burst"), heic("transparent")]
+    for data in map(bytearray, files):
         for _ in range(5):
             data[generator.randrange(len(data))] = generator.randrange(256)
         with contextlib.suppress(InvalidArgumentError):
             decoder.decode(bytes(data[: generator.randrange(20, len(data))]))
 
 
-def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, processor):
+def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, resizing):
     file = io.BytesIO()
     PIL.Image.new("1", (30_000, 30_000)).save(file, "PNG")
     with pytest.raises(InvalidArgumentError, match="pixels"):
         decoder.decode(file.getvalue() if len(file.getvalue()) <= MAX_BYTES else file.getvalue()[:MAX_BYTES])
-    assert processor.calls == 0
+    assert resizing.calls == 0
 
 
-def test_an_image_asked_for_twice_at_once_is_decoded_once(decoder, processor, image_file):
+def test_an_image_asked_for_twice_at_once_is_decoded_once(decoder, resizing, image_file):
     data = image_file()
-    processor.may_go_on.clear()
+    resizing.may_go_on.clear()
     with ThreadPoolExecutor(4) as callers:
         images = [callers.submit(decoder.decode, data) for _ in range(4)]
-        processor.may_go_on.set()
+        resizing.may_go_on.set()
         first, *others = [image.result(10) for image in images]
     assert all(other is first for other in others)
     assert decoder.decode(data) is first
-    assert processor.calls == 1
+    assert resizing.calls == 1
 
 
-def test_an_image_nobody_holds_is_forgotten(decoder, processor, image_file):
+def test_an_image_nobody_holds_is_forgotten(decoder, resizing, image_file):
     decoder.decode(image_file())
     decoder.decode(image_file())
-    assert processor.calls == 2
+    assert resizing.calls == 2
 
 
 def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(decoder, image_file):
@@ -207,7 +239,7 @@ def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor
     picture = PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
     file = io.BytesIO()
     picture.save(file, "PNG")
-    pixels = ImageDecoder(processor, MAX_BYTES, MAX_PIXELS, MAX_FRAMES).decode(file.getvalue()).pixels
+    pixels = ImageDecoder(resizing_of(processor), READER).decode(file.getvalue()).pixels
     assert pixels.dtype == torch.uint8
     expected = processor(images=picture, return_tensors="pt")["pixel_values"]
     assert torch.equal(Normalisation.of(processor)(pixels[None]), expected)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import DEMO_CHECKPOINT
-from tests.engine.test_parity import Served
+from tests.engine.served import Served
 from tests.reference import TASKS, png
 from training.sampling import sample_scene
 from training.scenes import draw

@@ -8,14 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import PIL.Image
 import pytest
-from florence2.engine.v1.engine_pb2 import GenerateRequest
-from florence2.v1 import GenerationOptions, TaskRequest
-from florence2_adapter.prompts import prompt_parts
-from florence2_engine.__main__ import build
-from florence2_engine.config import EngineConfig
 from florence2_engine.request import Answer, FinishReason
 
 from tests.conftest import DEMO_CHECKPOINT
+from tests.engine.served import Served
 from tests.reference import TASKS, Question, Reference, assert_equal_but_for_ties, png
 from training.sampling import sample_scene
 from training.scenes import draw
@@ -47,27 +43,6 @@ OPTIONS = [
     {"max_new_tokens": 30, "num_beams": 3, "repetition_penalty": 0.8, "early_stopping": HEURISTIC},
     {"max_new_tokens": 25, "num_beams": 6, "early_stopping": FIRST, "no_repeat_ngram_size": 2, "min_new_tokens": 10},
 ]
-
-
-class Served:
-    """The engine in this process, so that tokens can be compared."""
-
-    def __init__(self, folder, **settings) -> None:
-        settings = {"checkpoint": str(folder), "device": "cpu", **settings}
-        self.engine, self._service = build(EngineConfig(**settings))
-        self.engine.start()
-
-    def answer(self, question: Question) -> Answer:
-        return self._answer(question.image, question.request)
-
-    def ask(self, image: bytes, task: dict, options: dict) -> Answer:
-        return self._answer(image, TaskRequest(**task, generation=GenerationOptions(**options)))
-
-    def _answer(self, image: bytes, request: TaskRequest) -> Answer:
-        message = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
-        prepared = self._service.prepare(message)
-        self.engine.submit(prepared)
-        return prepared.future.result(600)
 
 
 def assert_parity(questions: list[Question], answers: list[Answer]) -> None:

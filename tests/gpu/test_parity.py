@@ -9,7 +9,8 @@ import torch
 from florence2_engine.request import FinishReason
 
 from tests.conftest import DEMO_CHECKPOINT
-from tests.engine.test_parity import OPTIONS, Served, assert_parity
+from tests.engine.served import Served
+from tests.engine.test_parity import OPTIONS, assert_parity
 from tests.reference import TASKS, Reference, png
 from training.sampling import sample_scene
 from training.scenes import draw

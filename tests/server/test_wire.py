@@ -241,7 +241,7 @@ def test_a_bad_image_gets_a_clear_error(plain_client, scene):
 @pytest.mark.parametrize(
     ("image", "request_", "message"),
     [
-        (bytes(45_000_000), TaskRequest(caption={}), r"IMAGE: got '45000000 bytes', expected at most 33554432 bytes"),
+        (bytes(60_000_000), TaskRequest(caption={}), r"IMAGE: got '60000000 bytes', expected at most 41943040 bytes"),
         (b"GIF", TaskRequest(prompt="a cat " * 12_000), r"REQUEST: got '72005 bytes', expected at most 65536 bytes"),
     ],
     ids=["image", "prompt"],

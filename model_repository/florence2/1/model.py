@@ -52,7 +52,12 @@ class TritonPythonModel:
             self._leave_nothing()
             raise pb_utils.TritonModelException(str(error)) from None
         self._dispatcher = Dispatcher(
-            self._supervisor, config.slots, limits, metrics, RequestLog(sys.stderr if log.log_requests else None)
+            self._supervisor,
+            config.slots,
+            limits,
+            metrics,
+            RequestLog(sys.stderr if log.log_requests else None),
+            self._sockets,
         )
 
     def execute(self, requests: list[Any]) -> None:

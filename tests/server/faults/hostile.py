@@ -16,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from tests.reference import png
 from tests.server.wire_requests import add_tensor, element, infer_request
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _SHORT = {"max_new_tokens": 2, "num_beams": 1}
 
 

@@ -64,7 +64,7 @@ class TritonPythonModel:
 
     @torch.inference_mode()
     def _generate(self, requests: list[Any]) -> list[str]:
-        images = [PIL.Image.open(io.BytesIO(_value(request, "IMAGE"))).convert("RGB") for request in requests]
+        images = [PIL.Image.open(io.BytesIO(_value(request, "IMAGE"))) for request in requests]
         prompts = [_value(request, "PROMPT").decode() for request in requests]
         lengths = [int(_value(request, "ANSWER_TOKENS")) for request in requests]
         answer_tokens = torch.tensor(lengths, device=self._model.device)

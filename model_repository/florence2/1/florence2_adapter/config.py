@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 
 from florence2.errors import InvalidArgumentError
-from florence2_engine.config import EngineConfig, base64_bytes
+from florence2_engine.config import EngineConfig, text_bytes
 from florence2_engine.settings import ConfigError, require_at_least
 
 
@@ -29,7 +29,7 @@ class RequestLimits:
         Raises:
             InvalidArgumentError: one is over its limit.
         """
-        if len(image) > base64_bytes(self.max_image_bytes):
+        if len(image) > text_bytes(self.max_image_bytes):
             raise InvalidArgumentError.of_field("IMAGE", f"{len(image)} bytes", f"at most {self.max_image_bytes} bytes")
         if len(request) > self.max_request_bytes:
             limit = f"at most {self.max_request_bytes} bytes"

@@ -4,7 +4,6 @@
 priorities, limits, timeouts and metrics apply to it.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +26,7 @@ from florence2.tasks import task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
 from florence2_adapter.config import RequestLimits
+from florence2_adapter.image_files import ImageFile, image_file, image_hash
 from florence2_adapter.job import EngineCallError, Job
 from florence2_adapter.metrics import Metrics
 from florence2_adapter.outcomes import UNKNOWN_TASK, Outcome, task_name
@@ -50,6 +51,7 @@ class Row:
 
     Attributes:
         label: names the row in an error's message, where there are several.
+        image_file: what holds the image if the call does not.
     """
 
     index: int
@@ -57,10 +59,11 @@ class Row:
     request: TaskRequest
     encoding: Encoding
     call: GenerateRequest
+    image_file: ImageFile | None
 
     def describe(self, request_id: str) -> str:
         """Names the question, for whoever has to find out what it does to the engine."""
-        image = hashlib.sha256(self.call.image).hexdigest()[:_SHOWN_HASH]
+        image = image_hash(self.call)[:_SHOWN_HASH]
         return f"request id {request_id!r}, {self.label}image {image}, task {task_name(self.request)}"
 
 
@@ -68,12 +71,19 @@ class Dispatcher:
     """Every error is the answer of the one request that has it."""
 
     def __init__(
-        self, engine: EngineSupervisor, slots: int, limits: RequestLimits, metrics: Metrics, log: RequestLog
+        self,
+        engine: EngineSupervisor,
+        slots: int,
+        limits: RequestLimits,
+        metrics: Metrics,
+        log: RequestLog,
+        image_files: Path,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._log = log
+        self._image_files = image_files
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -88,7 +98,7 @@ class Dispatcher:
 
     def _dispatch(self, pending: PendingRequest) -> None:
         try:
-            rows = _rows(pending, self._limits)
+            rows = _rows(pending, self._limits, self._image_files)
             pending.expect_rows(len(rows))
             with self._lock:
                 self._pending.add(pending)
@@ -182,27 +192,31 @@ class Dispatcher:
         self._log.write(pending, outcome)
 
 
-def _rows(pending: PendingRequest, limits: RequestLimits) -> list[Row]:
+def _rows(pending: PendingRequest, limits: RequestLimits, image_files: Path) -> list[Row]:
     images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
     for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
     return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits)
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits, image_files)
         for index, (image, request) in enumerate(pairs)
     ]
 
 
-def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits) -> Row:
+def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits, image_files: Path) -> Row:
     try:
         limits.check(image, data)
         request, encoding = parse_request(data)
         check_request(request)
-        call = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
+        call = GenerateRequest(prompt=prompt_parts(request), generation=request.generation)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{label}{error}") from None
-    return Row(index, label, request, encoding, call)
+    if file := image_file(image, image_files):
+        call.image_file = str(file.path)
+    else:
+        call.image = image
+    return Row(index, label, request, encoding, call, file)
 
 
 def _response(row: Row, answer: GenerateResponse) -> bytes:

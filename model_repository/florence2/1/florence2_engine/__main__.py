@@ -23,8 +23,10 @@ from florence2_engine.config import EngineConfig
 from florence2_engine.embeddings import EmbeddingCache
 from florence2_engine.engine import Engine
 from florence2_engine.errors import CheckpointError
+from florence2_engine.image_file import ImageReader
 from florence2_engine.images import ImageDecoder
 from florence2_engine.normalisation import Normalisation
+from florence2_engine.resizing import resizing_of
 from florence2_engine.runner import Runner
 from florence2_engine.scheduler import Scheduler
 from florence2_engine.server import EngineService, serve
@@ -86,9 +88,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
         rows,
         generation.positions.value,
     )
-    images = ImageDecoder(
-        checkpoint.image_processor, config.max_image_bytes, config.max_image_pixels, config.max_image_frames
-    )
+    images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageReader.of(config))
     scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
     if checkpoint.model.device.type == "cpu":
         warm_up.run_once(runner, checkpoint)

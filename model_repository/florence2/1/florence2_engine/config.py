@@ -10,9 +10,11 @@ MOST_BEAMS = 8  # that any request may have, and the most that a server may be t
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def base64_bytes(limit: int) -> int:
-    """What an image of at most so many bytes has at most as base64, which writes four characters for three bytes."""
-    return limit * 4 // 3 + 4
+def text_bytes(limit: int) -> int:
+    """What an image of at most so many bytes has at most as text: four characters for three bytes, two more to end each
+    line of 64, and the head of a `data:` URI.
+    """
+    return limit * 4 // 3 * 66 // 64 + 1024
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class EngineConfig:
         max_image_bytes: the largest encoded image that is looked at, in bytes.
         max_image_pixels: the largest image that is decoded, width x height, in pixels.
         max_image_frames: the most frames of an animation or pages of a file; only the first one is ever decoded.
+        heic: 1: HEIC images are read if the pi-heif package is installed; 0: they are refused.
         max_new_tokens: the longest answer that a request may ask for, in tokens; 0: as many as `positions`.
         max_beams: the most beams of a request.
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
@@ -52,9 +55,10 @@ class EngineConfig:
     prefill_batch: int = 4
     image_batch: int = 0
     embedding_cache_bytes: int = 256 * 1024 * 1024
-    max_image_bytes: int = 32 * 1024 * 1024
+    max_image_bytes: int = 40 * 1024 * 1024
     max_image_pixels: int = 50_000_000
     max_image_frames: int = 1000
+    heic: int = 1
     max_new_tokens: int = 0
     max_beams: int = MOST_BEAMS
     threads: int = 0
@@ -71,6 +75,8 @@ class EngineConfig:
         require_at_least(1, self, "slots", "positions", "prefill_batch", "max_beams")
         require_at_least(1, self, "max_image_bytes", "max_image_pixels", "max_image_frames")
         require_at_least(0, self, "rows", "image_batch", "embedding_cache_bytes", "max_new_tokens", "threads")
+        if self.heic not in (0, 1):
+            raise ConfigError(f"heic: got {self.heic}, expected 0 or 1")
         if self.max_beams > MOST_BEAMS:
             raise ConfigError(f"max_beams: got {self.max_beams}, expected at most {MOST_BEAMS}")
         if 0 < self.rows < self.max_beams:

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -62,6 +63,8 @@ class EngineService(EngineServiceServicer):
             work = self.prepare(request)
         except InvalidArgumentError as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except FileNotFoundError:  # the image's file goes when its caller does
+            _abort(context, grpc.StatusCode.CANCELLED, "the caller left")
         if context.add_callback(lambda: _cancel(work)):  # false: the caller has left already
             self._engine.submit(work)
         else:
@@ -92,7 +95,8 @@ class EngineService(EngineServiceServicer):
         if self._abort_on and any(self._abort_on in (part.text, part.markup) for part in request.prompt):
             os.abort()
         options = self._defaults.complete(request.generation)
-        image = self._images.decode(request.image)
+        sent = Path(request.image_file).read_bytes() if request.image_file else request.image
+        image = self._images.decode(sent)
         prompt_ids = self._tokenizer.encode(request.prompt, image.size)
         return Request(image, prompt_ids, start_search(options, prompt_ids), received=received)
 

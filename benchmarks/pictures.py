@@ -1,0 +1,179 @@
+"""What a picture costs on its way: from bytes to pixels beside Pillow alone, and an array beside its JPEG.
+
+`python -m benchmarks.pictures` measures both. Photographs of 1.2 and 12 megapixels are drawn by a seeded generator:
+clouds of all sizes and the noise of a sensor, saved as JPEG of quality 85 with an EXIF header, as cameras do.
+
+Bytes to pixels: `ImageDecoder.decode`, base64, hash and EXIF included, beside Pillow's own decoding and resizing of the
+same file, with Florence-2-base's processor (768 x 768 pixels). The pixels must be those of that processor.
+
+Array beside JPEG: whole calls to a real server that keeps no embeddings, less the milliseconds that the server says it
+computed. The demo checkpoint reads 128 x 128 pixels, which a picture is resized to in little less time than to 768.
+"""
+
+import argparse
+import base64
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import florence2
+import numpy as np
+import PIL.Image
+from florence2 import v1
+from florence2_engine.config import EngineConfig
+from florence2_engine.image_file import ImageReader
+from florence2_engine.images import ImageDecoder
+from florence2_engine.resizing import resizing_of
+from rich.console import Console
+from rich.table import Table
+from serve import TritonServer
+from transformers import Florence2Processor
+
+from benchmarks.measurement import Spread, ratios
+
+ROUNDS = 25
+SIZES = {"1.2 megapixels": (1280, 960), "12 megapixels": (4032, 3024)}
+_CLOUDS = ((8, 0.94), (40, 0.62), (200, 0.39), (800, 0.19))  # details across, and how strong
+_SENSOR_NOISE = 3.0  # standard deviation, of 255
+_JPEG_QUALITY = 85
+_CAMERA, _EXIF_MAKE = "Florence", 0x010F
+_READY_SECONDS = 180.0
+_CALL_SECONDS = 60.0
+_WARM_UP = 2
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class DifferentPixelsError(Exception):
+    """Ours are not the processor's."""
+
+
+def photograph(size: tuple[int, int], seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Pixels of shape (height, width, 3) that compress as a photograph's do."""
+    random = np.random.default_rng(seed)
+    width, height = size
+    picture = np.full((height, width, 3), 128, np.float32)
+    for details, strength in _CLOUDS:
+        small = PIL.Image.fromarray(random.integers(0, 256, (details, details, 3), dtype=np.uint8))
+        picture += (np.asarray(small.resize(size, PIL.Image.Resampling.BICUBIC), np.float32) - 128) * strength
+    picture += random.normal(0, _SENSOR_NOISE, (height, width, 1)).astype(np.float32)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    """The photograph's file."""
+    exif = PIL.Image.Exif()
+    exif[_EXIF_MAKE] = _CAMERA
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY, exif=exif)
+    return file.getvalue()
+
+
+def bytes_to_pixels(processor: Any, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Processor seconds of ours and of Pillow alone, in alternation, for each size, as a file and as base64.
+
+    Raises:
+        DifferentPixelsError: our pixels are not the processor's.
+    """
+    decoder = ImageDecoder(resizing_of(processor), ImageReader.of(EngineConfig(checkpoint="any")))
+    size = (processor.size.width, processor.size.height)
+    found = {}
+    for name, extent in SIZES.items():
+        file = jpeg(photograph(extent))
+        expected = processor(images=PIL.Image.open(io.BytesIO(file)), do_rescale=False, do_normalize=False)
+        if not np.array_equal(decoder.decode(file).pixels.numpy(), expected["pixel_values"][0]):
+            raise DifferentPixelsError(f"{name}: not the pixels of transformers' processor")
+        for form, sent in (("file", file), ("base64", base64.b64encode(file))):
+            pair = (lambda sent=sent: decoder.decode(sent), lambda file=file: _pillow_alone(file, size, processor))
+            found[f"{name}, {form}, {len(file) / 1e6:.1f} MB"] = _alternate(pair, rounds)
+    return found
+
+
+def _pillow_alone(file: bytes, size: tuple[int, int], processor: Any) -> None:
+    picture = PIL.Image.open(io.BytesIO(file))
+    picture.load()
+    picture.resize(size, processor.resample)
+
+
+def array_beside_jpeg(rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of an array's and of its JPEG's whole way, in alternation, for each size, through a real server."""
+    found = {}
+    with (
+        tempfile.TemporaryFile() as log,
+        TritonServer(environment={"FLORENCE2_EMBEDDING_CACHE_BYTES": "0"}, log=log) as server,
+    ):
+        server.wait_until_ready(_READY_SECONDS)
+        with florence2.Client(server.grpc_url, timeout=_CALL_SECONDS) as client:
+            for name, extent in SIZES.items():
+                pixels = photograph(extent)
+                file = jpeg(pixels)
+                pair = (lambda pixels=pixels: _way(client, pixels), lambda file=file: _way(client, file))
+                found[name] = _alternate(pair, rounds, timed=False)
+    return found
+
+
+def _way(client: florence2.Client, image: Any) -> float:
+    """Seconds of a call that are not the model's."""
+    request = v1.TaskRequest(caption=v1.Caption(), generation=v1.GenerationOptions(max_new_tokens=2, num_beams=1))
+    begin = time.perf_counter()
+    usage = client.run(image, request).usage
+    return time.perf_counter() - begin - (usage.encode_milliseconds + usage.decode_milliseconds) / 1000
+
+
+def _alternate(pair: Sequence[Callable[[], Any]], rounds: int, timed: bool = True) -> list[tuple[float, float]]:
+    """What each of two functions takes, or returns, round by round."""
+    seconds = [tuple(_seconds(each) if timed else each() for each in pair) for _ in range(_WARM_UP + rounds)]
+    return [(first, second) for first, second in seconds[_WARM_UP:]]
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    """Of this thread's processor time, which is the same beside other work."""
+    begin = time.thread_time()
+    function()
+    return time.thread_time() - begin
+
+
+def print_table(
+    console: Console, title: str, sides: tuple[str, str], found: Mapping[str, Sequence[tuple[float, float]]]
+) -> None:
+    """Both sides' milliseconds and their ratio: median, least to greatest over the rounds."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("picture")
+    for heading in (*(f"{side}, ms" for side in sides), "ratio"):
+        table.add_column(heading, justify="right")
+    for name, rounds in found.items():
+        first, second = zip(*rounds, strict=True)
+        spreads = [Spread.of([1000 * value for value in side]) for side in (first, second)]
+        cells = [f"{spread.median:.1f}" for spread in spreads]
+        ratio = ratios(first, second)
+        table.add_row(name, *cells, f"{ratio.median:.2f} [dim]({ratio.least:.2f} to {ratio.greatest:.2f})[/dim]")
+    console.print(table)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description="What pictures cost.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default {ROUNDS}")
+    parser.add_argument(
+        "--configs",
+        type=Path,
+        default=_ROOT.parent / "shared" / "florence2-base",
+        help="folder with Florence-2-base's processor; default ../shared/florence2-base",
+    )
+    arguments = parser.parse_args()
+    if not (arguments.configs / "processor_config.json").is_file():
+        sys.exit(f"benchmark: {arguments.configs} has no processor_config.json")
+    console = Console()
+    try:
+        found = bytes_to_pixels(Florence2Processor.from_pretrained(arguments.configs).image_processor, arguments.rounds)
+    except DifferentPixelsError as error:
+        sys.exit(f"benchmark: {error}")
+    print_table(console, "bytes to pixels, processor time", ("ours", "Pillow alone"), found)
+    print_table(console, "the whole way, less the model", ("array", "its JPEG"), array_beside_jpeg(arguments.rounds))
+
+
+if __name__ == "__main__":
+    main()

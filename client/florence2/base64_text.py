@@ -1,0 +1,42 @@
+"""Image files that travel as text: base64, standard or URL-safe, and `data:` URIs of it."""
+
+import binascii
+import re
+import urllib.parse
+
+_WHITE_SPACE = b" \t\r\n\f\v"
+_STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
+# No image file begins with a thousand bytes of these: each format's header has zeros or other bytes among them.
+_TEXT = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
+_PROBE_BYTES = 1024
+_DATA_URI_HEAD = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
+
+
+def image_file(data: bytes) -> bytes:
+    """The image file that `data` is, or that its text holds.
+
+    Args:
+        data: an image file; its base64 text, standard or URL-safe, padded or not, with or without white space; or a
+            `data:` URI (RFC 2397) of base64, with any media type and parameters.
+
+    Returns:
+        The file's bytes. What is none of these is returned as it is: it is no image file, and opening it says so.
+    """
+    head = _DATA_URI_HEAD.match(data, 0, _PROBE_BYTES)
+    if head is None and not _TEXT.fullmatch(data, 0, min(len(data), _PROBE_BYTES)):
+        return data
+    text = memoryview(data)[head.end() if head else 0 :]
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return _loosely_decoded(bytes(text), otherwise=data)
+
+
+def _loosely_decoded(text: bytes, otherwise: bytes) -> bytes:
+    if b"%" in text:  # a URI may spell any character so
+        text = urllib.parse.unquote_to_bytes(text)
+    text = text.translate(_STANDARD_ALPHABET, _WHITE_SPACE).rstrip(b"=")
+    try:
+        return binascii.a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
+    except binascii.Error:
+        return otherwise

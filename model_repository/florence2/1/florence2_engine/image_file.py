@@ -1,0 +1,126 @@
+"""Image files, opened within limits and loaded as they are displayed. Whatever is wrong with one is its caller's."""
+
+import io
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import PIL.Image
+import PIL.ImageOps
+from florence2.base64_text import image_file
+from florence2.display import displayed
+from florence2.errors import InvalidArgumentError
+
+from florence2_engine.config import EngineConfig, text_bytes
+from florence2_engine.formats import readable_formats
+from florence2_engine.frames import has_more_frames
+
+_QUOTED_BYTES = 60
+
+
+@dataclass(frozen=True)
+class ImageReader:
+    """Reads image files within limits.
+
+    Attributes:
+        formats: Pillow's names of the formats.
+        max_bytes: the largest image file, in bytes.
+        max_pixels: the largest image, width x height.
+        max_frames: the most frames of an animation, of which the first one is decoded.
+    """
+
+    formats: tuple[str, ...]
+    max_bytes: int
+    max_pixels: int
+    max_frames: int
+    # The header of an AVIF file may name a smaller image than its frames are. Pillow decodes them up to 16,384 x 16,384
+    # pixels all the same, on all cores: one at a time, a request costs no more than one such frame in memory, however
+    # many come together.
+    _avif_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> "ImageReader":
+        """From the settings. With HEIC among them, Pillow's plug-in for it is registered in this process."""
+        formats = readable_formats(heic=bool(config.heic))
+        return cls(formats, config.max_image_bytes, config.max_image_pixels, config.max_image_frames)
+
+    def file(self, sent: bytes) -> bytes:
+        """The image file that was sent, as it is or as text.
+
+        Raises:
+            InvalidArgumentError: nothing was sent, or too many bytes.
+        """
+        if not sent:
+            raise InvalidArgumentError.of_field("IMAGE", sent, "an encoded image")
+        self._check_bytes(len(sent), text_bytes(self.max_bytes))
+        data = image_file(sent)
+        self._check_bytes(len(data), self.max_bytes)
+        return data
+
+    def load(self, data: bytes, sent: bytes) -> PIL.Image.Image:
+        """The image in a file, the first frame or the primary one, in RGB as it is displayed.
+
+        Args:
+            data: the file.
+            sent: the file or its text, as the caller sent it, for the caller to recognize in an error.
+
+        Raises:
+            InvalidArgumentError: no image of a known format, damaged, or over a limit.
+        """
+        image = self._open(data, sent)
+        self._check_pixels(image)
+        self._check_frames(image, data)
+        try:
+            with self._avif_turn if image.format == "AVIF" else nullcontext():
+                image.load()
+            PIL.ImageOps.exif_transpose(image, in_place=True)
+            return displayed(image, "IMAGE")
+        except InvalidArgumentError:
+            raise
+        except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+            raise _damage(image, error) from None
+
+    def _open(self, data: bytes, sent: bytes) -> PIL.Image.Image:
+        """The image with its header read, no pixel yet."""
+        try:
+            return PIL.Image.open(io.BytesIO(data), formats=self.formats)
+        except PIL.Image.DecompressionBombError as error:
+            raise InvalidArgumentError.of_field("IMAGE", str(error), "fewer pixels") from None
+        except Exception:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+            expected = f"a file of {', '.join(self.formats)}, its base64, or a data: URI of it; URLs are not fetched"
+            raise InvalidArgumentError.of_field("IMAGE", _quotation(sent), expected) from None
+
+    def _check_bytes(self, size: int, limit: int) -> None:
+        if size > limit:
+            raise InvalidArgumentError.of_field("IMAGE", f"{size} bytes", f"at most {self.max_bytes} bytes")
+
+    def _check_pixels(self, image: PIL.Image.Image) -> None:
+        width, height = image.size
+        if width * height > self.max_pixels:
+            raise InvalidArgumentError.of_field(
+                "IMAGE", f"{width} x {height} pixels", f"at most {self.max_pixels} pixels"
+            )
+
+    def _check_frames(self, image: PIL.Image.Image, data: bytes) -> None:
+        try:
+            has_more = has_more_frames(image, data, self.max_frames)
+        except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+            raise _damage(image, error) from None
+        if has_more:
+            raise InvalidArgumentError.of_field(
+                "IMAGE", f"{image.format} of more frames", f"at most {self.max_frames} frames"
+            )
+
+
+def _quotation(sent: bytes) -> str | bytes:
+    """The beginning of what was sent: text as text."""
+    beginning = sent[:_QUOTED_BYTES]
+    text = beginning.decode("ascii", errors="replace")
+    if not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
+        return beginning[:16]
+    return f"{text}…" if len(sent) > len(text) else text
+
+
+def _damage(image: PIL.Image.Image, error: Exception) -> InvalidArgumentError:
+    found = f"{image.format} of {image.width} x {image.height} pixels"
+    return InvalidArgumentError.of_field("IMAGE", found, f"a whole, undamaged image ({error})")

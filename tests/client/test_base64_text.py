@@ -1,0 +1,82 @@
+import base64
+import binascii
+
+import pytest
+from florence2.base64_text import image_file
+from hypothesis import given
+from hypothesis import strategies as st
+
+# With both of the letters that the alphabets differ in, and of a length that needs padding.
+FILE = b"\x89PNG\xfb\xef\xbe\xff\xff\xfe" + bytes(range(256)) * 10
+
+
+def spellings() -> dict[str, bytes]:
+    standard, url_safe = base64.b64encode(FILE), base64.urlsafe_b64encode(FILE)
+    assert standard.endswith(b"=")
+    assert {*b"+/"} <= {*standard}
+    return {
+        "standard": standard,
+        "unpadded": standard.rstrip(b"="),
+        "URL-safe": url_safe,
+        "URL-safe, unpadded": url_safe.rstrip(b"="),
+        "lines": base64.encodebytes(FILE),
+        "CRLF lines": base64.encodebytes(FILE).replace(b"\n", b"\r\n"),
+        "blanks around": b" \t\n" + standard + b"\n",
+        "data URI": b"data:image/png;base64," + standard,
+        "of any type": b"data:application/octet-stream;base64," + standard,
+        "without a type": b"data:;base64," + standard,
+        "with parameters": b'data:image/png;name="a.png";charset=utf-8;base64,' + standard,
+        "capitals": b"DATA:Image/PNG;BASE64," + standard,
+        "URI, URL-safe": b"data:image/png;base64," + url_safe.rstrip(b"="),
+        "URI, white space": b"\n data:image/png;base64,\n" + base64.encodebytes(FILE),
+        "URI, escaped": b"data:image/png;base64," + standard.replace(b"+", b"%2B").replace(b"=", b"%3d"),
+    }
+
+
+@pytest.mark.parametrize("spelling", spellings().values(), ids=spellings())
+def test_every_spelling_holds_the_file(spelling):
+    assert image_file(spelling) == FILE
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        FILE,
+        b"",
+        b"QUJDR",  # five letters are not the base64 of anything
+        b"QUI=QUJD",
+        b"https://example.com/cat.png",
+        b"data:image/svg+xml,<svg/>",
+        b"data:image/png;base64",
+        b"data:image/png;base64,*",
+        b"A" * 2000 + b"*",
+        b"A" * 2000 + b"*" + b"A" * 2003,
+        b"A" * 2001 + b"=AA" + b"A" * 2000,
+    ],
+)
+def test_what_is_no_base64_is_left_as_it_is(data):
+    assert image_file(data) == data
+
+
+@given(st.binary(min_size=1, max_size=60), st.booleans(), st.booleans())
+def test_any_bytes_come_back(data, is_padded, is_url_safe):
+    text = base64.urlsafe_b64encode(data) if is_url_safe else base64.b64encode(data)
+    assert image_file(text if is_padded else text.rstrip(b"=")) == data
+
+
+@given(st.binary(min_size=1, max_size=60), st.integers(0, 79), st.integers(0, 255))
+def test_one_byte_of_another_kind_is_found_wherever_it_is(data, place, byte):
+    """As Python's own strict decoder finds it."""
+    text = bytearray(base64.b64encode(data))
+    text[place % len(text)] = byte
+    try:
+        expected = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        return
+    assert image_file(b"data:;base64," + bytes(text)) == expected
+
+
+@given(st.binary(max_size=60))
+def test_nothing_is_an_error(data):
+    assert isinstance(image_file(data), bytes)
+    assert isinstance(image_file(b"data:;base64," + data), bytes)

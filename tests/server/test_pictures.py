@@ -1,0 +1,109 @@
+"""Pictures as people have them, through a real server: all of the example's scene, which reads CAFE OPEN."""
+
+import base64
+import io
+from pathlib import Path
+
+import florence2
+import numpy as np
+import PIL.Image
+import pytest
+from florence2.errors import InvalidArgumentError
+
+from tests.conftest import EXAMPLE_SCENE, HEIC_FILES
+from tests.server.conftest import children_of
+
+WORDS = "CAFE OPEN"
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with florence2.Client(server.grpc_url, timeout=120) as client:
+        yield client
+
+
+def scene() -> PIL.Image.Image:
+    return PIL.Image.open(EXAMPLE_SCENE).convert("RGB")
+
+
+def ink() -> PIL.Image.Image:
+    """Black ink on transparent paper."""
+    gray = scene().convert("L")
+    picture = PIL.Image.new("RGBA", gray.size)
+    picture.putalpha(gray.point(lambda value: 255 - value))
+    return picture
+
+
+def wide() -> PIL.Image.Image:
+    """Gray of 16 bits, none of it black or white."""
+    return PIL.Image.fromarray((np.asarray(scene().convert("L"), np.uint16) // 2 + 20) * 257)
+
+
+def saved(picture: PIL.Image.Image, form: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+SOURCES = {
+    **{f"ink, {form}": lambda form=form: saved(ink(), form, lossless=True) for form in ("PNG", "WEBP", "TIFF")},
+    "ink, GIF": lambda: saved(ink(), "GIF"),
+    "ink, AVIF": lambda: saved(ink(), "AVIF"),
+    "ink, palette": lambda: saved(ink().quantize(256, PIL.Image.Quantize.FASTOCTREE), "PNG"),
+    "ink, LA": lambda: saved(ink().convert("LA"), "PNG"),
+    **{f"ink, PIL image of mode {mode}": lambda mode=mode: ink().convert(mode) for mode in ("RGBA", "LA", "RGBa")},
+    "ink, array": lambda: np.asarray(ink()),
+    "16 bits, PNG": lambda: saved(wide(), "PNG"),
+    "16 bits, TIFF": lambda: saved(wide(), "TIFF"),
+    "16 bits, PIL image": wide,
+    "AVIF": lambda: saved(scene(), "AVIF"),
+    "data URI": lambda: f"data:image/png;base64,{base64.b64encode(saved(scene(), 'PNG')).decode()}",
+    "URL-safe base64": lambda: base64.urlsafe_b64encode(saved(scene(), "PNG")).rstrip(b"="),
+    "BytesIO": lambda: io.BytesIO(saved(scene(), "PNG")),
+    "bytearray": lambda: bytearray(saved(scene(), "PNG")),
+    "memoryview": lambda: memoryview(saved(scene(), "PNG")),
+    "gray array": lambda: np.asarray(scene().convert("L")),
+    "array": lambda: np.asarray(scene()),
+    "large array": lambda: np.asarray(scene().resize((4032, 3024))),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_the_scene_is_read_in_every_form(client, source):
+    assert client.read_text(source()).text == WORDS
+
+
+def test_a_large_image_leaves_no_file(server, client):
+    client.read_text(SOURCES["large array"]())
+    folders = {Path(argument).parents[1] for argument in engine_arguments(server.process_id) if ".sock" in argument}
+    assert folders
+    assert not [file for folder in folders for file in folder.rglob("image-*")]
+
+
+def engine_arguments(server_process: int) -> list[str]:
+    """Of all processes under the server's."""
+    commands = [Path(f"/proc/{each}/cmdline").read_bytes() for each in children_of(server_process)]
+    return [argument for command in commands for argument in command.decode().split("\0")]
+
+
+def test_a_file_object_is_read(client):
+    with EXAMPLE_SCENE.open("rb") as file:
+        assert client.read_text(file).text == WORDS
+
+
+def test_heic_is_read_by_the_server(client):
+    """At 160 pixels and after lossy compression: which shapes there are."""
+    found = client.detect((HEIC_FILES / "plain.heic").read_bytes())
+    assert {"red circle", "green triangle", "blue square"} <= set(found.labels)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_32_bit_pixels_are_refused_by_name(client, mode):
+    with pytest.raises(InvalidArgumentError, match=f"IMAGE: got 'pixels of mode {mode}'"):
+        client.read_text(saved(PIL.Image.new(mode, (8, 8)), "TIFF"))
+
+
+@pytest.mark.parametrize("text", ["null", "junk", "https://example.com/cat.png"])
+def test_an_error_quotes_what_was_sent(client, text):
+    with pytest.raises(InvalidArgumentError, match=f"IMAGE: got '{text}', expected a file of JPEG.*AVIF, HEIF"):
+        client.read_text(text.encode())
