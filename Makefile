@@ -28,6 +28,14 @@ demo: $(INSTALLED) ## every task on one picture, through a real tritonserver
 serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOINT chooses the weights
 	$(BIN)/python model_repository/serve.py
 
+.PHONY: check
+check: $(INSTALLED) ## what would be served of CHECKPOINT=..., and with which surprises
+	@$(BIN)/python model_repository/serve.py check "$(CHECKPOINT)"
+
+.PHONY: convert
+convert: $(INSTALLED) ## write the checkpoint SOURCE=... to FOLDER=... in transformers' native layout
+	$(BIN)/python model_repository/serve.py convert "$(SOURCE)" "$(FOLDER)"
+
 .PHONY: test
 test: $(INSTALLED) ## all tests, a real tritonserver included
 	$(BIN)/python -m pytest

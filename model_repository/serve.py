@@ -1,7 +1,8 @@
 """Serve this model repository with the tritonserver found on this machine.
 
 `python model_repository/serve.py` runs it in the foreground until Ctrl-C. `TritonServer` is the same for programs: the
-demo and the tests start their servers with it.
+demo and the tests start their servers with it. `serve.py check`, `convert` and `fetch` look at a checkpoint, convert it
+and download it.
 
 Two installations are known: NVIDIA's container (/opt/tritonserver), and the one inside the `nvidia-pytriton` wheel,
 which is a whole tritonserver with its Python backend and needs no Docker.
@@ -28,6 +29,7 @@ from typing import IO, NoReturn
 
 REPOSITORY = Path(__file__).resolve().parent
 CONTAINER_INSTALLATION = Path("/opt/tritonserver")
+CHECKPOINT_COMMANDS = ("check", "convert", "fetch")
 STOP_SECONDS = 30.0
 READY_POLL_SECONDS = 0.1
 # glibc gives threads arenas of their own, eight times as many as there are cores, and each keeps what was once freed in
@@ -267,17 +269,35 @@ def has_gpu() -> bool:
 
 
 def main() -> None:
+    """Serve, or do what a command says with a checkpoint."""
+    command, *arguments = sys.argv[1:] or ["serve"]
+    if command in CHECKPOINT_COMMANDS:
+        become_checkpoint_command([command, *arguments])
+    serve(arguments if command == "serve" else sys.argv[1:])
+
+
+def become_checkpoint_command(arguments: Sequence[str]) -> NoReturn:
+    """Turn this process into the engine's command of that name, whose packages this file does without."""
+    path = os.pathsep.join(filter(None, [os.fspath(REPOSITORY / "florence2" / "1"), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "florence2_engine.checkpoint", *arguments]
+    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - no shell is the point
+
+
+def serve(arguments: Sequence[str]) -> None:
     """Serve in the foreground until Ctrl-C or SIGTERM."""
-    parser = argparse.ArgumentParser(description="Serve Florence-2. FLORENCE2_CHECKPOINT chooses the weights.")
+    parser = argparse.ArgumentParser(
+        description="Serve Florence-2. FLORENCE2_CHECKPOINT chooses the weights.",
+        epilog="Commands: check CHECKPOINT, convert CHECKPOINT FOLDER, fetch CHECKPOINT FOLDER; each has --help.",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     for name, port in (("http", Ports.http), ("grpc", Ports.grpc), ("metrics", Ports.metrics)):
         parser.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
-    arguments = parser.parse_args()
-    ports = Ports(arguments.http_port, arguments.grpc_port, arguments.metrics_port)
+    options = parser.parse_args(arguments)
+    ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background ignores it
     try:
-        with TritonServer(ports, host=arguments.host) as server, contextlib.suppress(KeyboardInterrupt):
+        with TritonServer(ports, host=options.host) as server, contextlib.suppress(KeyboardInterrupt):
             sys.exit(server.wait())
     except ServerError as error:
         sys.exit(str(error))

@@ -1,12 +1,18 @@
 """Dockerfiles, locked packages and compose file, as far as can be told without building."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
+from florence2_engine.checkpoint.files import find
 from packaging.requirements import Requirement
 
+from tests.conftest import DEMO_CHECKPOINT
 from tests.deploy.conftest import DOCKER, ROOT, python_tool, run
+from tests.hub import COMMIT, Hub
 
 pytestmark = pytest.mark.deploy
 
@@ -48,6 +54,22 @@ def test_both_images_end_alike():
     for begin, end in (("# A folder of the build context", "\nFROM "), ("COPY --from=build", r"\Z")):
         common = re.compile(f"(?s){begin}.*?{end}")
         assert common.search(gpu)[0].replace(" \\\n    FLORENCE2_REQUIRE_GPU=1", "") == common.search(cpu)[0]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+def test_the_build_fetches_a_checkpoint_of_the_hub(dockerfile, tmp_path):
+    """The command of the build, run here."""
+    text, folder = (DOCKER / dockerfile).read_text(), tmp_path / "checkpoint"
+    (command,) = re.findall(r"(?s)RUN --mount=type=bind,target=/context (\\\n.*?fi)\n", text)
+    places = {"/opt/florence2/python/bin/python": sys.executable, "/context": ROOT, " /checkpoint": f" {folder}"}
+    for inside, here in places.items():
+        command = command.replace(inside, str(here))
+    with Hub({"owner/name": DEMO_CHECKPOINT}, branches={"v1": COMMIT}) as hub:
+        build = {"CHECKPOINT": "owner/name", "CHECKPOINT_REVISION": "v1", **hub.environment(tmp_path / "home")}
+        subprocess.run(["sh", "-ec", command], env={**os.environ, **build}, check=True, timeout=60)
+        assert "figures.json" not in hub.downloaded
+    assert find(str(folder), safetensors_only=False).weights == ("model.safetensors",)
+    assert not (folder / ".cache").exists()
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -1,14 +1,20 @@
 """Volumes, and where weights come from."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from florence2_engine.checkpoint.files import find
 
+from tests.conftest import DEMO_CHECKPOINT, ROOT
 from tests.deploy.kubernetes.rendering import COMMIT
+from tests.hub import Hub
 
 pytestmark = pytest.mark.deploy
+REPOSITORY = "microsoft/Florence-2-base-ft"
 
 
 def test_every_mount_has_its_volume_and_every_volume_a_mount(release):
@@ -58,28 +64,51 @@ def test_baked_weights_are_the_images_business(releases):
     assert releases["weights baked elsewhere"].environment["FLORENCE2_CHECKPOINT"] == "/models/florence"
 
 
-def test_the_hubs_command_is_one(releases, tmp_path):
-    """Everything is right for the huggingface_hub that the image has too, but that there is no network."""
-    release = releases["weights from the hub"]
-    (init,) = release.pod["initContainers"]
-    assert init["image"] == release.server["image"]
-    assert f"--revision={COMMIT}" in init["command"]
-    program, *arguments = init["command"]
-    assert program == "hf"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from huggingface_hub.cli.hf import main; main()",
-            *arguments,
-            f"--local-dir={tmp_path}",
-        ],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "offline" in f"{done.stdout}{done.stderr}".lower()
+@pytest.fixture
+def fetch(render, tmp_path):
+    """Runs the init container's command here, against a hub on loopback, and returns the folder it fills."""
+
+    def run(hub: Hub, **settings) -> Path:
+        values = {"source": "hub", "hub": {"id": REPOSITORY, "revision": COMMIT}}
+        release = render({"weights": values, "settings": settings})
+        (init,) = release.pod["initContainers"]
+        assert init["image"] == release.server["image"]
+        python, script, *arguments, folder = init["command"]
+        assert (python, script) == ("python", "/opt/florence2/model_repository/serve.py")
+        assert folder == release.environment["FLORENCE2_CHECKPOINT"]
+        environment = {each["name"]: each["value"] for each in init["env"] if each["name"].startswith("FLORENCE2_")}
+        subprocess.run(
+            [sys.executable, ROOT / "model_repository" / "serve.py", *arguments, tmp_path / "checkpoint"],
+            env={**os.environ, **environment, **hub.environment(tmp_path / "home")},
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+        return tmp_path / "checkpoint"
+
+    return run
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "pytorch_model.bin"])
+def test_a_checkpoint_in_the_original_layout_comes_from_the_hub(fetch, original_layout_folder, tmp_path, weights):
+    repository = tmp_path / "repository"
+    shutil.copytree(original_layout_folder / "tiny", repository, ignore=shutil.ignore_patterns("adapter_*", "*.png"))
+    (repository / "model.safetensors").rename(repository / weights)
+    (repository / "modeling_florence2.py").write_text("raise SystemExit('ran')")
+    with Hub({REPOSITORY: repository}, commit=COMMIT) as hub:
+        folder = fetch(hub)
+        assert "modeling_florence2.py" not in hub.downloaded
+    assert (folder / weights).read_bytes() == (repository / weights).read_bytes()
+    assert find(str(folder), safetensors_only=False).weights == (weights,)
+
+
+def test_pickled_weights_are_refused_before_the_server_starts_if_it_would_refuse_them(fetch, tmp_path):
+    repository = tmp_path / "repository"
+    shutil.copytree(DEMO_CHECKPOINT, repository)
+    (repository / "model.safetensors").rename(repository / "pytorch_model.bin")
+    with Hub({REPOSITORY: repository}, commit=COMMIT) as hub, pytest.raises(subprocess.CalledProcessError) as error:
+        fetch(hub, safetensors_only=1)
+    assert b"FLORENCE2_SAFETENSORS_ONLY refuses" in error.value.stderr
 
 
 def test_other_weights_get_another_folder(render):

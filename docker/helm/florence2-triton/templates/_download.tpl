@@ -7,16 +7,13 @@ another name until it is whole, so that pods which share a claim may start at on
   {{- if eq $weights.source "hub" }}
   image: {{ include "florence2-triton.image" . }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
-  # safetensors and text only: what else a repository has is never run, so it need not be here.
+  # What serving needs, and nothing else: either layout, safetensors or, if there are none, .bin weights.
   command:
-    - hf
-    - download
-    - {{ $weights.hub.id | quote }}
-    - --revision={{ $weights.hub.revision }}
-    - --local-dir={{ include "florence2-triton.checkpoint" . }}
-    - --include=*.safetensors
-    - --include=*.json
-    - --include=*.txt
+    - python
+    - /opt/florence2/model_repository/serve.py
+    - fetch
+    - {{ printf "%s@%s" $weights.hub.id $weights.hub.revision | quote }}
+    - {{ include "florence2-triton.checkpoint" . }}
   env:
     # On the volume: what the hub's client keeps aside may be large, and /tmp is memory.
     - name: HF_HOME
@@ -28,6 +25,10 @@ another name until it is whole, so that pods which share a claim may start at on
     {{- if $weights.hub.tokenSecret.name }}
     - name: HF_TOKEN_PATH
       value: /etc/hub-token/{{ $weights.hub.tokenSecret.key }}
+    {{- end }}
+    {{- if hasKey $values.settings "safetensors_only" }}
+    - name: FLORENCE2_SAFETENSORS_ONLY
+      value: {{ $values.settings.safetensors_only | quote }}
     {{- end }}
     {{- include "florence2-triton.noGpu" . | nindent 4 }}
   {{- else }}

@@ -78,7 +78,7 @@ def build(config: EngineConfig) -> tuple[Engine, EngineService]:
         torch.set_num_threads(config.threads)
     checkpoint = load(config)
     generation = checkpoint.generation
-    rows = config.rows or max(config.slots * generation.num_beams, config.max_beams)
+    rows = config.rows_for(generation.num_beams)
     image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.prompt_limit)
     runner = Runner(

@@ -82,6 +82,10 @@ class EngineConfig:
         if 0 < self.rows < self.max_beams:
             raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {self.max_beams}, the beams of a request")
 
+    def rows_for(self, num_beams: int) -> int:
+        """The rows that a checkpoint gets by whose defaults a request has so many beams."""
+        return self.rows or max(self.slots * num_beams, self.max_beams)
+
     def to_json(self) -> str:
         """The settings as JSON, for the engine's command line."""
         return json.dumps(asdict(self))

@@ -1,6 +1,7 @@
 """Keys and values of what decodes: of each beam's own tokens, and of the encoder's output, which beams share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,21 @@ class KeyValueCache:
         self.own = _zeros((layers, 2, rows, heads, positions, head_width), device, dtype)
         self.cross = _zeros((layers, 2, slots, heads, positions, head_width), device, dtype)
         self._encoder_lengths = [0] * slots
+
+    @classmethod
+    def of(cls, model: Any, slots: int, rows: int, positions: int, device: torch.device) -> "KeyValueCache":
+        """The cache that the decoder of a `Florence2ForConditionalGeneration` needs; on `meta` it takes no memory."""
+        text = model.config.text_config
+        return cls(
+            layers=text.decoder_layers,
+            slots=slots,
+            rows=rows,
+            heads=text.decoder_attention_heads,
+            positions=positions,
+            head_width=text.d_model // text.decoder_attention_heads,
+            device=device,
+            dtype=model.dtype,
+        )
 
     @property
     def size_in_bytes(self) -> int:

@@ -38,19 +38,9 @@ class Runner:
         self._normalisation = normalisation
         self._device = model.device
         language_model = model.model.language_model
-        config = language_model.config
         self._vision_tower: Callable[[Tensor], Tensor] = VisionTower(model)
         self._text_encoder = TextEncoder(model)
-        self._cache = KeyValueCache(
-            layers=config.decoder_layers,
-            slots=slots,
-            rows=rows,
-            heads=config.decoder_attention_heads,
-            positions=positions,
-            head_width=config.d_model // config.decoder_attention_heads,
-            device=model.device,
-            dtype=model.dtype,
-        )
+        self._cache = KeyValueCache.of(model, slots, rows, positions, model.device)
         _logger.info("key-value cache: %s", self._cache)
         with torch.inference_mode():
             self._decoder = Decoder(language_model.decoder, model.lm_head, self._cache)

@@ -83,15 +83,23 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
     folder = Path(name)
     if folder.is_dir():
         return _described(name, folder, None, {path.name for path in folder.iterdir()}, safetensors_only)
-    on_hub = _HUB_NAME.fullmatch(name)
-    if on_hub is None or name.startswith("."):
-        raise CheckpointError("no such folder, and a hub id reads owner/name or owner/name@revision")
+    repository, revision = hub_id(name)
     from florence2_engine.checkpoint import hub  # only here is the network touched
 
-    snapshot = hub.download(
-        on_hub["name"], on_hub["revision"], lambda names, read: _needed(names, read, safetensors_only)
-    )
+    snapshot = hub.download(repository, revision, lambda names, read: needed(names, read, safetensors_only))
     return _described(name, snapshot.folder, snapshot.revision, snapshot.names, safetensors_only)
+
+
+def hub_id(name: str) -> tuple[str, str | None]:
+    """The repository, `owner/name`, and its revision, None for the main branch.
+
+    Raises:
+        CheckpointError: this is no hub id.
+    """
+    found = _HUB_NAME.fullmatch(name)
+    if found is None or name.startswith("."):
+        raise CheckpointError("no such folder, and a hub id reads owner/name or owner/name@revision")
+    return found["name"], found["revision"]
 
 
 def _described(
@@ -107,8 +115,12 @@ def _described(
     return files
 
 
-def _needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
-    """What to download of a repository that has files of these names. `read` downloads one right away."""
+def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
+    """What to download of a repository that has files of these names. `read` downloads one right away.
+
+    Raises:
+        CheckpointError: a file that serving needs is missing.
+    """
     texts = [*_text_files(names), *(file for file in _CONFIG_FILES if file in names)]
     return [*texts, *_weights(names, read, safetensors_only)]
 

@@ -25,12 +25,18 @@ _logger = logging.getLogger(__name__)
 # Of the HTTP library, whose name changes from one release of huggingface_hub to the next.
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
-Needed = Callable[[Collection[str], Callable[[str], Path]], list[str]]
+Names = Collection[str]
+Read = Callable[[str], Path]
+Needed = Callable[[Names, Read], list[str]]
+
+
+class HubUnreachableError(CheckpointError):
+    """The hub cannot be reached, and the checkpoint is not on this machine."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository's files at one commit, in the hub's cache.
+    """A repository's files at one commit, in the hub's cache or a folder of the caller's.
 
     Attributes:
         folder: where they are.
@@ -43,22 +49,23 @@ class Snapshot:
     names: frozenset[str]
 
 
-def download(repository: str, revision: str | None, needed: Needed) -> Snapshot:
+def download(repository: str, revision: str | None, needed: Needed, into: Path | None = None) -> Snapshot:
     """Bring what is needed of a repository into the cache, and nothing else.
 
     Args:
         repository: `owner/name`.
         revision: a branch, tag or commit; None for the main branch.
         needed: says which files to bring, given the names of all; may read a file first.
+        into: a folder to bring them to instead of the cache. What is there already, and the same, stays.
 
     Raises:
-        CheckpointError: there is no such repository or revision, it is not the caller's to read, or it is not in the
-            cache and the hub cannot be reached.
+        HubUnreachableError: the hub cannot be reached, and it is not in the cache.
+        CheckpointError: there is no such repository or revision, or it is not the caller's to read.
     """
     if constants.HF_HUB_OFFLINE:
-        return _cached(repository, revision, "HF_HUB_OFFLINE is set")
+        return _cached(repository, revision, "HF_HUB_OFFLINE is set", into)
     try:
-        return _fetched(repository, revision, needed)
+        return _fetched(repository, revision, needed, into)
     except GatedRepoError:
         raise CheckpointError("access is restricted; accept its terms and set HF_TOKEN") from None
     except RevisionNotFoundError:
@@ -68,31 +75,35 @@ def download(repository: str, revision: str | None, needed: Needed) -> Snapshot:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code < 500:
             raise CheckpointError(f"the hub refused: {_one_line(error)}") from None
-        return _cached(repository, revision, _one_line(error))
+        return _cached(repository, revision, _one_line(error), into)
     except CheckpointError:
         raise
     except (_HTTP_ERROR, OSError) as error:
-        return _cached(repository, revision, _one_line(error))
+        return _cached(repository, revision, _one_line(error), into)
 
 
-def _fetched(repository: str, revision: str | None, needed: Needed) -> Snapshot:
+def _fetched(repository: str, revision: str | None, needed: Needed, into: Path | None) -> Snapshot:
     info = HfApi().model_info(repository, revision=revision)
+    if into is not None:  # a folder has no names of revisions: everything comes from this very commit
+        revision = info.sha
     _logger.info("fetching %s at revision %s from the hub", repository, info.sha)
     names = frozenset(sibling.rfilename for sibling in info.siblings or ())
     # By the name of the revision, not by its commit: the cache then knows the name too, when the hub is away.
-    files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=revision)))
-    folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files))
-    return Snapshot(folder, folder.name, names)
+    files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=revision, local_dir=into)))
+    folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files, local_dir=into))
+    return Snapshot(folder, folder.name if into is None else str(info.sha), names)
 
 
-def _cached(repository: str, revision: str | None, reason: str) -> Snapshot:
+def _cached(repository: str, revision: str | None, reason: str, into: Path | None) -> Snapshot:
     """What an earlier download left."""
+    if into is not None:
+        raise HubUnreachableError(f"the hub cannot be reached: {reason}")
     try:
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except IncompleteSnapshotError as error:  # of course: only what is needed was ever downloaded
         folder = Path(error.snapshot_path)
     except (LocalEntryNotFoundError, OSError, ValueError):
-        raise CheckpointError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
+        raise HubUnreachableError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
     _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)
     names = frozenset(path.name for path in folder.iterdir())
     return Snapshot(folder, folder.name, names)

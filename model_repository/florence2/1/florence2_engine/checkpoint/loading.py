@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import reduce
 from typing import Any
 
 import torch
@@ -46,17 +47,19 @@ class Checkpoint:
         image_processor: the Hugging Face image processor.
         tokenizer: the Hugging Face tokenizer.
         generation: defaults of the generation options.
+        generation_config: what they were made from, with its token ids repaired.
         prompt_limit: the most tokens of a prompt.
         image_tokens: tokens that the vision tower makes of an image.
         files: what it was loaded from.
         layout: of the weights in these files.
-        saved_dtype: of the weights in these files.
+        saved_dtype: of the weights in these files; the widest if they have several.
     """
 
     model: Any
     image_processor: Any
     tokenizer: Any
     generation: GenerationDefaults
+    generation_config: GenerationConfig
     prompt_limit: Limit
     image_tokens: int
     files: CheckpointFiles
@@ -91,14 +94,22 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
     positions = positions_limit(config.positions, text_config.max_position_embeddings)
     prompt = prompt_limit(positions, image_tokens)
     weights, layout = _weights(files, tied=model_config.tie_word_embeddings)
-    saved_dtype = weights[_SHARED].dtype
+    saved_dtype = reduce(torch.promote_types, (tensor.dtype for tensor in weights.values()))
     text_config.vocab_size = len(weights[_SHARED])
     check_tokenizer(tokenizer, text_config.vocab_size)
     model = _model(model_config, weights, config)
     own_generation = original_layout.generation_config(saved_config) if is_original else _generation(files, model)
-    generation = generation_defaults(own_generation, tokenizer, positions, config)
     checkpoint = Checkpoint(
-        model, image_processor, tokenizer, generation, prompt, image_tokens, files, layout, saved_dtype
+        model=model,
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        generation=generation_defaults(own_generation, tokenizer, positions, config),
+        generation_config=own_generation,
+        prompt_limit=prompt,
+        image_tokens=image_tokens,
+        files=files,
+        layout=layout,
+        saved_dtype=saved_dtype,
     )
     _log(checkpoint)
     return checkpoint
@@ -150,8 +161,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: EngineConfig) -> Any:
-    device = _device(config.device)
-    dtype = _dtype(config.dtype, device)
+    device = device_of(config.device)
+    dtype = dtype_of(config.dtype, device)
     if dtype == torch.float32:
         # By itself PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
         torch.backends.cudnn.allow_tf32 = False
@@ -182,13 +193,15 @@ def _generation(files: CheckpointFiles, model: Any) -> GenerationConfig:
     return own
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device that a setting names."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
-def _dtype(name: str, device: torch.device) -> torch.dtype:
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The type of numbers that a setting names, on this device."""
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)

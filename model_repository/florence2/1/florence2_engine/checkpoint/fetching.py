@@ -1,0 +1,114 @@
+"""Brings a checkpoint of the hub into a folder, for a volume or an image to carry. Imports no torch."""
+
+import json
+import logging
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from florence2_engine.checkpoint import hub
+from florence2_engine.checkpoint.files import hub_id, needed
+from florence2_engine.errors import CheckpointError
+
+_logger = logging.getLogger(__name__)
+
+# Written when everything is there. Pods that share a volume may write it at the same time: they write the same.
+_RECORD = "fetched.json"
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """What a folder holds.
+
+    Attributes:
+        repository: `owner/name`.
+        asked_for: the branch, tag or commit; None: the main branch.
+        revision: the commit.
+        files: all that serving needs.
+    """
+
+    repository: str
+    asked_for: str | None
+    revision: str
+    files: list[str]
+
+
+def fetch(name: str, folder: Path, *, safetensors_only: bool) -> None:
+    """Download the files that serving needs into a folder: one weights format, and nothing unread.
+
+    What is there already is not downloaded again. A commit that is there as a whole needs no hub; a branch that is
+    there stays what it is if the hub cannot be reached. Several may do this to one folder at the same time.
+
+    Args:
+        name: `owner/name` or `owner/name@revision`.
+        folder: where to; made if it is missing.
+        safetensors_only: refuse `.bin` weights.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it lacks a file that serving needs, the folder holds another one,
+            or the hub cannot be reached.
+    """
+    if Path(name).is_dir():
+        raise CheckpointError(f"checkpoint {name!r} is a folder already")
+    try:
+        _fetch(name, folder, safetensors_only)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {name!r}: {error}") from error
+
+
+def _fetch(name: str, folder: Path, safetensors_only: bool) -> None:
+    repository, revision = hub_id(name)
+    there = _there(folder)
+    if there is not None and there.repository != repository:
+        raise CheckpointError(f"{folder} holds {there.repository}")
+    if there is not None and revision == there.revision and _is_whole(there, folder, safetensors_only):
+        _logger.info("%s is there", name)
+        return
+    try:
+        fetched = _download(repository, revision, folder, safetensors_only)
+    except hub.HubUnreachableError as error:
+        if there is None or revision != there.asked_for or not _is_whole(there, folder, safetensors_only):
+            raise
+        _logger.warning("%s stays at revision %s: %s", name, there.revision, error)
+        return
+    _record(fetched, there, folder)
+    _logger.info("%s is there, at revision %s", name, fetched.revision)
+
+
+def _download(repository: str, revision: str | None, folder: Path, safetensors_only: bool) -> _Fetched:
+    files: list[str] = []
+
+    def choose(names: hub.Names, read: hub.Read) -> list[str]:
+        def read_index(file: str) -> Path:
+            files.append(file)
+            return read(file)
+
+        files.extend(needed(names, read_index, safetensors_only))
+        return files
+
+    snapshot = hub.download(repository, revision, choose, into=folder)
+    return _Fetched(repository, revision, snapshot.revision, files)
+
+
+def _there(folder: Path) -> _Fetched | None:
+    """What an earlier fetch brought."""
+    try:
+        return _Fetched(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_whole(fetched: _Fetched, folder: Path, safetensors_only: bool) -> bool:
+    is_refused = safetensors_only and any(file.endswith(".bin") for file in fetched.files)
+    return not is_refused and all((folder / file).is_file() for file in fetched.files)
+
+
+def _record(fetched: _Fetched, before: _Fetched | None, folder: Path) -> None:
+    """Remember what is there, and remove what an earlier commit had and this one has not: it would be read, too."""
+    for file in set(before.files if before else ()) - set(fetched.files):
+        (folder / file).unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{_RECORD}.", delete=False, encoding="utf-8") as record:
+        json.dump(asdict(fetched), record, indent=2)
+    Path(record.name).chmod(0o644)
+    os.replace(record.name, folder / _RECORD)  # noqa: PTH105 - of a name, not of a path

@@ -1,0 +1,142 @@
+"""Loads a checkpoint as the engine would, and tells what was found."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from enum import Enum
+
+import torch
+
+from florence2_engine.checkpoint.files import CheckpointFiles, find
+from florence2_engine.checkpoint.loading import Checkpoint, device_of, dtype_of, load
+from florence2_engine.checkpoint.original_layout import ADDED_TOKENS
+from florence2_engine.checkpoint.processors import image_size
+from florence2_engine.checkpoint.report import Report, listed, size
+from florence2_engine.config import EngineConfig
+from florence2_engine.errors import CheckpointError
+from florence2_engine.kv_cache import KeyValueCache
+from florence2_engine.options import GenerationDefaults
+
+# Of every Florence-2 tokenizer, beside what its processor adds.
+_CONTROL_TOKENS = {"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>"}
+# With these values a generation option does nothing.
+_TRIVIAL: dict[str, object] = {
+    "min_new_tokens": 0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+}
+_NO_OPTIONS = {"positions", "longest_answer", "most_beams", "rules", "image_token_id"}
+
+
+def inspect(config: EngineConfig) -> Report:
+    """What would be served, and with which surprises.
+
+    The checkpoint is loaded on the CPU, whatever device it would be served on: a server may be using that.
+
+    Args:
+        config: the settings it would be served with.
+    """
+    report = Report()
+    report.add("checkpoint", config.checkpoint)
+    with _warnings(report.surprises):
+        try:
+            device = device_of(config.device)
+            dtype = dtype_of(config.dtype, device)
+            files = find(config.checkpoint, safetensors_only=bool(config.safetensors_only))
+            _add_files(report, files)
+            checkpoint = load(replace(config, device="cpu", dtype=_name(dtype)))
+            _add_model(report, checkpoint, device)
+            _add_memory(report, checkpoint, config)
+            _require(device)
+        except CheckpointError as error:
+            cause = error.__cause__  # without the checkpoint's name, which stands in the first line
+            report.refusal = str(cause if isinstance(cause, CheckpointError) else error)
+    report.surprises[:] = dict.fromkeys(report.surprises)  # files are looked at twice
+    return report
+
+
+def _add_files(report: Report, files: CheckpointFiles) -> None:
+    kind = "safetensors" if files.are_safetensors else ".bin, read without running code"
+    report.add("revision", files.revision or "none, it is a folder")
+    report.add("weights", f"{listed(files.weights, most=3)} ({kind})")
+    report.add("on disk", size(sum((files.folder / file).stat().st_size for file in files.weights)))
+    folders = sorted(f"{path.parent.name}/" for path in files.folder.glob("*/adapter_config.json"))
+    adapters = [*files.adapters, *folders]
+    report.add("adapters", f"{listed(adapters)}{', not applied' if adapters else ''}")
+
+
+def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> None:
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    height, width = image_size(checkpoint.image_processor)
+    own_tokens = sorted(set(tokenizer.get_added_vocab()) - set(ADDED_TOKENS) - _CONTROL_TOKENS)
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    report.add("layout", checkpoint.layout.value)
+    report.add("saved in", _name(checkpoint.saved_dtype))
+    report.add("served in", f"{_name(model.dtype)} on {device}")
+    report.add("parameters", f"{sum(parameter.numel() for parameter in model.parameters()):,}")
+    report.add("image", f"{width} x {height} pixels, {checkpoint.image_tokens} tokens")
+    report.add("vocabulary", f"{len(model.get_input_embeddings().weight):,} embeddings, {len(tokenizer):,} tokens")
+    report.add("own tokens", listed(own_tokens))
+    report.add("output layer", "tied to the embeddings" if tied else "its own")
+    positions = model.config.text_config.max_position_embeddings
+    used = checkpoint.generation.positions
+    report.add("positions", f"{positions:,} of the checkpoint; in force: {used.value:,} ({used.cause})")
+    report.add("generation", _generation(checkpoint.generation))
+
+
+def _generation(defaults: GenerationDefaults) -> str:
+    """The options and rules that do something."""
+    options = {
+        **vars(defaults),
+        **{field.name: getattr(defaults.rules, field.name) for field in fields(defaults.rules)},
+    }
+    return ", ".join(
+        f"{name}={value.value if isinstance(value, Enum) else value}"
+        for name, value in options.items()
+        if name not in _NO_OPTIONS and value not in (None, (), _TRIVIAL.get(name))
+    )
+
+
+def _add_memory(report: Report, checkpoint: Checkpoint, config: EngineConfig) -> None:
+    model, rows = checkpoint.model, config.rows_for(checkpoint.generation.num_beams)
+    positions = checkpoint.generation.positions.value
+    cache = KeyValueCache.of(model, config.slots, rows, positions, torch.device("meta"))
+    report.add("weights take", size(sum(weight.nbytes for weight in model.parameters())))
+    report.add("cache takes", f"{size(cache.size_in_bytes)} for {config.slots} slots and {rows} beams")
+
+
+def _require(device: torch.device) -> None:
+    """Check that the device that it would be served on is there.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what PyTorch raises depends on how it was built
+        raise CheckpointError(f"device: got '{device}': {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _warnings(messages: list[str]) -> Iterator[None]:
+    """Collect what the engine would warn of in its log."""
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
+
+    collector, logger = Collector(logging.WARNING), logging.getLogger("florence2_engine")
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagated
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,315 @@
+"""`serve.py check`, `convert` and `fetch`, as an operator types them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from florence2_engine.checkpoint.__main__ import engine_config, main
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import DEMO_CHECKPOINT, ROOT
+from tests.hub import COMMIT, Hub
+
+TOKEN = "secret"  # noqa: S105 - made up
+SERVED_FILES = {
+    "config.json",
+    "generation_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "model.safetensors",
+}
+
+
+def serve_py(*arguments, **environment):
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, ROOT / "model_repository" / "serve.py", *map(str, arguments)],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def facts(report: str) -> dict[str, str]:
+    """Texts by label; a text of several lines as one."""
+    found: dict[str, str] = {}
+    column = report.index(report.splitlines()[0].split(maxsplit=1)[1])
+    label = ""
+    for line in report.splitlines()[:-1]:
+        label = line[:column].strip() or label
+        found[label] = f"{found.get(label, '')} {line[column:]}".strip()
+    return found
+
+
+@pytest.fixture
+def check(capsys):
+    """The exit status, the report's facts, and its last line."""
+
+    def run(checkpoint):
+        status = main(["check", str(checkpoint)])
+        text = capsys.readouterr().out
+        return status, facts(text), text.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture
+def copy(random_checkpoint, tmp_path):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(random_checkpoint, folder)
+    return folder
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_check_of_the_demo_checkpoint():
+    ran = serve_py("check", DEMO_CHECKPOINT)
+    assert ran.returncode == 0
+    assert ran.stderr == ""
+    assert ran.stdout.splitlines()[-1] == "can be served"
+    found = facts(ran.stdout)
+    weights = load_file(DEMO_CHECKPOINT / "model.safetensors")
+    stored = sum(tensor.numel() for name, tensor in weights.items() if "pos_idx_to_embed" not in name)
+    assert found["checkpoint"] == str(DEMO_CHECKPOINT)
+    assert found["parameters"] == f"{stored:,}"
+    assert found["layout"] == "native"
+    assert found["saved in"] == "float16"
+    assert found["served in"] == "float32 on cpu"
+    assert found["image"] == "128 x 128 pixels, 65 tokens"
+    assert found["output layer"] == "tied to the embeddings"
+    assert found["surprises"] == found["adapters"] == found["own tokens"] == "none"
+
+
+def test_check_of_the_original_layout(check, original_layout_folder):
+    status, found, last = check(original_layout_folder / "tiny")
+    assert (status, last) == (0, "can be served")
+    assert found["layout"] == "original"
+    assert found["vocabulary"] == "51,289 embeddings, 51,289 tokens"
+    assert found["image"] == "768 x 768 pixels, 577 tokens"
+    assert found["adapters"] == "adapter_notebook/, adapter_small/, not applied"
+    for option in ("num_beams=3", "early_stopping=True", "no_repeat_ngram_size=3"):
+        assert option in found["generation"]
+    assert "length_penalty" not in found["generation"]
+    # Two layers, keys and values, 4 heads of 16 numbers of four bytes, for 16 slots and as many times three beams.
+    assert 2 * 2 * 4 * 16 * 4 * 1024 * (16 + 48) == 67_108_864
+    assert found["cache takes"] == "67.1 MB for 16 slots and 48 beams"
+
+
+def test_check_tells_what_loading_warns_of(check, copy):
+    weights = load_file(copy / "model.safetensors")
+    torch.save({**weights, "head.weight": torch.zeros(2)}, copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    save_file({"a": torch.zeros(1)}, copy / "adapter_model.safetensors")
+    edit_json(copy / "generation_config.json", eos_token_id=1)
+    status, found, last = check(copy)
+    assert (status, last) == (0, "can be served")
+    assert found["weights"] == "pytorch_model.bin (.bin, read without running code)"
+    assert found["adapters"] == "adapter_model.safetensors, not applied"
+    for surprise in ("FLORENCE2_SAFETENSORS_ONLY", "eos_token_id is 1, repaired to 2", "1 tensors", "adapter_model"):
+        assert found["surprises"].count(surprise) == 1
+
+
+def test_check_says_what_a_fine_tune_added(check, copy):
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    own = {**tokenizer["added_tokens"][-1], "id": 51290, "content": "<INVOICE>"}
+    edit_json(copy / "tokenizer.json", added_tokens=[*tokenizer["added_tokens"], own])
+    assert check(copy)[1]["own tokens"] == "<INVOICE>"
+
+
+def test_check_goes_by_the_settings_of_the_environment(check, copy, monkeypatch):
+    monkeypatch.setenv("FLORENCE2_DTYPE", "bfloat16")
+    monkeypatch.setenv("FLORENCE2_SLOTS", "2")
+    _, found, _ = check(copy)
+    assert found["served in"] == "bfloat16 on cpu"
+    assert found["cache takes"].endswith("for 2 slots and 8 beams")
+    assert engine_config("x").rows == 0
+    monkeypatch.setenv("FLORENCE2_ROWS", "24")
+    assert check(copy)[1]["cache takes"].endswith("for 2 slots and 24 beams")
+    monkeypatch.setenv("FLORENCE2_SAFETENSORS_ONLY", "1")
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    assert "FLORENCE2_SAFETENSORS_ONLY refuses" in check(copy)[2]
+
+
+def test_check_says_how_many_positions_are_in_force(check, copy, monkeypatch):
+    assert check(copy)[1]["positions"] == "1,024 of the checkpoint; in force: 1,024 (the checkpoint's positions)"
+    cache = check(copy)[1]["cache takes"]
+    monkeypatch.setenv("FLORENCE2_POSITIONS", "512")
+    found = check(copy)[1]
+    assert found["positions"] == "1,024 of the checkpoint; in force: 512 (FLORENCE2_POSITIONS)"
+    assert float(found["cache takes"].split()[0]) * 2 == pytest.approx(float(cache.split()[0]), rel=0.01)
+    monkeypatch.setenv("FLORENCE2_POSITIONS", "18")
+    assert check(copy)[2].startswith("refused: FLORENCE2_POSITIONS: got 18, expected at least 20")
+
+
+def test_check_says_which_rules_the_checkpoint_sets(check, copy):
+    edit_json(copy / "generation_config.json", repetition_penalty=1.5, bad_words_ids=[[5, 6]], do_sample=True)
+    _, found, _ = check(copy)
+    assert "repetition_penalty=1.5" in found["generation"]
+    assert "bad_words=((5, 6),)" in found["generation"]
+    assert "do_sample" in found["surprises"]
+    edit_json(copy / "generation_config.json", guidance_scale=3)
+    assert "guidance_scale" in check(copy)[2]
+
+
+def test_check_of_what_is_refused_ends_with_the_reason(check, copy):
+    edit_json(copy / "config.json", vision_config={"model_type": "florence_vision", "projection_dim": 48})
+    status, found, last = check(copy)
+    assert status == 1
+    assert last.startswith("refused: config.json: vision_config.projection_dim: got 48")
+    assert found["weights"] == "model.safetensors (safetensors)"
+    assert "surprises" not in found
+
+
+def test_check_of_what_is_not_there(check):
+    status, found, last = check("no-such-folder")
+    assert status == 1
+    assert found == {"checkpoint": "no-such-folder"}
+    assert last == "refused: no such folder, and a hub id reads owner/name or owner/name@revision"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_check_of_a_device_that_is_not_there_is_refused(check, copy, monkeypatch):
+    monkeypatch.setenv("FLORENCE2_DEVICE", "cuda")
+    status, found, last = check(copy)
+    assert status == 1
+    assert found["served in"] == "bfloat16 on cuda"
+    assert last.startswith("refused: device: got 'cuda'")
+
+
+def test_a_setting_that_cannot_be_used_is_named():
+    ran = serve_py("check", DEMO_CHECKPOINT, FLORENCE2_SLOTS="many")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == "refused: slots: got 'many', expected a whole number\n"
+
+
+def test_convert_writes_a_folder_once(random_checkpoint, tmp_path, capsys):
+    folder = tmp_path / "converted"
+    assert main(["convert", str(random_checkpoint), str(folder)]) == 0
+    assert (folder / "model.safetensors").is_file()
+    assert main(["convert", str(random_checkpoint), str(folder)]) == 1
+    assert capsys.readouterr().err.endswith("it is not overwritten\n")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """What a hub holds: the demo checkpoint, and much that serving does not read."""
+    folder = tmp_path / "repository"
+    shutil.copytree(DEMO_CHECKPOINT, folder)
+    for name in ("README.md", "pytorch_model.bin", "modeling_florence2.py", "onnx/model.onnx", "optimizer.pt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"not read")
+    return folder
+
+
+def served_files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file() and path.name != "fetched.json"}
+
+
+def test_fetch_brings_what_serving_needs_and_check_is_content(repository, tmp_path, check):
+    folder = tmp_path / "fetched"
+    with Hub({"owner/name": repository}) as hub:
+        ran = serve_py("fetch", "owner/name", folder, **hub.environment(tmp_path / "home"))
+        assert ran.returncode == 0, ran.stderr
+        assert sorted(hub.downloaded) == sorted(SERVED_FILES)
+    assert served_files(folder) == SERVED_FILES
+    assert COMMIT in ran.stderr
+    assert check(folder)[0] == 0
+
+
+def test_check_and_convert_of_a_name_on_the_hub(repository, tmp_path):
+    with Hub({"owner/name": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        checked = serve_py("check", "owner/name@main", **environment)
+        converted = serve_py("convert", "owner/name", tmp_path / "converted", **environment)
+    assert checked.returncode == 0, checked.stderr
+    found = facts(checked.stdout)
+    assert (found["checkpoint"], found["revision"]) == ("owner/name@main", COMMIT)
+    assert converted.returncode == 0, converted.stderr
+    weights, source = (load_file(folder / "model.safetensors") for folder in (tmp_path / "converted", repository))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in source.items())
+
+
+def test_fetch_skips_what_is_there_and_needs_no_hub_for_a_commit(repository, tmp_path):
+    folder, name = tmp_path / "fetched", f"owner/name@{COMMIT}"
+    with Hub({"owner/name": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        assert serve_py("fetch", name, folder, **environment).returncode == 0
+        (folder / "config.json").unlink()
+        hub.downloaded.clear()
+        assert serve_py("fetch", name, folder, **environment).returncode == 0
+        assert hub.downloaded == ["config.json"]
+        hub.requests.clear()
+        assert serve_py("fetch", name, folder, **environment).returncode == 0
+        assert hub.requests == []
+
+
+def test_fetch_of_a_branch_follows_it_and_stays_when_the_hub_is_away(repository, tmp_path):
+    folder, later = tmp_path / "fetched", "f" * 40
+    with Hub({"owner/name": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        assert serve_py("fetch", "owner/name", folder, **environment).returncode == 0
+        (repository / "model.safetensors").unlink()
+        shutil.copy(DEMO_CHECKPOINT / "model.safetensors", repository / "model-00001-of-00001.safetensors")
+        index = {"metadata": {}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}
+        (repository / "model.safetensors.index.json").write_text(json.dumps(index))
+        hub.commits["main"] = later
+        assert serve_py("fetch", "owner/name", folder, **environment).returncode == 0
+        sharded = {"model-00001-of-00001.safetensors", "model.safetensors.index.json"}
+        assert served_files(folder) == SERVED_FILES - {"model.safetensors"} | sharded
+        hub.failure = 503
+        away = serve_py("fetch", "owner/name", folder, **environment)
+    assert away.returncode == 0
+    assert f"stays at revision {later}" in away.stderr
+
+
+def test_fetch_of_pickled_weights_unless_they_are_refused(repository, tmp_path):
+    (repository / "model.safetensors").unlink()
+    with Hub({"owner/name": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        refused = serve_py("fetch", "owner/name", tmp_path / "a", **environment, FLORENCE2_SAFETENSORS_ONLY="1")
+        assert refused.returncode == 1
+        assert "FLORENCE2_SAFETENSORS_ONLY refuses" in refused.stderr.splitlines()[-1]
+        assert hub.downloaded == []
+        assert serve_py("fetch", "owner/name", tmp_path / "a", **environment).returncode == 0
+        assert "pytorch_model.bin" in hub.downloaded
+        held = serve_py("fetch", "owner/name", tmp_path / "a", **environment, FLORENCE2_SAFETENSORS_ONLY="1")
+        assert held.returncode == 1
+
+
+def test_fetch_of_a_private_repository_needs_the_token(repository, tmp_path):
+    with Hub({"owner/name": repository}, token=TOKEN) as hub:
+        environment = hub.environment(tmp_path / "home")
+        refused = serve_py("fetch", "owner/name", tmp_path / "a", **environment)
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].endswith("or one that needs HF_TOKEN")
+        assert serve_py("fetch", "owner/name", tmp_path / "a", **environment, HF_TOKEN=TOKEN).returncode == 0
+
+
+def test_fetch_into_a_folder_that_holds_another_checkpoint_is_refused(repository, tmp_path):
+    with Hub({"owner/name": repository, "owner/other": repository}) as hub:
+        environment = hub.environment(tmp_path / "home")
+        assert serve_py("fetch", "owner/name", tmp_path / "a", **environment).returncode == 0
+        refused = serve_py("fetch", "owner/other", tmp_path / "a", **environment)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].endswith("/a holds owner/name")
+
+
+def test_fetches_at_the_same_time_leave_one_whole_checkpoint(repository, tmp_path):
+    folder = tmp_path / "shared"
+    command = [sys.executable, ROOT / "model_repository" / "serve.py", "fetch", "owner/name", folder]
+    with Hub({"owner/name": repository}) as hub:
+        homes = [tmp_path / "one", tmp_path / "other"]
+        fetches = [subprocess.Popen(command, env={**os.environ, **hub.environment(home)}) for home in homes]
+        assert [each.wait(60) for each in fetches] == [0, 0]
+    assert served_files(folder) == SERVED_FILES
+    for name in SERVED_FILES:
+        assert (folder / name).read_bytes() == (DEMO_CHECKPOINT / name).read_bytes()
