@@ -1,6 +1,8 @@
 import base64
 import binascii
+from functools import partial
 
+import pybase64
 import pytest
 from florence2.base64_text import image_file
 from hypothesis import given
@@ -33,9 +35,17 @@ def spellings() -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(params=["client", "server"])
+def decoded(request):
+    """`image_file` as the client calls it, and as the server does."""
+    if request.param == "client":
+        return image_file
+    return partial(image_file, decode=partial(pybase64.b64decode, validate=True))
+
+
 @pytest.mark.parametrize("spelling", spellings().values(), ids=spellings())
-def test_every_spelling_holds_the_file(spelling):
-    assert image_file(spelling) == FILE
+def test_every_spelling_holds_the_file(spelling, decoded):
+    assert decoded(spelling) == FILE
 
 
 @pytest.mark.parametrize(
@@ -54,8 +64,8 @@ def test_every_spelling_holds_the_file(spelling):
         b"A" * 2001 + b"=AA" + b"A" * 2000,
     ],
 )
-def test_what_is_no_base64_is_left_as_it_is(data):
-    assert image_file(data) == data
+def test_what_is_no_base64_is_left_as_it_is(data, decoded):
+    assert decoded(data) == data
 
 
 @given(st.binary(min_size=1, max_size=60), st.booleans(), st.booleans())
@@ -74,6 +84,7 @@ def test_one_byte_of_another_kind_is_found_wherever_it_is(data, place, byte):
     except binascii.Error:
         return
     assert image_file(b"data:;base64," + bytes(text)) == expected
+    assert pybase64.b64decode(text, validate=True) == expected
 
 
 @given(st.binary(max_size=60))

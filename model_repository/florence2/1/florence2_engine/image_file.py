@@ -4,9 +4,11 @@ import io
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import PIL.Image
 import PIL.ImageOps
+import pybase64
 from florence2.base64_text import image_file
 from florence2.display import displayed
 from florence2.errors import InvalidArgumentError
@@ -16,6 +18,7 @@ from florence2_engine.formats import readable_formats
 from florence2_engine.frames import has_more_frames
 
 _QUOTED_BYTES = 60
+_decode_base64 = partial(pybase64.b64decode, validate=True)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class ImageReader:
         if not sent:
             raise InvalidArgumentError.of_field("IMAGE", sent, "an encoded image")
         self._check_bytes(len(sent), text_bytes(self.max_bytes))
-        data = image_file(sent)
+        data = image_file(sent, _decode_base64)
         self._check_bytes(len(data), self.max_bytes)
         return data
 
