@@ -132,6 +132,15 @@ def test_what_was_never_downloaded_is_refused_without_the_hub(repository, find):
     assert "\n" not in refused
 
 
+def test_a_download_that_was_interrupted_is_not_served(repository, find, tmp_path):
+    """Without its generation config a checkpoint would answer by other rules, and say nothing."""
+    with Hub({NAME: repository}) as hub:
+        find(NAME, hub)
+    (snapshot,) = (tmp_path / "home").rglob("snapshots/*")
+    (snapshot / "generation_config.json").unlink()
+    assert "only part of it is in the cache" in find(NAME, hub)["error"]
+
+
 def test_a_private_repository_wants_the_token(repository, find):
     with Hub({NAME: repository}, token=TOKEN) as hub:
         assert "needs HF_TOKEN" in find(NAME, hub)["error"]

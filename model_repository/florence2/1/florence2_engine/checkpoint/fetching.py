@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from florence2_engine.checkpoint import hub
-from florence2_engine.checkpoint.files import hub_id, needed
+from florence2_engine.checkpoint.files import CONFIG_FILES, hub_id, needed
 from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _download(repository: str, revision: str | None, folder: Path, safetensors_o
         files.extend(needed(names, read_index, safetensors_only))
         return files
 
-    snapshot = hub.download(repository, revision, choose, into=folder)
+    snapshot = hub.download(repository, revision, choose, always=CONFIG_FILES, into=folder)
     return _Fetched(repository, revision, snapshot.revision, files)
 
 

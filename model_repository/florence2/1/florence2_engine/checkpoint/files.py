@@ -12,7 +12,7 @@ from florence2_engine.errors import CheckpointError
 _logger = logging.getLogger(__name__)
 
 # Read from every checkpoint that has them. Nothing else but weights is ever downloaded.
-_CONFIG_FILES = (
+CONFIG_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -86,7 +86,9 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
     repository, revision = hub_id(name)
     from florence2_engine.checkpoint import hub  # only here is the network touched
 
-    snapshot = hub.download(repository, revision, lambda names, read: needed(names, read, safetensors_only))
+    snapshot = hub.download(
+        repository, revision, lambda names, read: needed(names, read, safetensors_only), always=CONFIG_FILES
+    )
     return _described(name, snapshot.folder, snapshot.revision, snapshot.names, safetensors_only)
 
 
@@ -121,7 +123,7 @@ def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only
     Raises:
         CheckpointError: a file that serving needs is missing.
     """
-    texts = [*_text_files(names), *(file for file in _CONFIG_FILES if file in names)]
+    texts = [*_text_files(names), *(file for file in CONFIG_FILES if file in names)]
     return [*texts, *_weights(names, read, safetensors_only)]
 
 

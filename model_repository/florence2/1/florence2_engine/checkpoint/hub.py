@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,21 +49,24 @@ class Snapshot:
     names: frozenset[str]
 
 
-def download(repository: str, revision: str | None, needed: Needed, into: Path | None = None) -> Snapshot:
+def download(
+    repository: str, revision: str | None, needed: Needed, always: Sequence[str], into: Path | None = None
+) -> Snapshot:
     """Bring what is needed of a repository into the cache, and nothing else.
 
     Args:
         repository: `owner/name`.
         revision: a branch, tag or commit; None for the main branch.
         needed: says which files to bring, given the names of all; may read a file first.
+        always: names of files that are needed of every repository that has them.
         into: a folder to bring them to instead of the cache. What is there already, and the same, stays.
 
     Raises:
-        HubUnreachableError: the hub cannot be reached, and it is not in the cache.
+        HubUnreachableError: the hub cannot be reached, and it is not in the cache, or not all of it.
         CheckpointError: there is no such repository or revision, or it is not the caller's to read.
     """
     if constants.HF_HUB_OFFLINE:
-        return _cached(repository, revision, "HF_HUB_OFFLINE is set", into)
+        return _cached(repository, revision, "HF_HUB_OFFLINE is set", always, into)
     try:
         return _fetched(repository, revision, needed, into)
     except GatedRepoError:
@@ -75,11 +78,11 @@ def download(repository: str, revision: str | None, needed: Needed, into: Path |
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code < 500:
             raise CheckpointError(f"the hub refused: {_one_line(error)}") from None
-        return _cached(repository, revision, _one_line(error), into)
+        return _cached(repository, revision, _one_line(error), always, into)
     except CheckpointError:
         raise
     except (_HTTP_ERROR, OSError) as error:
-        return _cached(repository, revision, _one_line(error), into)
+        return _cached(repository, revision, _one_line(error), always, into)
 
 
 def _fetched(repository: str, revision: str | None, needed: Needed, into: Path | None) -> Snapshot:
@@ -94,14 +97,18 @@ def _fetched(repository: str, revision: str | None, needed: Needed, into: Path |
     return Snapshot(folder, folder.name if into is None else str(info.sha), names)
 
 
-def _cached(repository: str, revision: str | None, reason: str, into: Path | None) -> Snapshot:
+def _cached(repository: str, revision: str | None, reason: str, always: Sequence[str], into: Path | None) -> Snapshot:
     """What an earlier download left."""
     if into is not None:
         raise HubUnreachableError(f"the hub cannot be reached: {reason}")
     try:
-        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except IncompleteSnapshotError as error:  # of course: only what is needed was ever downloaded
-        folder = Path(error.snapshot_path)
+        # The cache knows the names of all files that the repository has: of these, none may be missing.
+        texts = list(always)
+        folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=texts))
+    except IncompleteSnapshotError:
+        raise HubUnreachableError(
+            f"only a part of it is in the cache, and the hub cannot be reached: {reason}"
+        ) from None
     except (LocalEntryNotFoundError, OSError, ValueError):
         raise HubUnreachableError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
     _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)
