@@ -106,9 +106,7 @@ def _cached(repository: str, revision: str | None, reason: str, always: Sequence
         texts = list(always)
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=texts))
     except IncompleteSnapshotError:
-        raise HubUnreachableError(
-            f"only a part of it is in the cache, and the hub cannot be reached: {reason}"
-        ) from None
+        raise HubUnreachableError(f"only part of it is in the cache, and the hub cannot be reached: {reason}") from None
     except (LocalEntryNotFoundError, OSError, ValueError):
         raise HubUnreachableError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
     _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)
