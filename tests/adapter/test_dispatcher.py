@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import threading
 import weakref
 from math import log
 from types import SimpleNamespace
@@ -86,7 +87,7 @@ def dispatch(monkeypatch, outcomes):
     def dispatch(request: Triton, answer) -> None:
         metrics = SimpleNamespace(observe=outcomes.append, set_slots_in_use=lambda _: None)
         log = SimpleNamespace(write=lambda *_: None)
-        dispatcher = dispatcher_type(SimpleNamespace(submit=answer), 1, RequestLimits(), metrics, log)
+        dispatcher = dispatcher_type(SimpleNamespace(submit=answer), 1, RequestLimits(), metrics, log, threading.Lock())
         dispatcher.dispatch([request])
         dispatcher.close()
 

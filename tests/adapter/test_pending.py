@@ -57,7 +57,7 @@ def test_triton_is_not_asked_about_a_request_that_is_answered(pending_request):
     looks = 0
     for _ in range(20):
         request = FakeTritonRequest()
-        pending = pending_request(request)
+        pending = pending_request(request, threading.Lock())
         pending.expect_rows(1)
         answered = threading.Event()
 

@@ -96,6 +96,10 @@ def test_one_image_asked_twice_at_once_is_embedded_once(server, image_file):
     assert [response.usage.image_embedding_cached for response in responses].count(False) == 1
 
 
+# Tritonserver crashed in one of ten rounds as long as responses, cancellations and metrics crossed on their way to it.
+TIMES_LEFT = 6
+
+
 def test_callers_who_leave_free_their_slots(server, scenes):
     with triton.InferenceServerClient(server.grpc_url) as client:
         leave = TaskRequest(ocr={}, generation=LONG)
@@ -107,7 +111,8 @@ def test_callers_who_leave_free_their_slots(server, scenes):
             return error.value.status()
 
         with ThreadPoolExecutor(32) as callers:  # twice the slots
-            assert set(callers.map(give_up, range(32))) == {"StatusCode.DEADLINE_EXCEEDED"}
+            for _ in range(TIMES_LEFT):
+                assert set(callers.map(give_up, range(32))) == {"StatusCode.DEADLINE_EXCEEDED"}
         started = time.monotonic()
         ask(client, scenes[1], TaskRequest(caption={}, generation={"max_new_tokens": 2}))
         freed = time.monotonic() - started

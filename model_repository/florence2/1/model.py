@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,11 @@ class TritonPythonModel:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
         )
-        metrics = Metrics(config.slots)
+        # One call into tritonserver at a time. 2.51 crashes (SIGSEGV, Metric::~Metric in the memory that it shares with
+        # this stub) if a metric changes while a response is sent or a cancellation looked for: one in ten times that 32
+        # callers left at once.
+        turn = threading.Lock()
+        metrics = Metrics(config.slots, turn)
         self._sockets = Path(tempfile.mkdtemp(prefix="florence2-engine-"))
         self._supervisor = EngineSupervisor(partial(EngineProcess, config, self._sockets), supervision, metrics)
         self._health = HealthServer(args["model_instance_name"], lambda: self._supervisor.state)
@@ -52,7 +57,7 @@ class TritonPythonModel:
             self._leave_nothing()
             raise pb_utils.TritonModelException(str(error)) from None
         self._dispatcher = Dispatcher(
-            self._supervisor, config.slots, limits, metrics, RequestLog(sys.stderr if log.log_requests else None)
+            self._supervisor, config.slots, limits, metrics, RequestLog(sys.stderr if log.log_requests else None), turn
         )
 
     def execute(self, requests: list[Any]) -> None:

@@ -67,7 +67,15 @@ class Row:
 
 
 class Dispatcher:
-    """Every error is the answer of the one request that has it."""
+    """Every error is the answer of the one request that has it.
+
+    Args:
+        engine: where requests go.
+        slots: how many may be there at once.
+        limits: what is refused at once.
+        metrics, log: told of each outcome.
+        turn: held during each call into tritonserver, see `TritonPythonModel`.
+    """
 
     def __init__(
         self,
@@ -76,11 +84,13 @@ class Dispatcher:
         limits: RequestLimits,
         metrics: Metrics,
         log: RequestLog,
+        turn: threading.Lock,
     ) -> None:
         self._engine = engine
         self._limits = limits
         self._metrics = metrics
         self._log = log
+        self._turn = turn
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -90,7 +100,7 @@ class Dispatcher:
 
     def dispatch(self, requests: Sequence[Any]) -> None:
         """Start the calls of the Triton requests of a batch; blocks until each has a slot."""
-        for pending in [PendingRequest(request) for request in requests]:
+        for pending in [PendingRequest(request, self._turn) for request in requests]:
             self._dispatch(pending)
 
     def _dispatch(self, pending: PendingRequest) -> None:

@@ -12,23 +12,52 @@ from florence2_adapter.outcomes import Outcome, Times
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 
+class Series:
+    """One line on the page.
+
+    Args:
+        metric: of `triton_python_backend_utils`.
+        turn: held during each call into tritonserver.
+    """
+
+    def __init__(self, metric: Any, turn: threading.Lock) -> None:
+        self._metric = metric
+        self._turn = turn
+
+    def increment(self, value: float) -> None:
+        """Add to a counter."""
+        with self._turn:
+            self._metric.increment(value)
+
+    def set(self, value: float) -> None:
+        """Set a gauge."""
+        with self._turn:
+            self._metric.set(value)
+
+    def observe(self, value: float) -> None:
+        """Add an observation to a histogram."""
+        with self._turn:
+            self._metric.observe(value)
+
+
 class Family:
     """One name on the page, and a series for each combination of label values that was met."""
 
-    def __init__(self, kind: str, name: str, description: str) -> None:
+    def __init__(self, kind: str, name: str, description: str, turn: threading.Lock) -> None:
         self._family = pb_utils.MetricFamily(
             name=name, description=description, kind=getattr(pb_utils.MetricFamily, kind)
         )
         self._arguments = {"buckets": list(BUCKETS)} if kind == "HISTOGRAM" else {}
-        self._series: dict[tuple[str, ...], Any] = {}
-        self._lock = threading.Lock()
+        self._series: dict[tuple[str, ...], Series] = {}
+        self._turn = turn
 
-    def with_labels(self, **labels: str) -> Any:
+    def with_labels(self, **labels: str) -> Series:
         """The series of these label values."""
         values = tuple(labels.values())
-        with self._lock:
+        with self._turn:
             if values not in self._series:
-                self._series[values] = self._family.Metric(labels=labels, **self._arguments)
+                metric = self._family.Metric(labels=labels, **self._arguments)
+                self._series[values] = Series(metric, self._turn)
             return self._series[values]
 
 
@@ -36,9 +65,14 @@ class Metrics:
     """Told of each outcome after it was sent, and of each heartbeat.
 
     A value takes 0.04 ms to reach the page, so nobody's answer waits for it.
+
+    Args:
+        slots: of the engine.
+        turn: held during each call into tritonserver, see `TritonPythonModel`.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, turn: threading.Lock) -> None:
+        self._turn = turn
         self._families: list[Family] = []  # held on to: Triton forgets a series when nobody has its family
         self._requests = self._family("COUNTER", "florence2_requests_total", "Questions, by task and outcome")
         self._seconds = self._family(
@@ -136,11 +170,11 @@ class Metrics:
         self._retried.increment(1)
 
     def _family(self, kind: str, name: str, description: str) -> "Family":
-        family = Family(kind, name, description)
+        family = Family(kind, name, description, self._turn)
         self._families.append(family)
         return family
 
-    def _one(self, kind: str, name: str, description: str) -> Any:
+    def _one(self, kind: str, name: str, description: str) -> Series:
         """The one series of a name without labels."""
         return self._family(kind, name, description).with_labels()
 
@@ -148,7 +182,7 @@ class Metrics:
 class Increases:
     """A counter of something that an engine counts itself, from 0 each time that one is started."""
 
-    def __init__(self, counter: Any) -> None:
+    def __init__(self, counter: Series) -> None:
         self._counter = counter
         self._last = 0
 

@@ -16,13 +16,14 @@ class PendingRequest:
 
     Args:
         request: the Triton request, with tensors of shape (rows, 1).
+        turn: held during each call into tritonserver, see `TritonPythonModel`.
 
     Attributes:
         received: when Triton handed it over, in seconds of the monotonic clock.
         request_id: the caller's name for the request; may be empty.
     """
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, turn: threading.Lock) -> None:
         self.received = time.monotonic()
         self._request = request
         # Asked for now: when the answer is sent, Triton frees the request.
@@ -32,7 +33,7 @@ class PendingRequest:
         self._lock = threading.Lock()
         # Triton frees what `is_cancelled` looks at when the answer is sent, and dies of looking at it afterwards:
         # asking and answering exclude each other.
-        self._in_triton = threading.Lock()
+        self._turn = turn
         self._sent = False
         self._answered = False
         self._jobs: list[Job] = []
@@ -89,12 +90,12 @@ class PendingRequest:
 
     def cancelled_by_caller(self) -> bool:
         """Ask Triton whether the caller has left. A round trip to the server process."""
-        with self._in_triton:
+        with self._turn:
             cancelled: bool = not self._sent and self._request.is_cancelled()
         return cancelled
 
     def _send(self, response: Any) -> None:
-        with self._in_triton:
+        with self._turn:
             self._sent = True
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             # With them goes the image, which lies in the memory that the stub shares with Triton: nothing there is free
