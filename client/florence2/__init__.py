@@ -20,6 +20,7 @@ Coordinates are pixels of the image as displayed. The messages of the wire are i
 the names of the results here, which are dataclasses over numpy arrays. `florence2.messages` converts.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from florence2 import errors, v1
@@ -63,6 +64,8 @@ _OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Health", "Keepalive
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return version("florence2-triton")
     # Imported when first asked for: the codec alone needs no gRPC and no tritonclient.
     if name in _OF_THE_CLIENT:
         from florence2 import client

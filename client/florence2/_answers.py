@@ -6,7 +6,8 @@ from typing import Literal, TypeAlias
 from google.protobuf.message import DecodeError
 
 from florence2 import v1
-from florence2.errors import Florence2Error, InvalidArgumentError, ServerError
+from florence2._calls import Call
+from florence2.errors import Florence2Error, InvalidArgumentError, ServerError, located
 from florence2.parsing import decode
 from florence2.results import Result
 from florence2.scores import TokenScores
@@ -39,6 +40,10 @@ class Answer:
     token_scores: TokenScores | None = None
     """The log-probability of each generated token, and where it ends in `text`; None where the server does not
     say."""
+    request_id: str = ""
+    """Names the request in the server's log."""
+    url: str = ""
+    """The server that answered."""
 
     @property
     def is_truncated(self) -> bool:
@@ -65,12 +70,17 @@ class TruncatedAnswerError(Florence2Error):
         return type(self), (self.answer,)
 
 
-def read_answer(request: v1.TaskRequest, payload: bytes) -> Answer:
-    """The answer in the bytes of a `TaskResponse` to `request`.
+def read_answer(call: Call, payload: bytes, url: str) -> Answer:
+    """The answer in the bytes of a `TaskResponse` to a call, from the server at `url`.
 
     Raises:
         ServerError: the bytes are no response that a florence2 server gives.
     """
+    with located(url, call.request_id):
+        return _read_answer(call, payload, url)
+
+
+def _read_answer(call: Call, payload: bytes, url: str) -> Answer:
     response = _read_response(payload)
     image_size = (response.image_size.width, response.image_size.height)
     if min(image_size) < 1:
@@ -80,7 +90,7 @@ def read_answer(request: v1.TaskRequest, payload: bytes) -> Answer:
     try:
         token_scores = TokenScores.of_response(response)
         # decode() takes what is no task for a free prompt.
-        result = decode(task_of(request) or "", response.text, image_size, token_scores)
+        result = decode(task_of(call.request) or "", response.text, image_size, token_scores)
     except InvalidArgumentError as error:
         raise ServerError(f"the response's token scores do not fit its text: {error}") from error
     return Answer(
@@ -90,6 +100,8 @@ def read_answer(request: v1.TaskRequest, payload: bytes) -> Answer:
         finish_reason=_FINISH_REASONS[response.finish_reason],
         usage=response.usage,
         token_scores=token_scores,
+        request_id=call.request_id,
+        url=url,
     )
 
 

@@ -131,4 +131,5 @@ class AsyncClient(BaseClient):
         encoded = image if isinstance(image, bytes) else await asyncio.to_thread(encode_image, image)
         # Not before: another task may have closed the client in the meantime.
         self._require_open()
-        return read_answer(call.request, await self._transport.infer(encoded, call))
+        reply = await self._transport.infer(encoded, call)
+        return read_answer(call, reply.payload, reply.url)

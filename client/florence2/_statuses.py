@@ -44,8 +44,12 @@ _ERRORS_BY_MESSAGE: dict[tuple[str, str], type[Florence2Error]] = {
 
 
 @contextmanager
-def own_errors() -> Iterator[None]:
-    """Raise what tritonclient raises as an error of this package."""
+def own_errors(timeout: float | None = None) -> Iterator[None]:
+    """Raise what tritonclient raises as an error of this package.
+
+    Args:
+        timeout: seconds that the call was given.
+    """
     try:
         yield
     except InferenceServerException as error:
@@ -55,6 +59,10 @@ def own_errors() -> Iterator[None]:
         for (of_status, words), error_type in _ERRORS_BY_MESSAGE.items():
             if status == of_status and words in message:
                 raise error_type(message) from error
+        if status == "INVALID_ARGUMENT":
+            raise InvalidArgumentError.of_message(message) from error
+        if status == "DEADLINE_EXCEEDED" and timeout is not None:
+            raise DeadlineExceededError(f"no answer within {timeout:g} s: {message}") from error
         if status not in _ERRORS:
             raise ServerError(f"{status}: {message}") from error
         raise _ERRORS[status](message) from error

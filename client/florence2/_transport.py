@@ -12,7 +12,7 @@ import contextlib
 import struct
 import threading
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tritonclient.grpc
@@ -31,9 +31,17 @@ from florence2.errors import (
     RequestCancelledError,
     ServerError,
     UnavailableError,
+    located,
 )
 
 _MICROSECONDS = 1_000_000
+
+
+class Reply(NamedTuple):
+    """The bytes of a response, and the server that they are from."""
+
+    payload: bytes
+    url: str
 
 
 class Transport:
@@ -45,18 +53,19 @@ class Transport:
         self._clients = [tritonclient.grpc.InferenceServerClient(**channel) for channel in destination.channels()]
         self._closing = threading.Event()
 
-    def infer(self, image: bytes, call: Call) -> bytes:
-        """The bytes of the response to a call about an encoded image."""
+    def infer(self, image: bytes, call: Call) -> Reply:
+        """The response to a call about an encoded image."""
         endpoints = self._attempts.endpoints()
-        retrying = Retrying(**self._attempts.policy(call), sleep=sleep_using_event(self._closing))
-        with call_span(self._destination.model, call):
-            return retrying(lambda: self._infer(self._clients[next(endpoints)], image, call))
+        with call_span(self._destination.model, call), located(None, call.request_id):
+            retrying = Retrying(**self._attempts.policy(call), sleep=sleep_using_event(self._closing))
+            return retrying(lambda: self._infer(next(endpoints), image, call))
 
-    def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
-        _require_open(self._closing)
-        with own_errors():
-            result = client.infer(**self._destination.model_arguments(), **_infer_arguments(image, call))
-            return _element(result, "RESPONSE")
+    def _infer(self, endpoint: int, image: bytes, call: Call) -> Reply:
+        url = self._destination.urls[endpoint]
+        with located(url, call.request_id), own_errors(call.timeout):
+            _require_open(self._closing)
+            arguments = {**self._destination.model_arguments(), **_infer_arguments(image, call)}
+            return Reply(_element(self._clients[endpoint].infer(**arguments), "RESPONSE"), url)
 
     def is_ready(self, timeout: float | None) -> bool:
         """Whether a server says that the model is loaded; each is given `timeout` seconds."""
@@ -109,22 +118,22 @@ class AsyncTransport:
         # Made by the first call: a channel belongs to the event loop that runs when it is made.
         return [tritonclient.grpc.aio.InferenceServerClient(**channel) for channel in self._channels]
 
-    async def infer(self, image: bytes, call: Call) -> bytes:
-        """The bytes of the response to a call about an encoded image."""
+    async def infer(self, image: bytes, call: Call) -> Reply:
+        """The response to a call about an encoded image."""
         endpoints = self._attempts.endpoints()
 
-        async def attempt() -> bytes:
-            return await self._infer(self._clients[next(endpoints)], image, call)
+        async def attempt() -> Reply:
+            return await self._infer(next(endpoints), image, call)
 
-        with call_span(self._destination.model, call):
+        with call_span(self._destination.model, call), located(None, call.request_id):
             return await AsyncRetrying(**self._attempts.policy(call), sleep=self._sleep)(attempt)
 
-    async def _infer(self, client: Any, image: bytes, call: Call) -> bytes:
-        _require_open(self._closing)
-        with own_errors(), own_cancellation():
-            arguments = _infer_arguments(image, call)
-            result = await client.infer(**self._destination.model_arguments(), **arguments)
-            return _element(result, "RESPONSE")
+    async def _infer(self, endpoint: int, image: bytes, call: Call) -> Reply:
+        url = self._destination.urls[endpoint]
+        with located(url, call.request_id), own_errors(call.timeout), own_cancellation():
+            _require_open(self._closing)
+            arguments = {**self._destination.model_arguments(), **_infer_arguments(image, call)}
+            return Reply(_element(await self._clients[endpoint].infer(**arguments), "RESPONSE"), url)
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

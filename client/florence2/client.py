@@ -271,4 +271,5 @@ class Client(BaseClient):
         encoded = encode_image(image)
         # Not before: encoding takes time, in which another thread may close the client.
         self._require_open()
-        return read_answer(call.request, self._transport.infer(encoded, call))
+        reply = self._transport.infer(encoded, call)
+        return read_answer(call, reply.payload, reply.url)

@@ -14,15 +14,47 @@ Florence2Error
 An argument of the wrong type is Python's own TypeError, which names the argument and what it accepts.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _SHOWN_CHARACTERS = 80
+# What `InvalidArgumentError.of_field` writes; a request of several batch elements says before it which one is meant.
+_REFUSAL = re.compile(r"(?:row \d+: )?(?P<field>[^:]+): got (?P<value>.*), expected (?P<requirement>.+)", re.DOTALL)
 
 
 class Florence2Error(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        request_id: names the request in the server's log; None if the error came up before there was a request.
+        url: the server that the request went to, the last one if there were several; None if it went to none.
+    """
+
+    request_id: str | None = None
+    url: str | None = None
 
 
 class InvalidArgumentError(Florence2Error, ValueError):
-    """The request is wrong. The message names the field, the value and the limit."""
+    """The request is wrong. The message names the field, the value and the limit.
+
+    Attributes:
+        field: where the value stands, e.g. `"phrase_grounding.caption"`; None if the message names no field.
+        value: what was given; if the server refused it, as the server's message shows it.
+        requirement: what is accepted, with the limit, e.g. `"at most 447 tokens"`.
+    """
+
+    field: str | None = None
+    value: object = None
+    requirement: str | None = None
+
+    @classmethod
+    def of_message(cls, message: str) -> "InvalidArgumentError":
+        """The error that a server describes."""
+        error = cls(message)
+        if found := _REFUSAL.fullmatch(message):
+            error.field, error.value, error.requirement = found["field"], found["value"], found["requirement"]
+        return error
 
     @classmethod
     def of_field(cls, field: str, value: object, requirement: str) -> "InvalidArgumentError":
@@ -33,7 +65,9 @@ class InvalidArgumentError(Florence2Error, ValueError):
             value: what was given; long values are shortened in the message.
             requirement: what is asked for, with the limit, e.g. `"at most 447 tokens"`.
         """
-        return cls(f"{field}: got {_shown(value)}, expected {requirement}")
+        error = cls(f"{field}: got {_shown(value)}, expected {requirement}")
+        error.field, error.value, error.requirement = field, value, requirement
+        return error
 
 
 class UnavailableError(Florence2Error):
@@ -62,6 +96,17 @@ class ModelNotFoundError(ServerError):
 
 class AccessDeniedError(ServerError):
     """The server wants another token, header or certificate."""
+
+
+@contextmanager
+def located(url: str | None, request_id: str | None) -> Iterator[None]:
+    """Say in an error of this package where it came up, unless it says so already."""
+    try:
+        yield
+    except Florence2Error as error:
+        error.url = error.url or url
+        error.request_id = error.request_id or request_id
+        raise
 
 
 def wrong_type(argument: str, value: object, accepted: str) -> TypeError:

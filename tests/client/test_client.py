@@ -228,13 +228,15 @@ def test_run_returns_all_that_the_server_says(server, ask):
     text = f"</s><s>dog{BOX}</s>"
     server.answer(text)
     request = v1.TaskRequest(object_detection=v1.ObjectDetection())
-    answer = ask(lambda client: client.run(IMAGE, request))
+    answer = ask(lambda client: client.run(IMAGE, request, request_id="mine"))
     assert answer == Answer(
         result=decode("<OD>", text, IMAGE_SIZE),
         text=text,
         image_size=IMAGE_SIZE,
         finish_reason="stop",
         usage=v1.Usage(prompt_tokens=9, generated_tokens=7),
+        request_id="mine",
+        url=server.url,
     )
     assert not answer.is_truncated
 

@@ -44,7 +44,7 @@ IMAGE = b"an encoded image"
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgumentError, "^it is so$"),
         (grpc.StatusCode.UNAVAILABLE, UnavailableError, "^it is so$"),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError, "^it is so$"),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError, r"^no answer within \d+ s: it is so$"),
         (grpc.StatusCode.CANCELLED, RequestCancelledError, "^it is so$"),
         (grpc.StatusCode.INTERNAL, ServerError, "^INTERNAL: it is so$"),
         (grpc.StatusCode.NOT_FOUND, ModelNotFoundError, "^it is so$"),
@@ -61,6 +61,46 @@ def test_each_status_is_an_error_with_the_servers_message(server, ask, status, e
     with pytest.raises(error, match=message) as caught:
         ask(lambda client: client.detect(IMAGE))
     assert type(caught.value) is error
+
+
+def test_an_error_names_the_request_and_the_server(server, ask):
+    server.fail(grpc.StatusCode.INTERNAL, "it is so")
+    with pytest.raises(ServerError) as caught:
+        ask(lambda client: client.detect(IMAGE, request_id="mine"))
+    assert (caught.value.request_id, caught.value.url) == ("mine", server.url)
+    server.answer("</s><s>a dog</s>", finish_reason=99)
+    with pytest.raises(ServerError, match="finish_reason") as caught:
+        ask(lambda client: client.run(IMAGE, v1.TaskRequest(caption=v1.Caption()), request_id="other"))
+    copied = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+    assert (copied.request_id, copied.url) == ("other", server.url)
+
+
+def test_a_refusal_of_the_server_names_field_value_and_requirement(server, ask):
+    server.fail(
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "region_to_ocr.region.x_max: got 700.0, expected at most 640, the image's width, or one pixel more",
+    )
+    with pytest.raises(InvalidArgumentError) as caught:
+        ask(lambda client: client.read_region(IMAGE, (1, 2, 700, 9)))
+    error = caught.value
+    assert (error.field, error.value) == ("region_to_ocr.region.x_max", "700.0")
+    assert error.requirement == "at most 640, the image's width, or one pixel more"
+    assert error.url == server.url
+
+
+def test_a_refusal_of_the_client_holds_the_value_itself_and_no_server(ask):
+    with pytest.raises(InvalidArgumentError) as caught:
+        ask(lambda client: client.detect(IMAGE, num_beams=9))
+    error = caught.value
+    assert (error.field, error.value, error.requirement) == ("generation.num_beams", 9, "1 to 8")
+    assert (error.request_id, error.url) == (None, None)
+
+
+def test_a_message_of_another_form_is_kept_as_it_is(server, ask):
+    server.fail(grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape for input 'IMAGE'")
+    with pytest.raises(InvalidArgumentError, match="unexpected shape for input") as caught:
+        ask(lambda client: client.detect(IMAGE))
+    assert (caught.value.field, caught.value.value, caught.value.requirement) == (None, None, None)
 
 
 def test_a_protocol_that_triton_restricts_is_no_reason_to_try_again(server, ask):

@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 
@@ -20,6 +21,10 @@ def test_the_public_names_are_these_and_no_more():
 @pytest.mark.parametrize("name", sorted(PUBLIC_NAMES))
 def test_every_public_name_is_there(name):
     assert getattr(florence2, name) is not None
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert florence2.__version__ == importlib.metadata.version("florence2-triton")
 
 
 def test_the_clients_are_those_of_the_client_module():
