@@ -150,7 +150,10 @@ def _repeats(pixels: npt.NDArray[np.uint8]) -> bool:
 
 
 def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """What stands before the pixels in a TIFF file of one strip (TIFF 6.0, sections 2, 4 and 6)."""
+    """What stands before the pixels in a TIFF file of one strip (TIFF 6.0, sections 2, 4 and 6).
+
+    Pillow's own writer copies the pixels: 54 ms instead of 15 for 12 megapixels.
+    """
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
     entries = [
