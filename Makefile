@@ -29,7 +29,7 @@ serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOIN
 	$(BIN)/python model_repository/serve.py
 
 .PHONY: check
-check: $(INSTALLED) ## what would be served of CHECKPOINT=..., and with which surprises
+check: $(INSTALLED) ## report what would be served from CHECKPOINT=..., and anything surprising about it
 	@$(BIN)/python model_repository/serve.py check "$(CHECKPOINT)"
 
 .PHONY: convert
@@ -53,7 +53,7 @@ test-gpu: $(INSTALLED) ## parity on a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
 .PHONY: test-official
-test-official: $(INSTALLED) ## the four official checkpoints, both layouts, against generate(); needs the hub
+test-official: $(INSTALLED) ## the four official checkpoints in both layouts, against generate(); needs the hub
 	$(BIN)/python -m pytest -m official
 
 CHECKOV := build/checkov/installed
@@ -119,11 +119,11 @@ bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.burst
 
 .PHONY: bench-layouts
-bench-layouts: $(INSTALLED) ## time and memory of loading: the native layout, the original one, .bin weights
+bench-layouts: $(INSTALLED) ## load time and memory: native layout, original layout, .bin weights
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.layouts
 
 .PHONY: bench-pictures
-bench-pictures: $(INSTALLED) ## bytes to pixels beside Pillow alone, and an array's way beside its JPEG's
+bench-pictures: $(INSTALLED) ## bytes to pixels against Pillow alone, and calls with arrays against calls with JPEGs
 	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.pictures
 
 .PHONY: capacity

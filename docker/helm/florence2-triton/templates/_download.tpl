@@ -7,7 +7,7 @@ another name until it is whole, so that pods which share a claim may start at on
   {{- if eq $weights.source "hub" }}
   image: {{ include "florence2-triton.image" . }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
-  # What serving needs, and nothing else: either layout, safetensors or, if there are none, .bin weights.
+  # Only the files that serving needs, in either layout, as safetensors or, if there are none, .bin weights.
   command:
     - python
     - /opt/florence2/model_repository/serve.py
