@@ -1,4 +1,4 @@
-"""Arguments from callers who use no type checker: one of the wrong type is a TypeError that names it."""
+"""Checks of arguments, for callers without a type checker: a wrong type raises a TypeError that names the argument."""
 
 import math
 import numbers
@@ -8,28 +8,28 @@ from florence2.errors import InvalidArgumentError, require_type, wrong_type
 
 
 def check_text(argument: str, value: object, field: str = "") -> str:
-    """A text that can travel.
+    """Check that a text can be sent.
 
     Args:
         argument: the argument's name.
-        value: what was given.
-        field: its full path in the request, if it goes there; else it is called by its name.
+        value: the argument.
+        field: its full path in the request, for errors; empty if it is not part of the request.
 
     Raises:
-        TypeError: not a str.
-        InvalidArgumentError: UTF-8 cannot carry it: it has a lone surrogate.
+        TypeError: it is not a str.
+        InvalidArgumentError: it cannot be encoded as UTF-8, because it has a lone surrogate.
     """
     if not isinstance(value, str):
         raise wrong_type(argument, value, "a str")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidArgumentError.of_field(field or argument, value, "text that UTF-8 can carry") from None
+        raise InvalidArgumentError.of_field(field or argument, value, "text that can be encoded as UTF-8") from None
     return value
 
 
 def check_texts(argument: str, value: object, field: str = "") -> list[str]:
-    """A sequence of texts that can travel; arguments and errors as those of `check_text`."""
+    """Check that a sequence of texts can be sent; arguments and errors as for `check_text`."""
     if isinstance(value, bytes | bytearray | memoryview) or not isinstance(value, Sequence):
         raise wrong_type(argument, value, "a str or a sequence of str")
     texts = enumerate(value)
@@ -37,25 +37,25 @@ def check_texts(argument: str, value: object, field: str = "") -> list[str]:
 
 
 def check_seconds(argument: str, value: object) -> float:
-    """A duration.
+    """Check a duration.
 
     Raises:
-        TypeError: not a number.
-        InvalidArgumentError: not above 0, or not finite.
+        TypeError: it is not a number.
+        InvalidArgumentError: it is not above 0, or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise wrong_type(argument, value, "a number of seconds")
     seconds = float(value)
     if not 0 < seconds < math.inf:
-        raise InvalidArgumentError.of_field(argument, value, "seconds above 0 and finite")
+        raise InvalidArgumentError.of_field(argument, value, "a finite number of seconds above 0")
     return seconds
 
 
 def check_integer(argument: str, value: object) -> int:
-    """A whole number.
+    """Check an integer.
 
     Raises:
-        TypeError: not an integer, or a bool.
+        TypeError: it is not an integer, or it is a bool.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise wrong_type(argument, value, "an int")
@@ -63,6 +63,6 @@ def check_integer(argument: str, value: object) -> int:
 
 
 def check_optional(argument: str, value: object, accepted: type) -> None:
-    """Raise a TypeError unless the value is None or of the type that is accepted."""
+    """Raise a TypeError unless the value is None or of the accepted type."""
     if value is not None:
         require_type(argument, value, accepted)

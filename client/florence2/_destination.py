@@ -70,11 +70,11 @@ class Keepalive:
 
 
 def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
-    """As `check_text`, with errors that do not show the value: it may be a password."""
+    """Like `check_text`, but with errors that do not show the value, which may be a password."""
     if not isinstance(value, str):
         raise TypeError(f"{argument}: got a value of type {type(value).__name__}, expected {accepted}")
     if not value.isascii():
-        raise InvalidArgumentError(f"{argument}: got other characters, expected ASCII, as HTTP/2 headers have it")
+        raise InvalidArgumentError(f"{argument}: got non-ASCII characters, expected ASCII, as HTTP/2 headers require")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The image as the caller holds it: as the bytes that travel, and as what it shows."""
+"""The caller's image: as the bytes that are sent, and as what it shows."""
 
 import io
 import os
@@ -20,20 +20,21 @@ from florence2.errors import InvalidArgumentError
 ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PIL.Image.Image | npt.NDArray[np.uint8]
 )
-"""What every method of a client, and `florence2.draw`, take as the image:
+"""What every client method, and `florence2.draw`, accepts as the image:
 
-- a path (`str` or `os.PathLike`): the file's bytes travel as they are. A `str` that begins with `data:` is a data URI
-  of base64; one that begins with `http://` or `https://` is refused, since URLs are not fetched;
-- `bytes`, `bytearray` or `memoryview`: an image file, of any format that the server reads, or its base64 text. It
-  travels as it is;
-- a binary file object (`io.BytesIO`, `open(path, "rb")`, ...): read from its current position to its end, so that
-  a second call needs `seek(0)`, and otherwise like `bytes`;
-- a PIL image of any mode but I and F, 32 bits. Its pixels are taken as they stand: an EXIF orientation that has not
-  been applied to them does not count, so that coordinates always fit `image.size`;
-- a `uint8` array, not empty, of shape (H, W), gray, (H, W, 3), RGB, or (H, W, 4), RGBA.
+- a path (`str` or `os.PathLike`): the file's bytes are sent unchanged. A `str` that begins with `data:` is a base64
+  data URI; one that begins with `http://` or `https://` is rejected, since URLs are not fetched;
+- `bytes`, `bytearray` or `memoryview`: an image file, in any format that the server reads, or its base64 text. It is
+  sent unchanged;
+- a binary file object (`io.BytesIO`, `open(path, "rb")`, ...): read from its current position to its end (so a second
+  call needs `seek(0)` first), then treated like `bytes`;
+- a PIL image in any mode except I and F (32 bits). Its pixels are taken as they are: an EXIF orientation that has not
+  been applied to them is ignored, so that coordinates always fit `image.size`;
+- a non-empty `uint8` array of shape (H, W) for grayscale, (H, W, 3) for RGB or (H, W, 4) for RGBA.
 
-PIL images and arrays travel without loss as what they show (transparency composited on white): as uncompressed TIFF,
-or as PNG if they are smaller than a megapixel and their pixels repeat, as drawings' and screenshots' do.
+PIL images and arrays are sent losslessly as what they show (transparency composited on white): as uncompressed TIFF, or
+as PNG if they are smaller than a megapixel and compress well, as drawings and screenshots do, or would otherwise exceed
+the default limit of a server.
 """
 
 _ACCEPTED = (
@@ -45,15 +46,15 @@ _DATA_URI = re.compile(r"\s*data:", re.IGNORECASE)
 _BYTES_TYPES = (bytes, bytearray, memoryview)
 
 # Measured on photographs: PNG takes a hundred times as long to write as uncompressed TIFF, and twelve times as long to
-# read, for three quarters of the bytes, which no network is slow enough to be worth. Drawings are another matter: PNG
-# makes a hundredth of them.
+# read, to save a quarter of the bytes, which pays off on no network. Drawings are different: PNG shrinks them to a
+# hundredth.
 _LARGE_PIXELS = 1_000_000
-_UNCOMPRESSED_BYTES = 40 * 1024 * 1024  # what a server takes unless it is set up otherwise: FLORENCE2_MAX_IMAGE_BYTES
+_UNCOMPRESSED_BYTES = 40 * 1024 * 1024  # a server's default limit, FLORENCE2_MAX_IMAGE_BYTES
 _PROBED_ROWS = 16
-_SHORT, _LONG = 3, 4  # types of TIFF's fields
+_SHORT, _LONG = 3, 4  # TIFF field types
 _BITS_AT = 8 + 2 + 9 * 12 + 4  # after the header, and a directory of nine entries
 _HEADER_BYTES = _BITS_AT + 3 * 2
-_PNG_COMPRESS_LEVEL = 1  # lossless as all are; higher ones take twice the time and more to save an eighth
+_PNG_COMPRESS_LEVEL = 1  # all levels are lossless; higher ones take at least twice as long to save an eighth
 
 
 def encode_image(image: ImageSource) -> bytes:
@@ -61,8 +62,8 @@ def encode_image(image: ImageSource) -> bytes:
 
     Raises:
         TypeError: `image` is of another type, or a file opened in text mode.
-        InvalidArgumentError: a URL, a file object at its end, a PIL image of mode I or F or without pixels, or an array
-            of another dtype or shape.
+        InvalidArgumentError: `image` is a URL, a file object at its end, a PIL image of mode I or F or without pixels,
+            or an array of another dtype or shape.
         OSError: the file cannot be read (`FileNotFoundError` and its like, as Python raises them).
     """
     if isinstance(image, np.ndarray):
@@ -73,14 +74,14 @@ def encode_image(image: ImageSource) -> bytes:
 
 
 def shown_image(image: ImageSource) -> PIL.Image.Image:
-    """What the image shows, in RGB: a file with its EXIF orientation applied, a PIL image and an array as they stand.
+    """What the image shows, in RGB: a file with its EXIF orientation applied, a PIL image or an array as it is.
 
     Returns:
         A new image.
 
     Raises:
-        TypeError, InvalidArgumentError: as `encode_image`.
-        OSError: the file cannot be read, or is no image that Pillow reads here.
+        TypeError, InvalidArgumentError: as for `encode_image`.
+        OSError: the file cannot be read, or is not an image that this Pillow can read.
     """
     if isinstance(image, np.ndarray):
         return PIL.Image.fromarray(_shown_pixels(image)).convert("RGB")
@@ -92,7 +93,7 @@ def shown_image(image: ImageSource) -> PIL.Image.Image:
 
 
 def _file(image: object) -> bytes:
-    """An image file's bytes, or its text, from wherever the caller has them."""
+    """An image file's bytes or text, from any of the sources that callers may pass."""
     if isinstance(image, _BYTES_TYPES):
         return bytes(image)
     if isinstance(image, str) and _DATA_URI.match(image):
@@ -106,9 +107,9 @@ def _file(image: object) -> bytes:
     if (read := getattr(image, "read", None)) is None:
         raise TypeError(f"image: got {type(image).__name__}, expected {_ACCEPTED}")
     if not isinstance(data := read(), _BYTES_TYPES):
-        raise TypeError(f"image: got a file that reads {type(data).__name__}, expected {_ACCEPTED}")
+        raise TypeError(f"image: got a file object that returns {type(data).__name__}, expected {_ACCEPTED}")
     if not data:
-        raise InvalidArgumentError.of_field("image", image, "a file object that is not at its end; seek(0)")
+        raise InvalidArgumentError.of_field("image", image, "a file object that is not at its end; call seek(0) first")
     return bytes(data)
 
 
@@ -144,13 +145,13 @@ def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _repeats(pixels: npt.NDArray[np.uint8]) -> bool:
-    """Whether some of the rows compress to less than half."""
+    """Whether a sample of the rows compresses to less than half its size."""
     rows = pixels[:: max(1, len(pixels) // _PROBED_ROWS)].tobytes()
     return len(zlib.compress(rows, _PNG_COMPRESS_LEVEL)) < len(rows) // 2
 
 
 def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """What stands before the pixels in a TIFF file of one strip (TIFF 6.0, sections 2, 4 and 6).
+    """What precedes the pixels in a TIFF file with one strip (TIFF 6.0, sections 2, 4 and 6).
 
     Pillow's own writer copies the pixels: 54 ms instead of 15 for 12 megapixels.
     """
@@ -159,8 +160,8 @@ def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
     entries = [
         (256, _LONG, 1, width),
         (257, _LONG, 1, height),
-        (258, _SHORT, channels, 8 if channels == 1 else _BITS_AT),  # bits per sample; of three, where they stand
-        (259, _SHORT, 1, 1),  # not compressed
+        (258, _SHORT, channels, 8 if channels == 1 else _BITS_AT),  # bits per sample; for three channels, their offset
+        (259, _SHORT, 1, 1),  # uncompressed
         (262, _SHORT, 1, 1 if channels == 1 else 2),  # black is zero, or RGB
         (273, _LONG, 1, _HEADER_BYTES),  # where the pixels begin
         (277, _SHORT, 1, channels),

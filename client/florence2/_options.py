@@ -44,9 +44,9 @@ class TaskOptions(CallOptions, total=False):
             only when none can. Greedy search has no use for it.
         no_repeat_ngram_size: no sequence of this many tokens occurs twice in an answer, 0 to 1024; 0 switches
             the rule off.
-        repetition_penalty: what the scores of tokens that the answer already contains are divided by, and
-            multiplied by if they are below 0, 0.1 to 10: above 1 discourages repetition, below 1 encourages
-            it, 1 switches the rule off.
+        repetition_penalty: 0.1 to 10. The scores of tokens that the answer already contains are divided by it,
+            or multiplied by it if they are below 0: above 1 discourages repetition, below 1 encourages it,
+            1 switches the rule off.
         suppress_bos: True keeps the token `<s>` out of the answer but where the checkpoint forces it.
     """
 
@@ -72,11 +72,11 @@ _EARLY_STOPPING: dict[object, v1.EarlyStopping] = {
 def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
     """Write the generation options that are given into a request.
 
-    Ranges are not looked at here: `florence2.prompts.check_request` knows them.
+    Ranges are not checked here: `florence2.prompts.check_request` does that.
 
     Raises:
         TypeError: an unknown keyword, or a value of the wrong type.
-        InvalidArgumentError: a value that its type cannot hold.
+        InvalidArgumentError: a value that does not fit its type.
     """
     refuse_unknown(options, TaskOptions.__optional_keys__)
     # Sorted: in a set's own order it would be chance which of two wrong options is named.
@@ -91,7 +91,7 @@ def set_generation(request: v1.TaskRequest, options: TaskOptions) -> None:
 
 def _set_option(generation: v1.GenerationOptions, name: str, value: object) -> None:
     is_switch = isinstance(getattr(generation, name), bool)
-    # Protobuf would take True for 1, and 5 for True.
+    # Protobuf would accept True as 1, and 5 as True.
     if is_switch != isinstance(value, bool):
         raise wrong_type(name, value, "a bool" if is_switch else "a number")
     try:
@@ -100,7 +100,7 @@ def _set_option(generation: v1.GenerationOptions, name: str, value: object) -> N
         is_real = isinstance(getattr(generation, name), float)
         raise wrong_type(name, value, "a number" if is_real else "an int") from error
     except ValueError as error:
-        raise InvalidArgumentError.of_field(f"generation.{name}", value, "a number of 32 bits") from error
+        raise InvalidArgumentError.of_field(f"generation.{name}", value, "a number that fits into 32 bits") from error
 
 
 def _early_stopping(value: object) -> v1.EarlyStopping:
@@ -146,7 +146,7 @@ def check_request_id(request_id: str | None) -> str:
 
     Raises:
         TypeError: it is not a str.
-        InvalidArgumentError: UTF-8 cannot carry it.
+        InvalidArgumentError: it cannot be encoded as UTF-8.
     """
     return uuid.uuid4().hex if request_id is None else check_text("request_id", request_id)
 

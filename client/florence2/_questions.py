@@ -22,7 +22,7 @@ numbers, such as a row of `Detections.boxes`."""
 _SIDES = ("x_min", "y_min", "x_max", "y_max")
 
 Phrases: TypeAlias = str | Sequence[str]
-"""Words, or several phrases, one each."""
+"""One text, or a sequence of phrases."""
 
 CaptionDetail: TypeAlias = Literal["brief", "detailed", "paragraph"]
 
@@ -68,7 +68,7 @@ def propose_regions() -> Question[Detections]:
 
 
 def ground(caption: Phrases) -> Question[Detections]:
-    """Where the phrases of a caption, or phrases given one by one, are."""
+    """Where the phrases of a caption, or the given phrases, are."""
     if isinstance(caption, str):
         task = v1.PhraseGrounding(caption=check_text("caption", caption, "phrase_grounding.caption"))
     else:
@@ -77,7 +77,7 @@ def ground(caption: Phrases) -> Question[Detections]:
 
 
 def detect_open_vocabulary(query: Phrases) -> Question[Detections]:
-    """Objects named in free words, of one kind or several."""
+    """Objects described in free words, of one kind or several."""
     if isinstance(query, str):
         task = v1.OpenVocabularyDetection(query=check_text("query", query, "open_vocabulary_detection.query"))
     else:
@@ -146,13 +146,13 @@ def _phrases(argument: str, phrases: Sequence[str], field: str) -> list[str]:
 
 
 def _bounding_box(region: Region, field: str) -> v1.BoundingBox:
-    """The box's message. Whether it lies in the image is for the server to say, who decodes the image."""
+    """The box's message. Only the server, which decodes the image, can tell whether the box is inside it."""
     accepted = "four numbers: x_min, y_min, x_max, y_max in pixels"
     try:
         coordinates = list(region)
     except TypeError:
         raise wrong_type("region", region, accepted) from None
-    # float() would read text, and bytes are numbers.
+    # float() would parse text, and iterating over bytes gives numbers.
     if any(isinstance(each, str | bytes | None) for each in (region, *coordinates)):
         raise wrong_type("region", region, accepted)
     if len(coordinates) != len(_SIDES):

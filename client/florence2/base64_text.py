@@ -1,4 +1,4 @@
-"""Image files that travel as text: base64, standard or URL-safe, and `data:` URIs of it."""
+"""Image files sent as text: base64, standard or URL-safe, and base64 `data:` URIs."""
 
 import binascii
 import re
@@ -8,27 +8,27 @@ from functools import partial
 from typing import TypeAlias
 
 Decode: TypeAlias = Callable[[bytes | memoryview], bytes]
-"""Standard base64 to bytes; `binascii.Error` for anything that is not exactly that."""
+"""Decodes standard base64; raises `binascii.Error` for anything else."""
 
 _decode: Decode = partial(binascii.a2b_base64, strict_mode=True)
 _WHITE_SPACE = b" \t\r\n\f\v"
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
-# No image file begins with a thousand bytes of these: each format's header has zeros or other bytes among them.
+# No image file begins with a thousand of these characters: the header of every format contains zeros or other bytes.
 _TEXT = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
 _PROBE_BYTES = 1024
 _DATA_URI_HEAD = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
 
 
 def image_file(data: bytes, decode: Decode = _decode) -> bytes:
-    """The image file that `data` is, or that its text holds.
+    """The image file in `data`, which is the file itself or its text.
 
     Args:
         data: an image file; its base64 text, standard or URL-safe, padded or not, with or without white space; or a
             `data:` URI (RFC 2397) of base64, with any media type and parameters.
-        decode: how; a server has a faster way than the standard library's.
+        decode: the base64 decoder; the server has a faster one than the standard library's.
 
     Returns:
-        The file's bytes. What is none of these is returned as it is: it is no image file, and opening it says so.
+        The file's bytes. Anything else is returned unchanged: it is not an image file, and opening it will fail.
     """
     head = _DATA_URI_HEAD.match(data, 0, _PROBE_BYTES)
     if head is None and not _TEXT.fullmatch(data, 0, min(len(data), _PROBE_BYTES)):
@@ -41,7 +41,7 @@ def image_file(data: bytes, decode: Decode = _decode) -> bytes:
 
 
 def _loosely_decoded(text: bytes, decode: Decode, otherwise: bytes) -> bytes:
-    if b"%" in text:  # a URI may spell any character so
+    if b"%" in text:  # a URI may percent-encode any character
         text = urllib.parse.unquote_to_bytes(text)
     text = text.translate(_STANDARD_ALPHABET, _WHITE_SPACE).rstrip(b"=")
     try:

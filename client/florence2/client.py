@@ -47,9 +47,9 @@ class Client(BaseClient):
             for box, label, *_ in client.detect("street.jpg"):
                 print(label, box)
 
-    Images are what `ImageSource` lists: a path, a `bytes`, `bytearray` or `memoryview`, a binary file object, a PIL
-    image, or a `uint8` array of shape (H, W), (H, W, 3) or (H, W, 4). Files travel as they are; PIL images and arrays
-    travel without loss as what they show, transparency composited on white. URLs are not fetched.
+    An image is anything that `ImageSource` lists: a path, `bytes`, a `bytearray` or `memoryview`, a binary file object,
+    a PIL image, or a `uint8` array of shape (H, W), (H, W, 3) or (H, W, 4). Files are sent unchanged; PIL images and
+    arrays are sent losslessly as what they show, transparency composited on white. URLs are not fetched.
 
     Coordinates, of regions given and of results, are pixels of the image as displayed (EXIF orientation
     applied): x to the right and y downwards from the top left corner, floats.
@@ -60,11 +60,11 @@ class Client(BaseClient):
     Every task method takes the keywords of `TaskOptions`: generation options, `timeout` (seconds) and
     `priority`.
 
-    Every method raises `TypeError` for an argument of the wrong type, and the errors of `florence2.errors`:
-    `InvalidArgumentError` for what is wrong with the request or the image, `UnavailableError` where trying again is
-    safe, `DeadlineExceededError` after `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and
-    `MessageTooLargeError` for what somebody has to set up otherwise, `ServerError` for faults of the server; and
-    `OSError` for a path that cannot be read.
+    Every method raises `TypeError` for an argument of the wrong type, `OSError` for a path that cannot be read, and the
+    errors of `florence2.errors`: `InvalidArgumentError` if the request or the image is invalid, `UnavailableError` if
+    retrying is safe, `DeadlineExceededError` after `timeout` seconds, `ModelNotFoundError`, `AccessDeniedError` and
+    `MessageTooLargeError` if the configuration of client or server has to change, and `ServerError` for faults of the
+    server.
     The task methods return the bare result of a whole answer; one that was cut at its
     length limit raises `TruncatedAnswerError`, which holds what there is of it. `run` returns both kinds,
     with everything else that the server says about an answer.
@@ -92,7 +92,7 @@ class Client(BaseClient):
         retry: how a call is tried again that finds no server with room; None tries each server once.
 
     Raises:
-        TypeError: an argument is of the wrong type.
+        TypeError: an argument has the wrong type.
         InvalidArgumentError: an argument is out of its range.
         OSError: a file of `tls` cannot be read.
     """
@@ -104,7 +104,7 @@ class Client(BaseClient):
         """Describe the image.
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
             detail: `"brief"` for one sentence, `"detailed"` for a few, `"paragraph"` for a paragraph.
             **options: see `TaskOptions`.
         """
@@ -128,10 +128,10 @@ class Client(BaseClient):
             found = client.ground("street.jpg", ["a green car", "a dog"])
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
-            caption: what the image shows, e.g. `"a dog beside a green car"`, or a sequence of phrases. Nothing blank;
-                with the task's own words at most 447 tokens (of official checkpoints). Plain text, whatever it spells,
-                but for `<and>`, the model's own token between phrases, which also goes between those of a sequence.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
+            caption: what the image shows, e.g. `"a dog beside a green car"`, or a sequence of phrases. Nothing may be
+                blank; including the task's own words, at most 447 tokens (for official checkpoints). It is read as
+                plain text, except for `<and>`, the model's own separator, which also joins the phrases of a sequence.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.ground(caption), options)
@@ -142,9 +142,9 @@ class Client(BaseClient):
             found = client.detect_open_vocabulary("street.jpg", ["a car", "a building"])
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
-            query: what to look for, e.g. `"a green car"`, or a sequence of such; limits and `<and>` as for the caption
-                of `ground`.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
+            query: what to look for, e.g. `"a green car"`, or a sequence of queries; limits and `<and>` as for the
+                caption of `ground`.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.detect_open_vocabulary(query), options)
@@ -153,7 +153,7 @@ class Client(BaseClient):
         """Outline what an expression refers to, in polygons of pixels.
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
             expression: e.g. `"the dog on the left"`; limits as for the caption of `ground`.
             **options: see `TaskOptions`.
         """
@@ -163,10 +163,10 @@ class Client(BaseClient):
         """Outline the object in a region, in polygons of pixels.
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
-            region: x_min, y_min, x_max, y_max in pixels, e.g. a row of `Detections.boxes` that is `usable`. Neither
-                empty nor inverted; what lies at most a pixel outside the image is clamped to it. The server checks
-                that, because only decoding tells the image's size as displayed.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
+            region: x_min, y_min, x_max, y_max in pixels, e.g. a row of `Detections.boxes` that is `usable`. It must be
+                neither empty nor inverted; edges up to one pixel outside the image are clamped to it. The server
+                checks this, because the image's displayed size is known only after decoding.
             **options: see `TaskOptions`.
         """
         return self._ask(image, _questions.segment_region(region), options)
@@ -195,7 +195,7 @@ class Client(BaseClient):
         """Answer any other prompt, for checkpoints that were fine-tuned with prompts of their own.
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
             prompt: as the model is to read it, e.g. `"<DocVQA>What is the total?"`. Not empty; not one of an
                 official task whose answer is more than words, which have methods of their own.
             **options: see `TaskOptions`.
@@ -206,7 +206,7 @@ class Client(BaseClient):
         """Send any request, and return all that the server says about its answer, truncated or not.
 
         Args:
-            image: a path, a file's bytes, a file object, a PIL image or an array, see the class.
+            image: a path, a file's bytes, a file object, a PIL image or an array; see the class.
             request: a task or a prompt, and generation options. It is not changed; its `raw` does not matter,
                 since the answer is always decoded here.
             **options: `timeout`, `priority` and `request_id`, see `CallOptions`.
@@ -216,13 +216,13 @@ class Client(BaseClient):
             what it cost.
 
         Raises:
-            TypeError: an argument is of the wrong type.
+            TypeError: an argument has the wrong type.
             InvalidArgumentError: the request or the image is wrong, now and ever after.
             UnavailableError: the server is full, starting or unreachable; trying again is safe.
             DeadlineExceededError: `timeout` seconds have passed.
             RequestCancelledError: the client was closed while the call was in flight.
             ServerError: a fault of the server, a model that it does not have, or an unreadable response.
-            TypeError: `image` is of a type that `ImageSource` does not list.
+            TypeError: `image` has a type that `ImageSource` does not list.
             OSError: `image` is a path that cannot be read.
             RuntimeError: the client is closed.
         """

@@ -12,25 +12,25 @@ _WHITE_IS_ZERO = 0
 
 
 def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
-    """The image in RGB as a viewer shows it, its pixels taken as they stand (an EXIF orientation is the caller's).
+    """The image in RGB as a viewer shows it. EXIF orientation is not applied; that is left to the caller.
 
-    Transparency, in whatever form the mode has it, is composited on white as transformers does it
-    (`transformers.image_transforms.convert_to_rgb`), pixel for pixel. 16-bit gray becomes 8 bits.
+    Transparency, in whatever form the mode stores it, is composited on white exactly as transformers does it
+    (`transformers.image_transforms.convert_to_rgb`). 16-bit grayscale is scaled to 8 bits.
 
     Args:
-        image: of any mode but those of 32 bits. It is not changed.
-        field: what the error calls the image.
+        image: in any mode except those with 32 bits per channel. It is not modified.
+        field: the name of the image in errors.
 
     Returns:
         `image` itself if it is opaque RGB, else a new image.
 
     Raises:
-        InvalidArgumentError: mode I or F: nothing says which of their values is white.
-        OSError: the image was opened from a damaged file and not loaded yet.
+        InvalidArgumentError: the mode is I or F: nothing says which of their values is white.
+        OSError: the image was opened from a damaged file and has not been loaded yet.
     """
     if image.mode == "F" or (image.mode == "I" and not _is_png(image)):
         raise InvalidArgumentError.of_field(
-            field, f"pixels of mode {image.mode}", "8 or 16 bits a channel: 32 bits do not say which value is white"
+            field, f"pixels of mode {image.mode}", "8 or 16 bits per channel: 32 bits do not say which value is white"
         )
     if image.mode.startswith("I"):
         image = _eight_bits(image)
@@ -40,12 +40,12 @@ def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
 
 
 def _is_png(image: PIL.Image.Image) -> bool:
-    """Whether mode I holds 16 bits: some versions of Pillow open 16-bit PNG files so."""
+    """Whether mode I holds 16 bits: some versions of Pillow open 16-bit PNG files that way."""
     return image.format == "PNG"
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Gray of 16 bits as L. A gray that the file declares transparent becomes white, which is what it is shown on."""
+    """16-bit grayscale as mode L. A value that the file declares transparent becomes white, like the background."""
     shades = _shades(getattr(image, "tag_v2", {}))
     if (transparent := image.info.get("transparency")) is not None:
         shades[transparent] = 255
@@ -53,10 +53,10 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
-    """The 8-bit value of each 16-bit value: the nearest one, v / 257, of which none lies half-way between two.
+    """The 8-bit value for each 16-bit value: the nearest to v / 257, which is never halfway between two.
 
     Args:
-        tags: of a TIFF file, whose values may be of 12 bits only and may count from white to black.
+        tags: those of a TIFF file, whose values may have only 12 bits and may run from white to black.
     """
     white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
     shades = ((np.arange(white + 1) * 255 + white // 2) // white).astype(np.uint8)
@@ -65,6 +65,6 @@ def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "La":
-        image = image.convert("LA")  # Pillow converts it to nothing else
+        image = image.convert("LA")  # the only mode that Pillow converts it to
     image = image.convert("RGBA")
     return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, _WHITE), image).convert("RGB")

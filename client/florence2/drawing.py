@@ -47,8 +47,8 @@ def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None
     scores where there are any; words are written on a strip below the image, which makes the picture taller.
 
     Args:
-        image: what the result is of, in any form that a client takes. A file is shown as its EXIF orientation
-            says, a PIL image or an array as it stands; transparency is shown on white. It is not changed.
+        image: the image that the result is about, in any form that a client accepts. A file is shown with its EXIF
+            orientation applied, a PIL image or an array as it is; transparency is shown on white. It is not modified.
         result: coordinates in pixels of that image.
         font: a TrueType file. Pillow's own font, the default, has only ASCII: other letters become empty
             boxes.
@@ -57,7 +57,7 @@ def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None
         A new RGB image.
 
     Raises:
-        TypeError, InvalidArgumentError: the image is nothing that a client takes.
+        TypeError, InvalidArgumentError: the image is not one that a client accepts.
         OSError: the image or the font cannot be read; Pillow reads HEIC only with a plug-in such as pi-heif's.
     """
     picture = shown_image(image)

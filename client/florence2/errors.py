@@ -11,7 +11,7 @@ Florence2Error
     ├── ModelNotFoundError    the server has no such model, or not that version of it
     └── AccessDeniedError     the server wants another token, header or certificate
 
-An argument of the wrong type is Python's own TypeError, which names the argument and what it accepts.
+An argument of the wrong type raises Python's own TypeError, which names the argument and what it accepts.
 """
 
 import re
@@ -110,12 +110,12 @@ def located(url: str | None, request_id: str | None) -> Iterator[None]:
 
 
 def wrong_type(argument: str, value: object, accepted: str) -> TypeError:
-    """The error for an `argument` whose `value` is of none of the types that are `accepted`."""
+    """The error for an `argument` whose `value` has none of the `accepted` types."""
     return TypeError(f"{argument}: got {_shown(value)} of type {type(value).__name__}, expected {accepted}")
 
 
 def require_type(argument: str, value: object, accepted: type) -> None:
-    """Raise a TypeError unless the `value` of an `argument` is of the type that is `accepted`."""
+    """Raise a TypeError unless the `value` of an `argument` has the `accepted` type."""
     if not isinstance(value, accepted):
         raise wrong_type(argument, value, f"a {accepted.__name__}")
 

@@ -33,7 +33,7 @@ def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
     """The extent of an image in pixels.
 
     Raises:
-        TypeError: not two numbers.
+        TypeError: `image_size` is not two numbers.
         InvalidArgumentError: a side is shorter than one pixel.
     """
     sides = (image_size.width, image_size.height) if isinstance(image_size, v1.ImageSize) else image_size
@@ -88,7 +88,7 @@ def check_region(region: v1.BoundingBox, field: str = "region") -> None:
 
     Args:
         region: a box in pixels.
-        field: the region's full path, e.g. `"region_to_ocr.region"`, for the error.
+        field: the region's full path for errors, e.g. `"region_to_ocr.region"`.
 
     Raises:
         InvalidArgumentError: a coordinate is not finite or more than `REGION_SLACK_PIXELS` beyond the left or top edge,
@@ -108,7 +108,7 @@ def check_region(region: v1.BoundingBox, field: str = "region") -> None:
 
 
 def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which boxes `check_region` passes.
+    """Which boxes `check_region` accepts.
 
     Args:
         boxes: pixels of shape (N, 4): x_min, y_min, x_max, y_max.
@@ -125,17 +125,17 @@ def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = "region") -> tuple[int, int, int, int]:
     """The bins of a region's left, top, right and bottom edge.
 
-    Edges up to `REGION_SLACK_PIXELS` outside the image are clamped to it: detectors and float arithmetic make such
-    boxes of objects at an image's edge.
+    Edges up to `REGION_SLACK_PIXELS` outside the image are clamped to it: detectors and float arithmetic produce such
+    boxes for objects at the image's edge.
 
     Args:
         region: a box in pixels.
         image_size: the image the region is of.
-        field: the region's full path, e.g. `"region_to_ocr.region"`, for the error.
+        field: the region's full path for errors, e.g. `"region_to_ocr.region"`.
 
     Raises:
-        InvalidArgumentError: as `check_region`, or the region reaches further beyond the right or bottom edge, or has
-            nothing of the image in it.
+        InvalidArgumentError: as for `check_region`, or the region extends more than `REGION_SLACK_PIXELS` beyond the
+            right or bottom edge, or is entirely outside the image.
     """
     check_region(region, field)
     width, height = width_and_height(image_size)
@@ -145,9 +145,9 @@ def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = 
             requirement = f"less than {limit}, the image's {extent}"
             raise InvalidArgumentError.of_field(f"{field}.{axis}_min", low, requirement)
         if high > limit + REGION_SLACK_PIXELS:
-            requirement = f"at most {limit + REGION_SLACK_PIXELS}, the image's {extent} and a pixel"
+            requirement = f"at most {limit + REGION_SLACK_PIXELS}, the image's {extent} plus a pixel"
             raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, requirement)
-    # Points outside the image go to the nearest bin, which is what clamping them comes to.
+    # Points outside the image get the nearest bin, which amounts to clamping them.
     corners = [(region.x_min, region.y_min), (region.x_max, region.y_max)]
     (left, top), (right, bottom) = pixels_to_bins(corners, (width, height)).tolist()
     return left, top, right, bottom

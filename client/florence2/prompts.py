@@ -1,4 +1,4 @@
-"""From a request to its prompt, and what can be known to be wrong with either.
+"""Renders a request's prompt, and checks both as far as is possible without the image.
 
 A prompt has two forms. Users know the text form, an official token and its input: `<OD>`,
 `<CAPTION_TO_PHRASE_GROUNDING>A green car`. The model was trained on sentences: "Locate the objects with
@@ -21,8 +21,8 @@ def render_prompt(request: v1.TaskRequest, image_size: ImageSizeLike | None = No
     """A request's prompt in the text form that users know.
 
     Args:
-        request: a request; `request.prompt` goes before its task, and a free prompt is returned as it is.
-        image_size: the image's extent in pixels, which only tasks on a region need.
+        request: a request; `request.prompt` takes precedence over its task, and a free prompt is returned unchanged.
+        image_size: the image's size in pixels, needed only by tasks on a region.
 
     Returns:
         E.g. `"<OD>"`, `"<REGION_TO_CATEGORY><loc_52><loc_332><loc_932><loc_774>"` or, for several queries,
@@ -57,7 +57,7 @@ def _render_input(task: Task, message: Message, image_size: ImageSizeLike | None
 
 
 def input_words(task: Task, message: Message) -> str:
-    """The words that the model is fed for a task that takes text, several inputs joined by `PHRASE_SEPARATOR`.
+    """The input text of a task that takes text; several inputs are joined with `PHRASE_SEPARATOR`.
 
     White space around an input is dropped.
     """
@@ -80,16 +80,16 @@ def expand_prompt(text: str, field: str = "prompt") -> str:
 
     Args:
         text: e.g. `"<CAPTION_TO_PHRASE_GROUNDING>A green car"`. White space around the input is dropped.
-        field: what to call the prompt in an error, e.g. `"free_prompt.text"`.
+        field: the name of the prompt in errors, e.g. `"free_prompt.text"`.
 
     Returns:
-        E.g. `"Locate the phrases in the caption: A green car"`; a prompt that no official token begins,
-        unchanged.
+        E.g. `"Locate the phrases in the caption: A green car"`; a prompt that does not begin with an
+        official token, unchanged.
 
     Raises:
         TypeError: `text` is not a str.
-        InvalidArgumentError: text follows the token of a task without input, or none follows that of a task
-            with.
+        InvalidArgumentError: text follows the token of a task without input, or no text follows the token of a task
+            with input.
     """
     require_type("text", text, str)
     task = task_of_prompt(text)
@@ -105,10 +105,10 @@ def expand_prompt(text: str, field: str = "prompt") -> str:
 
 
 def check_request(request: v1.TaskRequest) -> None:
-    """Check everything that can be known wrong without the image.
+    """Check everything that can be checked without the image.
 
-    With `request.prompt` the task message says only how the answer is decoded, so its own fields are not
-    looked at.
+    If `request.prompt` is set, the task message only says how the answer is decoded, so its own fields are not
+    checked.
 
     Raises:
         TypeError: `request` is not a `TaskRequest`.

@@ -150,7 +150,7 @@ class Detections(_Items[Detection]):
             for box in found[found.usable].boxes:
                 print(client.describe_region(image, box))
 
-        The model also writes boxes that are empty or inverted, which no request may have.
+        The model sometimes outputs empty or inverted boxes, which a request must not contain.
         """
         return usable_regions(self.boxes)
 

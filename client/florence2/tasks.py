@@ -1,4 +1,4 @@
-"""The fifteen tasks of Florence-2: what a user asks, the sentence that the model is fed, and how it answers.
+"""The fifteen tasks of Florence-2: the user's input, the sentence that the model is fed, and the form of its answer.
 
 Sentences and tokens are those of the model's authors, as `Florence2Processor` of Hugging Face transformers
 has them. It looks for a token anywhere in a prompt; here only a token at the very beginning names a task, so
@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from florence2 import v1
 
 PHRASE_SEPARATOR = "<and>"
-"""The model's own token between the phrases, or the classes, of one request."""
+"""The model's own token that separates the phrases, or the classes, of one request."""
 
 
 class AnswerForm(Enum):
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def takes_text(self) -> bool:
-        """Whether the input is the user's words. Special tokens in them are plain text, but for `<and>`."""
+        """Whether the input is the user's words. Special tokens in them, except `<and>`, are plain text."""
         return self.input is not None and not self.takes_region
 
 
@@ -179,7 +179,7 @@ def task_of_prompt(prompt: str) -> Task | None:
 
 
 def task_of_field(name: str) -> Task:
-    """The task of a field of `TaskRequest`'s oneof `task`, e.g. of `"object_detection"`; free prompts have none."""
+    """The task of a field of `TaskRequest`'s oneof `task`, e.g. `"object_detection"`; a free prompt has none."""
     return next(task for task in TASKS if task.name == name)
 
 

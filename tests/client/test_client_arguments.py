@@ -60,7 +60,7 @@ def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(server, ask
     ],
 )
 def test_text_that_utf_8_cannot_carry_is_refused_by_its_path(server, ask, action, field):
-    with pytest.raises(InvalidArgumentError, match=f"^{field}: got .*, expected text that UTF-8 can carry"):
+    with pytest.raises(InvalidArgumentError, match=f"^{field}: got .*, expected text that can be encoded as UTF-8"):
         ask(action)
     assert not server.received
 

@@ -203,7 +203,7 @@ def test_an_image_that_cannot_be_shown_is_refused_with_what_it_is_and_what_is_ex
         ([[1, 2]], "list"),
         (7, "int"),
         (io.StringIO("text"), "a file opened in text mode"),
-        (type("Reader", (), {"read": lambda self: "text"})(), "a file that reads str"),  # noqa: ARG005
+        (type("Reader", (), {"read": lambda self: "text"})(), "a file object that returns str"),  # noqa: ARG005
     ],
     ids=["None", "list", "int", "text", "reader of text"],
 )
