@@ -1,8 +1,8 @@
-"""From a checkpoint's folder to an engine that can answer: one model in both layouts, and as `.bin` weights.
+"""Loading, from a checkpoint's folder to a working engine: one model in both layouts, and as `.bin` weights.
 
-`make bench-layouts`. Each load runs in a process of its own, the layouts in alternation, from a warm page cache. Memory
-is the peak of anonymous memory above what the process had after its imports: pages of mapped files, which the system
-can drop at any time, do not count.
+`make bench-layouts`. Each load runs in a process of its own, alternating between layouts, with a warm page cache.
+Memory is the peak of anonymous memory, minus that of the process after its imports: pages of mapped files, which the
+system can drop at any time, do not count.
 """
 
 import argparse
@@ -134,7 +134,7 @@ def _table(measured: dict[str, list[dict[str, float]]]) -> str:
 
 
 def _ratio(rounds: Sequence[dict[str, float]], native: Sequence[dict[str, float]], figure: str) -> float:
-    """The median, over rounds, of how many times the native layout's figure this one is."""
+    """The median, over the rounds, of the ratio to the native layout's figure."""
     return statistics.median(one[figure] / other[figure] for one, other in zip(rounds, native, strict=True))
 
 

@@ -1,7 +1,7 @@
 """transformers' model as the original code saves it.
 
-The names are written down here once more, from the other side than the loader's: what it makes of them has to be what
-they came from.
+The names are spelled out here independently of the loader, in the other direction: the loader has to map them back to
+the names they came from.
 """
 
 import re
@@ -31,7 +31,7 @@ def original_config(model: Any) -> dict[str, Any]:
 
 
 def original_tensors(model: Any) -> dict[str, Tensor]:
-    """The model's weights as the original code saves them: tied ones once."""
+    """The model's weights as the original code saves them, with tied ones saved once."""
     tensors = {_original_name(name): tensor.clone() for name, tensor in model.state_dict().items()}
     tensors["image_projection"] = tensors["image_projection"].t().contiguous()
     vocabulary = model.config.text_config.vocab_size

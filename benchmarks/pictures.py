@@ -1,13 +1,13 @@
-"""What a picture costs on its way: from bytes to pixels beside Pillow alone, and an array beside its JPEG.
+"""What a picture costs: bytes to pixels against Pillow alone, and a call with an array against one with its JPEG.
 
 `python -m benchmarks.pictures` measures both. Photographs of 1.2 and 12 megapixels are drawn by a seeded generator:
-clouds of all sizes and the noise of a sensor, saved as JPEG of quality 85 with an EXIF header, as cameras do.
+clouds of all sizes and sensor noise, saved as JPEG with quality 85 and an EXIF header, as cameras do.
 
-Bytes to pixels: `ImageDecoder.decode`, base64, hash and EXIF included, beside Pillow's own decoding and resizing of the
-same file, with Florence-2-base's processor (768 x 768 pixels). The pixels must be those of that processor.
+Bytes to pixels: `ImageDecoder.decode`, including base64, hash and EXIF, against Pillow's own decoding and resizing of
+the same file, with Florence-2-base's processor (768 x 768 pixels). The pixels must be those of that processor.
 
-Array beside JPEG: whole calls to a real server that keeps no embeddings, less the milliseconds that the server says it
-computed. The demo checkpoint reads 128 x 128 pixels, which a picture is resized to in little less time than to 768.
+Array against JPEG: whole calls to a real server without an embedding cache, minus the compute time that the server
+reports. The demo checkpoint reads 128 x 128 pixels; resizing to that takes little less time than to 768 x 768.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from benchmarks.measurement import Spread, ratios
 
 ROUNDS = 25
 SIZES = {"1.2 megapixels": (1280, 960), "12 megapixels": (4032, 3024)}
-_CLOUDS = ((8, 0.94), (40, 0.62), (200, 0.39), (800, 0.19))  # details across, and how strong
+_CLOUDS = ((8, 0.94), (40, 0.62), (200, 0.39), (800, 0.19))  # details across, and their strength
 _SENSOR_NOISE = 3.0  # standard deviation, of 255
 _JPEG_QUALITY = 85
 _CAMERA, _EXIF_MAKE = "Florence", 0x010F
@@ -48,7 +48,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 class DifferentPixelsError(Exception):
-    """Ours are not the processor's."""
+    """Our pixels are not those of the processor."""
 
 
 def photograph(size: tuple[int, int], seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -73,7 +73,7 @@ def jpeg(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 
 def bytes_to_pixels(processor: Any, rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Processor seconds of ours and of Pillow alone, in alternation, for each size, as a file and as base64.
+    """CPU seconds of our decoder and of Pillow alone, alternating, for each size, as a file and as base64.
 
     Raises:
         DifferentPixelsError: our pixels are not the processor's.
@@ -99,7 +99,7 @@ def _pillow_alone(file: bytes, size: tuple[int, int], processor: Any) -> None:
 
 
 def array_beside_jpeg(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of an array's and of its JPEG's whole way, in alternation, for each size, through a real server."""
+    """Seconds of a whole call with an array and with its JPEG, alternating, for each size, through a real server."""
     found = {}
     with (
         tempfile.TemporaryFile() as log,
@@ -116,7 +116,7 @@ def array_beside_jpeg(rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def _way(client: florence2.Client, image: Any) -> float:
-    """Seconds of a call that are not the model's."""
+    """Seconds of a call, minus those of the model."""
     request = v1.TaskRequest(caption=v1.Caption(), generation=v1.GenerationOptions(max_new_tokens=2, num_beams=1))
     begin = time.perf_counter()
     usage = client.run(image, request).usage
@@ -124,13 +124,13 @@ def _way(client: florence2.Client, image: Any) -> float:
 
 
 def _alternate(pair: Sequence[Callable[[], Any]], rounds: int, timed: bool = True) -> list[tuple[float, float]]:
-    """What each of two functions takes, or returns, round by round."""
+    """The seconds that each of two functions takes, or the value it returns, round by round."""
     seconds = [tuple(_seconds(each) if timed else each() for each in pair) for _ in range(_WARM_UP + rounds)]
     return [(first, second) for first, second in seconds[_WARM_UP:]]
 
 
 def _seconds(function: Callable[[], Any]) -> float:
-    """Of this thread's processor time, which is the same beside other work."""
+    """Seconds of this thread's CPU time, which other work on the machine hardly affects."""
     begin = time.thread_time()
     function()
     return time.thread_time() - begin
@@ -139,7 +139,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 def print_table(
     console: Console, title: str, sides: tuple[str, str], found: Mapping[str, Sequence[tuple[float, float]]]
 ) -> None:
-    """Both sides' milliseconds and their ratio: median, least to greatest over the rounds."""
+    """Both sides' milliseconds and their ratio: median (minimum to maximum) over the rounds."""
     table = Table(title=title, title_justify="left")
     table.add_column("picture")
     for heading in (*(f"{side}, ms" for side in sides), "ratio"):
@@ -171,8 +171,8 @@ def main() -> None:
         found = bytes_to_pixels(Florence2Processor.from_pretrained(arguments.configs).image_processor, arguments.rounds)
     except DifferentPixelsError as error:
         sys.exit(f"benchmark: {error}")
-    print_table(console, "bytes to pixels, processor time", ("ours", "Pillow alone"), found)
-    print_table(console, "the whole way, less the model", ("array", "its JPEG"), array_beside_jpeg(arguments.rounds))
+    print_table(console, "bytes to pixels, CPU time", ("ours", "Pillow alone"), found)
+    print_table(console, "whole call, minus the model", ("array", "its JPEG"), array_beside_jpeg(arguments.rounds))
 
 
 if __name__ == "__main__":

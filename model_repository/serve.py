@@ -1,8 +1,8 @@
 """Serve this model repository with the tritonserver found on this machine.
 
 `python model_repository/serve.py` runs it in the foreground until Ctrl-C. `TritonServer` is the same for programs: the
-demo and the tests start their servers with it. `serve.py check`, `convert` and `fetch` look at a checkpoint, convert it
-and download it.
+demo and the tests start their servers with it. `serve.py check`, `convert` and `fetch` inspect, convert and
+download a checkpoint.
 
 Two installations are known: NVIDIA's container (/opt/tritonserver), and the one inside the `nvidia-pytriton` wheel,
 which is a whole tritonserver with its Python backend and needs no Docker.
@@ -269,7 +269,7 @@ def has_gpu() -> bool:
 
 
 def main() -> None:
-    """Serve, or do what a command says with a checkpoint."""
+    """Serve, or run one of the checkpoint commands."""
     command, *arguments = sys.argv[1:] or ["serve"]
     if command in CHECKPOINT_COMMANDS:
         become_checkpoint_command([command, *arguments])
@@ -277,7 +277,7 @@ def main() -> None:
 
 
 def become_checkpoint_command(arguments: Sequence[str]) -> NoReturn:
-    """Turn this process into the engine's command of that name, whose packages this file does without."""
+    """Replace this process with the engine's command of that name, which needs packages that this file does without."""
     path = os.pathsep.join(filter(None, [os.fspath(REPOSITORY / "florence2" / "1"), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "florence2_engine.checkpoint", *arguments]
     os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - no shell is the point

@@ -136,7 +136,7 @@ def test_check_goes_by_the_settings_of_the_environment(check, copy, monkeypatch)
     assert check(copy)[1]["cache takes"].endswith("for 2 slots and 24 beams")
     monkeypatch.setenv("FLORENCE2_SAFETENSORS_ONLY", "1")
     (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    assert "FLORENCE2_SAFETENSORS_ONLY refuses" in check(copy)[2]
+    assert "FLORENCE2_SAFETENSORS_ONLY rejects" in check(copy)[2]
 
 
 def test_check_says_how_many_positions_are_in_force(check, copy, monkeypatch):
@@ -173,7 +173,7 @@ def test_check_of_what_is_not_there(check):
     status, found, last = check("no-such-folder")
     assert status == 1
     assert found == {"checkpoint": "no-such-folder"}
-    assert last == "refused: no such folder, and a hub id reads owner/name or owner/name@revision"
+    assert last == "refused: no such folder, and not a hub id (owner/name or owner/name@revision)"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -277,7 +277,7 @@ def test_fetch_of_pickled_weights_unless_they_are_refused(repository, tmp_path):
         environment = hub.environment(tmp_path / "home")
         refused = serve_py("fetch", "owner/name", tmp_path / "a", **environment, FLORENCE2_SAFETENSORS_ONLY="1")
         assert refused.returncode == 1
-        assert "FLORENCE2_SAFETENSORS_ONLY refuses" in refused.stderr.splitlines()[-1]
+        assert "FLORENCE2_SAFETENSORS_ONLY rejects" in refused.stderr.splitlines()[-1]
         assert hub.downloaded == []
         assert serve_py("fetch", "owner/name", tmp_path / "a", **environment).returncode == 0
         assert "pytorch_model.bin" in hub.downloaded
@@ -300,7 +300,7 @@ def test_fetch_into_a_folder_that_holds_another_checkpoint_is_refused(repository
         assert serve_py("fetch", "owner/name", tmp_path / "a", **environment).returncode == 0
         refused = serve_py("fetch", "owner/other", tmp_path / "a", **environment)
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[-1].endswith("/a holds owner/name")
+    assert refused.stderr.splitlines()[-1].endswith("/a already holds owner/name")
 
 
 def test_fetches_at_the_same_time_leave_one_whole_checkpoint(repository, tmp_path):

@@ -136,7 +136,7 @@ def test_a_token_that_is_forced_once_its_id_is_repaired_cannot_be_suppressed(def
 
 def test_sampling_loads_with_a_warning(defaults, caplog):
     defaults({"do_sample": True, "temperature": 0.7})
-    assert "do_sample is true; answers are searched, not sampled" in caplog.text
+    assert "do_sample is true, but the engine searches instead of sampling" in caplog.text
     assert "temperature" in caplog.text
 
 

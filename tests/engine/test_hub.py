@@ -153,7 +153,7 @@ def test_an_unknown_repository_is_named(find, tmp_path):
     with Hub({}) as hub:
         assert "no such repository on the hub" in find("owner/nothing", hub)["error"]
     for name in ("florence", "../checkpoint", "a/b/c", str(tmp_path / "gone"), "owner/name@"):
-        assert "no such folder, and a hub id reads owner/name" in find(name, None)["error"]
+        assert "no such folder, and not a hub id (owner/name" in find(name, None)["error"]
 
 
 def test_weights_that_are_in_no_known_file_are_listed(repository, find):
@@ -161,5 +161,5 @@ def test_weights_that_are_in_no_known_file_are_listed(repository, find):
     save_file(load_file(repository / "model.safetensors"), repository / "florence2.safetensors")
     (repository / "model.safetensors").unlink()
     with Hub({NAME: repository}) as hub:
-        assert "is missing (there is adapter_model.safetensors, florence2.safetensors)" in find(NAME, hub)["error"]
+        assert "is missing (found adapter_model.safetensors, florence2.safetensors)" in find(NAME, hub)["error"]
     assert hub.downloaded == []

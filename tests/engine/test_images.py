@@ -161,7 +161,7 @@ def animated(frames: int, format_: str, colours: int = 256) -> bytes:
 @pytest.mark.parametrize("format_", ANIMATED)
 def test_an_animation_has_its_first_frame_and_no_more_frames_than_are_allowed(decoder, format_):
     assert decoder.decode(animated(MAX_FRAMES, format_)).size == (12, 9)
-    with pytest.raises(InvalidArgumentError, match=r"of more frames.*at most 5 frames"):
+    with pytest.raises(InvalidArgumentError, match=r"with more frames.*at most 5 frames"):
         decoder.decode(animated(MAX_FRAMES + 1, format_))
 
 

@@ -229,7 +229,7 @@ def test_bin_weights_can_be_forbidden(copy, weights, caplog):
     save_pickle(weights, copy)
     load_folder(copy)
     assert "has .bin weights" in caplog.text
-    with pytest.raises(CheckpointError, match=r"\.bin weights only, which FLORENCE2_SAFETENSORS_ONLY refuses"):
+    with pytest.raises(CheckpointError, match=r"only \.bin weights, which FLORENCE2_SAFETENSORS_ONLY rejects"):
         load_folder(copy, safetensors_only=1)
 
 
@@ -252,7 +252,7 @@ class _Runs:
 def test_code_in_a_pickle_is_not_run(copy, weights, tmp_path):
     save_pickle({**weights, "evil": _Runs(tmp_path / "ran")}, copy)
     with pytest.raises(
-        CheckpointError, match=r"pytorch_model.bin needs \w+\.open, which is more than tensors"
+        CheckpointError, match=r"pytorch_model.bin needs \w+\.open, but only tensors are loaded"
     ) as error:
         load_folder(copy)
     assert "\n" not in str(error.value)
@@ -261,7 +261,7 @@ def test_code_in_a_pickle_is_not_run(copy, weights, tmp_path):
 
 def test_a_training_state_is_no_checkpoint(copy, weights):
     save_pickle({"epoch": 3, "model": weights}, copy)
-    with pytest.raises(CheckpointError, match="holds a int under 'epoch', not tensors alone"):
+    with pytest.raises(CheckpointError, match="holds type int under 'epoch', not only tensors"):
         load_folder(copy)
 
 
@@ -277,7 +277,7 @@ def test_an_adapter_beside_the_weights_is_named_and_not_applied(tiny, copy, weig
     for file in (tiny / "adapter_small").iterdir():
         shutil.copy(file, copy)
     found = load_folder(copy).model.state_dict()
-    assert "adapter_model.safetensors lies beside the weights and is not applied" in caplog.text
+    assert "adapter_model.safetensors is next to the weights, but it is not applied" in caplog.text
     assert all(torch.equal(found[name], loaded[name]) for name in found)
 
 
@@ -329,8 +329,8 @@ def set_in_preprocessor(**changes):
     ("damage", "message"),
     [
         (set_in(None, model_type="llava"), "model_type: got 'llava', expected 'florence2'"),
-        (set_in(None, quantization_config={"load_in_4bit": True}), "quantized weights are not served"),
-        (set_in("vision_config", projection_dim=32), "projection_dim: got 32, expected d_model, 64"),
+        (set_in(None, quantization_config={"load_in_4bit": True}), "quantized weights are not supported"),
+        (set_in("vision_config", projection_dim=32), "projection_dim: got 32, expected 64, as d_model"),
         (set_in("vision_config", image_feature_source=["last_frame"]), "image_feature_source: got"),
         (set_in("vision_config", visual_temporal_embedding={"type": "learned"}), "type: got 'learned'"),
         (
@@ -374,7 +374,7 @@ def test_one_mean_for_all_channels_is_served(copy, weights):
 def test_tensors_of_no_part_of_the_model_are_named(copy, weights, caplog):
     save_safetensors({**weights, "classifier.weight": torch.ones(2, 2)}, copy)
     load_folder(copy)
-    assert "1 tensors are of no part of Florence-2 and not used, e.g. classifier.weight" in caplog.text
+    assert "1 tensors are not part of Florence-2 and are ignored, e.g. classifier.weight" in caplog.text
 
 
 def test_names_written_from_the_other_side_are_those_of_the_file(tiny, weights):

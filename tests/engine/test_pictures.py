@@ -227,7 +227,7 @@ def test_heic_keeps_the_limits():
     data = (HEIC_FILES / "burst.heic").read_bytes()
     small = ImageReader(READER.formats, max_bytes=10_000, max_pixels=64 * 64, max_frames=6)
     assert small.load(data, data).getpixel((30, 30))[2] == pytest.approx(99, abs=4)
-    with pytest.raises(InvalidArgumentError, match=r"HEIF of more frames.*at most 5 frames"):
+    with pytest.raises(InvalidArgumentError, match=r"HEIF with more frames.*at most 5 frames"):
         ImageReader(READER.formats, 10_000, 64 * 64, max_frames=5).load(data, data)
     with pytest.raises(InvalidArgumentError, match=r"64 x 64 pixels.*at most 4095 pixels"):
         ImageReader(READER.formats, 10_000, 64 * 64 - 1, max_frames=6).load(data, data)
@@ -253,7 +253,7 @@ def test_without_pi_heif_everything_else_is_read(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     with caplog.at_level("INFO", formats.__name__):
         assert readable_formats(heic=True) == readable_formats(heic=False)
-    assert "pi-heif is not installed: HEIC images are refused" in caplog.text
+    assert "pi-heif is not installed: HEIC images are rejected" in caplog.text
 
 
 def test_avif_is_read_where_pillow_reads_it(monkeypatch):

@@ -108,7 +108,7 @@ def test_pickled_weights_are_refused_before_the_server_starts_if_it_would_refuse
     (repository / "model.safetensors").rename(repository / "pytorch_model.bin")
     with Hub({REPOSITORY: repository}, commit=COMMIT) as hub, pytest.raises(subprocess.CalledProcessError) as error:
         fetch(hub, safetensors_only=1)
-    assert b"FLORENCE2_SAFETENSORS_ONLY refuses" in error.value.stderr
+    assert b"FLORENCE2_SAFETENSORS_ONLY rejects" in error.value.stderr
 
 
 def test_other_weights_get_another_folder(render):

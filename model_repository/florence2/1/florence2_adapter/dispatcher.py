@@ -50,7 +50,7 @@ class Row:
 
     Attributes:
         label: names the row in an error's message, where there are several.
-        image_file: what holds the image if the call does not.
+        image_file: holds the image if the call does not.
     """
 
     index: int
@@ -67,14 +67,14 @@ class Row:
 
 
 class Dispatcher:
-    """Every error is the answer of the one request that has it.
+    """Submits requests to the engine and sends its responses. An error is returned only to the request that caused it.
 
     Args:
-        engine: where requests go.
-        slots: how many may be there at once.
-        limits: what is refused at once.
-        metrics, log: told of each outcome.
-        turn: held during each call into tritonserver, see `TritonPythonModel`.
+        engine: where requests are submitted.
+        slots: how many requests may be in the engine at once.
+        limits: a request over one of these is rejected right away.
+        metrics, log: record each outcome.
+        turn: held during each call into tritonserver; see `TritonPythonModel`.
     """
 
     def __init__(

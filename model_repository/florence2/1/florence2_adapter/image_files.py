@@ -1,4 +1,4 @@
-"""Large images on their way to the engine, as files in memory: a gRPC message is copied eight times, a file twice."""
+"""Large images, passed to the engine as in-memory files: a gRPC message is copied eight times, a file twice."""
 
 import hashlib
 import os
@@ -7,17 +7,17 @@ from pathlib import Path
 
 from florence2.engine.v1.engine_pb2 import GenerateRequest
 
-_LARGE_BYTES = 4 * 1024 * 1024  # below, a message takes a few milliseconds, and so would a file
+_LARGE_BYTES = 4 * 1024 * 1024  # below this, a message takes a few milliseconds, and a file would too
 
 
 class ImageFile:
-    """A file that lies on no disk, memfd_create(2), with an image; it is there for as long as this object lives.
+    """An in-memory file (memfd_create(2)) with an image; it exists for as long as this object does.
 
     Attributes:
-        path: under which another process of this user can open it.
+        path: where another process of the same user can open it.
 
     Raises:
-        OSError: there is no room for it, or for another open file.
+        OSError: there is not enough memory, or there are too many open files.
     """
 
     def __init__(self, image: bytes) -> None:
@@ -29,7 +29,7 @@ class ImageFile:
 
 
 def image_file(image: bytes) -> ImageFile | None:
-    """The image as a file; None if it is too small to be worth one, or if there is no room: a message works too."""
+    """The image as a file; None if it is too small to be worth one, or if creating one fails: a message works too."""
     if len(image) < _LARGE_BYTES:
         return None
     try:
@@ -39,6 +39,6 @@ def image_file(image: bytes) -> ImageFile | None:
 
 
 def image_hash(call: GenerateRequest) -> str:
-    """SHA-256 of a call's image, in hexadecimal."""
+    """The SHA-256 of a call's image, in hexadecimal."""
     image = Path(call.image_file).read_bytes() if call.image_file else call.image
     return hashlib.sha256(image).hexdigest()

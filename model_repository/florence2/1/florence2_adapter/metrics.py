@@ -13,11 +13,11 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
 
 
 class Series:
-    """One line on the page.
+    """One time series on the metrics page.
 
     Args:
-        metric: of `triton_python_backend_utils`.
-        turn: held during each call into tritonserver.
+        metric: a metric of `triton_python_backend_utils`.
+        turn: held during each call into tritonserver; see `TritonPythonModel`.
     """
 
     def __init__(self, metric: Any, turn: threading.Lock) -> None:
@@ -67,8 +67,8 @@ class Metrics:
     A value takes 0.04 ms to reach the page, so nobody's answer waits for it.
 
     Args:
-        slots: of the engine.
-        turn: held during each call into tritonserver, see `TritonPythonModel`.
+        slots: the engine's number of slots.
+        turn: held during each call into tritonserver; see `TritonPythonModel`.
     """
 
     def __init__(self, slots: int, turn: threading.Lock) -> None:

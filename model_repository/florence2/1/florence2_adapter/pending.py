@@ -16,7 +16,7 @@ class PendingRequest:
 
     Args:
         request: the Triton request, with tensors of shape (rows, 1).
-        turn: held during each call into tritonserver, see `TritonPythonModel`.
+        turn: held during each call into tritonserver; see `TritonPythonModel`.
 
     Attributes:
         received: when Triton handed it over, in seconds of the monotonic clock.
@@ -31,8 +31,8 @@ class PendingRequest:
         self._parameters = request.parameters()
         self._sender = request.get_response_sender()
         self._lock = threading.Lock()
-        # Triton frees what `is_cancelled` looks at when the answer is sent, and dies of looking at it afterwards:
-        # asking and answering exclude each other.
+        # Triton frees what `is_cancelled` reads when the response is sent, and crashes if it reads that afterwards, so
+        # the two calls must exclude each other.
         self._turn = turn
         self._sent = False
         self._answered = False

@@ -7,11 +7,11 @@ from florence2.v1 import TaskRequest
 
 
 def prompt_parts(request: TaskRequest) -> list[PromptPart]:
-    """The prompt of a request that `florence2.prompts.check_request` has passed.
+    """The prompt of a request that `florence2.prompts.check_request` has accepted.
 
-    A prompt that the caller rendered is markup: the checkpoint's tokens in it count. So is what a task says itself. A
-    caller's own words become text parts, in which nothing but `<and>` is a special token. A region stays as it is, and
-    the engine writes its locations: the image's size is only known after decoding.
+    A prompt that the caller rendered is markup: the checkpoint's tokens in it are recognized. A task's own words are
+    markup too. A caller's words become text parts, in which only `<and>` is a special token. A region is passed on, and
+    the engine turns it into location tokens, because the image's size is known only after decoding.
 
     Raises:
         InvalidArgumentError: a rendered prompt with words after a task that takes none.

@@ -9,13 +9,14 @@ from florence2.v1 import TaskRequest, TaskResponse
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-# How a JSON object begins (RFC 8259, section 2), and no TaskRequest in protobuf does. As a tag, a brace opens a group,
-# which proto3 does not have. Of white space before it, only a line break is a tag of TaskRequest, that of `caption`. A
-# length follows, which may be the brace, and then a tag of Caption, whose first byte is beyond ASCII (see tasks.proto).
+# How a JSON object begins (RFC 8259, section 2), but no TaskRequest in protobuf does. As a tag, a brace would open a
+# group, which proto3 does not have. Of the white space that may precede it, only a line break is a tag of TaskRequest:
+# that of `caption`. It is followed by a length, which may equal the brace, and then by a tag of Caption, whose first
+# byte is not ASCII (see tasks.proto).
 _JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r]*\{(?![\x80-\xff])")
 _MAX_REASON_CHARACTERS = 200
 
-# How a JSON object in UTF-16 or UTF-32 begins: with a byte order mark, or with a brace of more than one byte.
+# How a JSON object in UTF-16 or UTF-32 begins: with a byte order mark, or with a brace of several bytes.
 _WIDE_JSON = (
     codecs.BOM_UTF16_LE,
     codecs.BOM_UTF16_BE,
@@ -38,13 +39,13 @@ def parse_request(data: bytes) -> tuple[TaskRequest, Encoding]:
         InvalidArgumentError: neither protobuf nor JSON of a TaskRequest.
     """
     if data.startswith(_WIDE_JSON):
-        raise _refusal(data, "in protobuf or, as JSON, in UTF-8", "it looks like UTF-16 or UTF-32")
+        raise _refusal(data, "in protobuf, or as JSON in UTF-8", "it looks like UTF-16 or UTF-32")
     if _JSON_START.match(data):
         return _parse_json(data), Encoding.JSON
     try:
         return TaskRequest.FromString(data), Encoding.BINARY
     except DecodeError as error:
-        raise _refusal(data, "in protobuf or, as an object, in JSON", error) from None
+        raise _refusal(data, "in protobuf, or as an object in JSON", error) from None
 
 
 def serialize_response(response: TaskResponse, encoding: Encoding) -> bytes:

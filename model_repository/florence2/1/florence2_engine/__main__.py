@@ -43,7 +43,7 @@ def main() -> None:
     report = _take_standard_output()
     _die_with_parent(arguments.parent)
     logging.basicConfig(level=logging.INFO, format="florence2_engine %(levelname)s %(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2"):  # of the hub's client: a line for each file is too much
+    for name in ("httpx", "httpx2"):  # the hub client's HTTP library logs a line for each file
         logging.getLogger(name).setLevel(logging.WARNING)
     # What a damaged image is warned of, its caller is told; Python would keep every wording of it for ever.
     warnings.filterwarnings("ignore", module="PIL")

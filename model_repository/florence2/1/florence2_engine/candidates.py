@@ -47,7 +47,7 @@ class CandidateFinder:
         table = [forced, token_ids.to(torch.float32), best - normaliser]  # float32 holds token ids to 2**24 exactly
         if own is not None:
             table.append(own.gather(1, token_ids))
-        host = torch.cat(table, dim=1).cpu().numpy()  # the one wait for the device in a step
+        host = torch.cat(table, dim=1).cpu().numpy()  # the only wait for the device in a step
         return _split(host, count, requests)
 
     def _favor_the_end(self, logits: Tensor, requests: Sequence[Request]) -> None:
@@ -62,7 +62,7 @@ class CandidateFinder:
 
 
 def _split(host: Float32Array, count: int, requests: Sequence[Request]) -> list[Candidates]:
-    """The table, as it came from the device, by request."""
+    """Split the table from the device into candidates per request."""
     ids = host[:, _FORCED : _FORCED + count].astype("int64")
     scores = host[:, _FORCED + count : _FORCED + 2 * count]
     log_probabilities = host[:, -count:]  # if no rule changed a score, these are the scores
@@ -87,7 +87,7 @@ def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _use_log_probabilities(logits: Tensor, normaliser: Tensor, own: Tensor, requests: Sequence[Request]) -> None:
-    """`generate()` changes log-probabilities in beam search, and raw logits in greedy search."""
+    """Replace logits by log-probabilities for beam search, as `generate()` does; greedy search processes raw logits."""
     rows = [row for request in requests if request.search.beams > 1 for row in request.rows]
     if rows:
         places = to_device(rows, logits.device)

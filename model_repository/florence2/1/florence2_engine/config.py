@@ -11,8 +11,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def text_bytes(limit: int) -> int:
-    """What an image of at most so many bytes has at most as text: four characters for three bytes, two more to end each
-    line of 64, and the head of a `data:` URI.
+    """The maximum size as text of an image of at most `limit` bytes: four characters for three bytes, two more to end
+    each line of 64, and the head of a `data:` URI.
     """
     return limit * 4 // 3 * 66 // 64 + 1024
 
@@ -22,15 +22,15 @@ class EngineConfig:
     """Settings of one engine process.
 
     Attributes:
-        checkpoint: a folder, or a hub id such as `microsoft/Florence-2-base-ft`, with `@revision` if you like.
-        safetensors_only: 1: refuse `.bin` weights, which are read without running code; 0: read them.
+        checkpoint: a folder, or a hub id such as `microsoft/Florence-2-base-ft`, optionally with `@revision`.
+        safetensors_only: 1: reject `.bin` weights; 0: read them, without running code.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU where there is one.
         dtype: the weights' and activations' type; `auto` is float32 on CPU and bfloat16 on CUDA.
         slots: how many requests decode at once; each has memory for the keys and values of its image and prompt.
         rows: how many beams of all requests decode at once, at least `max_beams`; each has memory for the keys and
             values of its tokens. 0: as many as the slots need with the checkpoint's own number of beams.
-        positions: how many tokens that memory holds for each, and so the longest answer and, image tokens included, the
-            longest prompt. No more than the checkpoint's own positions are used.
+        positions: how many tokens that memory holds for each row, which limits answers and, including image tokens,
+            prompts. No more than the checkpoint's own positions are used.
         prefill_batch: the most requests whose prompts are encoded between two decode steps. A smaller number keeps
             running answers flowing, a larger one uses a GPU better.
         image_batch: the most images that are encoded between two decode steps; 0: 1 on CPU, where several at once are
@@ -39,7 +39,7 @@ class EngineConfig:
         max_image_bytes: the largest encoded image that is looked at, in bytes.
         max_image_pixels: the largest image that is decoded, width x height, in pixels.
         max_image_frames: the most frames of an animation or pages of a file; only the first one is ever decoded.
-        heic: 1: HEIC images are read if the pi-heif package is installed; 0: they are refused.
+        heic: 1: HEIC images are read if the pi-heif package is installed; 0: they are rejected.
         max_new_tokens: the longest answer that a request may ask for, in tokens; 0: as many as `positions`.
         max_beams: the most beams of a request.
         threads: CPU threads of one torch operation; 0 leaves the choice to torch.
@@ -83,7 +83,7 @@ class EngineConfig:
             raise ConfigError(f"rows: got {self.rows}, expected 0 or at least {self.max_beams}, the beams of a request")
 
     def rows_for(self, num_beams: int) -> int:
-        """The rows that a checkpoint gets by whose defaults a request has so many beams."""
+        """The number of rows for a checkpoint whose default number of beams is `num_beams`."""
         return self.rows or max(self.slots * num_beams, self.max_beams)
 
     def to_json(self) -> str:

@@ -137,13 +137,13 @@ class Engine:
             new.add(request.image)
         try:
             self._start(requests)
-        except torch.AcceleratorError:  # nothing works on a device after that: this engine has to be replaced
+        except torch.AcceleratorError:  # the device is unusable after that: this engine has to be replaced
             unanswered = [request for request in requests if not (request.rows or request.future.done())]
             self._fail(unanswered, EngineClosedError("the device failed"))
             raise
 
     def _start(self, requests: list[Request]) -> None:
-        """Encode requests and let them join the decode batch; those that cannot be encoded fail."""
+        """Encode requests and add them to the decode batch; those that cannot be encoded fail."""
         if not requests:
             return
         try:
@@ -157,7 +157,7 @@ class Engine:
                 _logger.exception("the prefill of a request failed")
                 self._fail(requests, error)
                 return
-            _logger.warning("the prefill of %d requests failed (%r); each is tried alone", len(requests), error)
+            _logger.warning("the prefill of %d requests failed (%r); retrying them one by one", len(requests), error)
             for request in requests:
                 self._start([request])
             return

@@ -6,18 +6,18 @@ import PIL.features
 
 _logger = logging.getLogger(__name__)
 
-_ALWAYS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # MPO, which phones' cameras write, opens as JPEG
+_ALWAYS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # this includes MPO, which phone cameras write
 
 
 def readable_formats(heic: bool) -> tuple[str, ...]:
-    """Pillow's names of the formats that can be read in this process.
+    """Pillow's names for the formats that can be read in this process.
 
     Args:
-        heic: whether HEIC is wanted, which takes the pi-heif package; its plug-in is registered with Pillow.
+        heic: whether to read HEIC. This needs the pi-heif package, whose plug-in is then registered with Pillow.
     """
     formats = list(_ALWAYS)
     if PIL.features.check("avif"):
-        formats.append("AVIF")  # before HEIF: of files with the brand "mif1", each decoder refuses the other's
+        formats.append("AVIF")  # before HEIF: both claim files of brand "mif1", and each refuses the other's
     if heic and _register_heif():
         formats.append("HEIF")
     return tuple(formats)
@@ -27,8 +27,8 @@ def _register_heif() -> bool:
     try:
         import pi_heif
     except ImportError:
-        _logger.info("pi-heif is not installed: HEIC images are refused")
+        _logger.info("pi-heif is not installed: HEIC images are rejected")
         return False
-    # What else a file has beside its images is never asked for.
+    # Only the images themselves are needed, nothing else that a file holds.
     pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return True

@@ -1,7 +1,7 @@
 """A checkpoint's generation config -> the engine's defaults.
 
-`FIELDS` says of every field that `GenerationConfig` has what becomes of it: nothing that would change an answer is left
-out in silence.
+`FIELDS` says for every field of `GenerationConfig` what the engine does with it: nothing that would change an answer is
+silently ignored.
 """
 
 import logging
@@ -20,19 +20,19 @@ from florence2_engine.rules import CheckpointRules, ExponentialDecay
 
 _logger = logging.getLogger(__name__)
 
-# The library's default: it stands in many saved configs where nobody chose a length.
+# The library's default, which many saved configs contain although nobody chose a length.
 _UNCHOSEN_MAX_LENGTH = 20
 _SHOWN_CHARACTERS = 80
 
 
 class Effect(Enum):
-    """What becomes of a field of a generation config."""
+    """What the engine does with a field of a generation config."""
 
-    APPLIED = "as `generate()` does"
+    APPLIED = "applied as `generate()` does"
     HARMLESS = "changes no answer"
-    SAMPLING = "changes no answer that is searched"
-    LOGGED = "answers are searched all the same, and the log says so"
-    REFUSED = "would change answers, and the engine lacks it: a checkpoint that sets it is not loaded"
+    SAMPLING = "changes no answer, because the engine searches instead of sampling"
+    LOGGED = "the engine searches all the same, and the log says so"
+    REFUSED = "would change answers, but the engine does not implement it: a checkpoint that sets it is not loaded"
 
 
 def _fields(effect: Effect, names: str) -> dict[str, Effect]:
@@ -47,14 +47,14 @@ FIELDS: dict[str, Effect] = {
     **_fields(Effect.APPLIED, "forced_bos_token_id forced_eos_token_id"),
     **_fields(Effect.LOGGED, "do_sample"),
     **_fields(Effect.SAMPLING, "temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff"),
-    # How `generate()` computes, and what else it returns; the answer is the first of several sequences.
+    # These only change how `generate()` computes or what else it returns; the answer is the first of several sequences.
     **_fields(Effect.HARMLESS, "use_cache cache_implementation cache_config max_cache_len prefill_chunk_size"),
     **_fields(
         Effect.HARMLESS, "low_memory compile_config disable_compile continuous_batching_config transformers_version"
     ),
     **_fields(Effect.HARMLESS, "num_return_sequences output_attentions output_hidden_states output_scores"),
     **_fields(Effect.HARMLESS, "output_logits return_dict_in_generate pad_token_id remove_invalid_values"),
-    # Drafts: the model takes or leaves each of their tokens, so that its answer stays the same.
+    # Speculative decoding: the model accepts or rejects each draft token, so the answer stays the same.
     **_fields(Effect.HARMLESS, "num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"),
     **_fields(Effect.HARMLESS, "prompt_lookup_num_tokens max_matching_ngram_size assistant_early_exit"),
     **_fields(Effect.HARMLESS, "assistant_lookbehind target_lookbehind assistant_ensemble_weight speculation_type"),
@@ -64,7 +64,7 @@ FIELDS: dict[str, Effect] = {
     ),
     **_fields(Effect.REFUSED, "num_beam_groups diversity_penalty penalty_alpha dola_layers force_words_ids"),
 }
-# What a refused field may say beside None: the library's defaults, with which it does nothing.
+# Values other than None that a refused field may have: the library's defaults, with which it has no effect.
 _NEUTRAL: dict[str, float | bool] = {
     **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "num_beam_groups"), 1),
     **dict.fromkeys(("diversity_penalty", "penalty_alpha"), 0),
@@ -75,17 +75,17 @@ _NEUTRAL: dict[str, float | bool] = {
 def generation_defaults(
     config: GenerationConfig, tokenizer: Any, positions: Limit, limits: EngineConfig
 ) -> GenerationDefaults:
-    """What requests get that leave an option out, and what none may exceed.
+    """The defaults of the generation options, and their limits.
 
     Args:
-        config: the checkpoint's generation config; wrong token ids in it are repaired.
+        config: the checkpoint's generation config; wrong token ids in it are repaired in place.
         tokenizer: the checkpoint's Hugging Face tokenizer.
-        positions: in force, of the model.
+        positions: the number of positions in use.
         limits: the server's settings.
 
     Raises:
-        CheckpointError: the config asks for something that the engine does not do, or that `generate()` does not do
-            either.
+        CheckpointError: the config sets something that the engine does not implement, or that `generate()` itself
+            rejects.
     """
     _repair_token_ids(config, tokenizer)
     _check_effects(config)
@@ -114,7 +114,7 @@ def generation_defaults(
 
 
 def _repair_token_ids(config: GenerationConfig, tokenizer: Any) -> None:
-    """Some fine-tunes ship other ids than their tokenizer has, and never end. The tokenizer knows best."""
+    """Some fine-tunes ship ids that differ from their tokenizer's, and never stop. The tokenizer is right."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     right = {"bos_token_id": bos, "eos_token_id": eos, "decoder_start_token_id": eos}
     if config.forced_bos_token_id is not None:
@@ -131,21 +131,21 @@ def _repair_token_ids(config: GenerationConfig, tokenizer: Any) -> None:
 
 
 def _check_effects(config: GenerationConfig) -> None:
-    """Refuse what would change answers, and say that there is no sampling."""
+    """Reject what would change answers, and warn that there is no sampling."""
     for name, effect in FIELDS.items():
         value = getattr(config, name, None)
         if effect is Effect.REFUSED and value is not None and value != _NEUTRAL.get(name):
-            raise _error(name, value, "null: the engine has no such rule")
+            raise _error(name, value, "null: the engine does not implement it")
     if config.do_sample:
         sampling = [name for name, effect in FIELDS.items() if effect is Effect.SAMPLING]
         _logger.warning(
-            "generation config: do_sample is true; answers are searched, not sampled, without regard to %s",
+            "generation config: do_sample is true, but the engine searches instead of sampling and ignores %s",
             ", ".join(sampling),
         )
 
 
 def _max_new_tokens(config: GenerationConfig) -> int | None:
-    """`max_length` counts the decoder start token too; `max_new_tokens` wins over it."""
+    """`max_length` also counts the decoder start token; `max_new_tokens` takes precedence over it."""
     if config.max_new_tokens is not None:
         return _whole(config, "max_new_tokens", 0, least=1)
     if config.max_length in (None, _UNCHOSEN_MAX_LENGTH):
@@ -154,14 +154,14 @@ def _max_new_tokens(config: GenerationConfig) -> int | None:
 
 
 def _min_new_tokens(config: GenerationConfig) -> int:
-    """As with the longest answer: `min_new_tokens` wins."""
+    """As for the longest answer, `min_new_tokens` takes precedence."""
     if config.min_new_tokens is not None:
         return _whole(config, "min_new_tokens", 0)
     return max(_whole(config, "min_length", 0) - 1, 0)
 
 
 def _early_stopping(config: GenerationConfig) -> EarlyStopping:
-    """`generate()` compares with `True` by identity: 1 is the heuristic."""
+    """`generate()` compares with `True` by identity, so 1 means the heuristic."""
     if config.early_stopping is True or config.early_stopping == "never":
         return EarlyStopping(config.early_stopping)
     return EarlyStopping.HEURISTIC
@@ -191,7 +191,7 @@ def _rules(config: GenerationConfig, tokenizer: Any) -> CheckpointRules:
 
 
 def _bad_words(config: GenerationConfig) -> tuple[tuple[int, ...], ...]:
-    """Without the end token alone, which `generate()` leaves out too."""
+    """The bad words except the end token by itself, which `generate()` leaves out too."""
     words = config.bad_words_ids or []
     if not isinstance(words, list) or not all(_are_token_ids(word) and word for word in words):
         raise _error("bad_words_ids", words, "lists of token ids")
@@ -199,7 +199,7 @@ def _bad_words(config: GenerationConfig) -> tuple[tuple[int, ...], ...]:
 
 
 def _token_ids(config: GenerationConfig, name: str) -> tuple[int, ...]:
-    """Ids below 0, which stand for nothing, are left out."""
+    """The ids in a field, except those below 0, which mean nothing."""
     ids = getattr(config, name) or []
     if not isinstance(ids, list) or not all(_is_whole(token_id) for token_id in ids):
         raise _error(name, ids, "a list of token ids")
@@ -215,12 +215,12 @@ def _exponential_decay(config: GenerationConfig) -> ExponentialDecay | None:
     raise _error(
         "exponential_decay_length_penalty",
         config.exponential_decay_length_penalty,
-        "two numbers: after how many tokens it begins, and a factor",
+        "two numbers: the number of tokens after which it starts, and a factor",
     )
 
 
 def _whole(config: GenerationConfig, name: str, default: int, least: int | None = None) -> int:
-    """A number of tokens or beams. Below 0 is as good as 0, as it is to `generate()`, unless there is a `least`."""
+    """A number of tokens or beams. Without `least`, a value below 0 counts as 0, as it does in `generate()`."""
     value = getattr(config, name)
     if value is None:
         return default

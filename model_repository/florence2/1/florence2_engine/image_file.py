@@ -1,4 +1,4 @@
-"""Image files, opened within limits and loaded as they are displayed. Whatever is wrong with one is its caller's."""
+"""Image files, opened within limits and loaded as displayed. Any fault in one is reported as its caller's error."""
 
 import io
 import threading
@@ -26,29 +26,29 @@ class ImageReader:
     """Reads image files within limits.
 
     Attributes:
-        formats: Pillow's names of the formats.
+        formats: Pillow's names for the formats that are read.
         max_bytes: the largest image file, in bytes.
         max_pixels: the largest image, width x height.
-        max_frames: the most frames of an animation, of which the first one is decoded.
+        max_frames: the most frames of an animation, of which only the first is decoded.
     """
 
     formats: tuple[str, ...]
     max_bytes: int
     max_pixels: int
     max_frames: int
-    # The header of an AVIF file may name a smaller image than its frames are. Pillow decodes them up to 16,384 x 16,384
-    # pixels all the same, on all cores: one at a time, a request costs no more than one such frame in memory, however
-    # many come together.
+    # The header of an AVIF file may declare a smaller image than its frames, which Pillow still decodes, up to
+    # 16,384 x 16,384 pixels and on all cores. Decoding one at a time bounds the memory to one such frame, however many
+    # requests arrive together.
     _avif_turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @classmethod
     def of(cls, config: EngineConfig) -> "ImageReader":
-        """From the settings. With HEIC among them, Pillow's plug-in for it is registered in this process."""
+        """Make a reader from the settings. If they enable HEIC, its Pillow plug-in is registered in this process."""
         formats = readable_formats(heic=bool(config.heic))
         return cls(formats, config.max_image_bytes, config.max_image_pixels, config.max_image_frames)
 
     def file(self, sent: bytes) -> bytes:
-        """The image file that was sent, as it is or as text.
+        """The image file that was sent, either as it is or as text.
 
         Raises:
             InvalidArgumentError: nothing was sent, or too many bytes.
@@ -61,14 +61,14 @@ class ImageReader:
         return data
 
     def load(self, data: bytes, sent: bytes) -> PIL.Image.Image:
-        """The image in a file, the first frame or the primary one, in RGB as it is displayed.
+        """The image in a file (its first frame, or its primary image) in RGB as displayed.
 
         Args:
             data: the file.
-            sent: the file or its text, as the caller sent it, for the caller to recognize in an error.
+            sent: the file or its text as the caller sent it, to quote in errors.
 
         Raises:
-            InvalidArgumentError: no image of a known format, damaged, or over a limit.
+            InvalidArgumentError: the file is not an image of a known format, is damaged, or exceeds a limit.
         """
         image = self._open(data, sent)
         self._check_pixels(image)
@@ -80,17 +80,19 @@ class ImageReader:
             return displayed(image, "IMAGE")
         except InvalidArgumentError:
             raise
-        except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        except Exception as error:  # noqa: BLE001 - decoders raise all kinds of exceptions for damaged files
             raise _damage(image, error) from None
 
     def _open(self, data: bytes, sent: bytes) -> PIL.Image.Image:
-        """The image with its header read, no pixel yet."""
+        """The image with its header read, but no pixels yet."""
         try:
             return PIL.Image.open(io.BytesIO(data), formats=self.formats)
         except PIL.Image.DecompressionBombError as error:
             raise InvalidArgumentError.of_field("IMAGE", str(error), "fewer pixels") from None
-        except Exception:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
-            expected = f"a file of {', '.join(self.formats)}, its base64, or a data: URI of it; URLs are not fetched"
+        except Exception:  # noqa: BLE001 - decoders raise all kinds of exceptions for damaged files
+            expected = (
+                f"a file of {', '.join(self.formats)}, its base64 text, or a base64 data: URI; URLs are not fetched"
+            )
             raise InvalidArgumentError.of_field("IMAGE", _quotation(sent), expected) from None
 
     def _check_bytes(self, size: int, limit: int) -> None:
@@ -107,16 +109,16 @@ class ImageReader:
     def _check_frames(self, image: PIL.Image.Image, data: bytes) -> None:
         try:
             has_more = has_more_frames(image, data, self.max_frames)
-        except Exception as error:  # noqa: BLE001 - decoders meet damaged files with all kinds of exceptions
+        except Exception as error:  # noqa: BLE001 - decoders raise all kinds of exceptions for damaged files
             raise _damage(image, error) from None
         if has_more:
             raise InvalidArgumentError.of_field(
-                "IMAGE", f"{image.format} of more frames", f"at most {self.max_frames} frames"
+                "IMAGE", f"{image.format} with more frames", f"at most {self.max_frames} frames"
             )
 
 
 def _quotation(sent: bytes) -> str | bytes:
-    """The beginning of what was sent: text as text."""
+    """The beginning of what was sent, as text if it is text."""
     beginning = sent[:_QUOTED_BYTES]
     text = beginning.decode("ascii", errors="replace")
     if not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
@@ -126,4 +128,4 @@ def _quotation(sent: bytes) -> str | bytes:
 
 def _damage(image: PIL.Image.Image, error: Exception) -> InvalidArgumentError:
     found = f"{image.format} of {image.width} x {image.height} pixels"
-    return InvalidArgumentError.of_field("IMAGE", found, f"a whole, undamaged image ({error})")
+    return InvalidArgumentError.of_field("IMAGE", found, f"a complete, undamaged image ({error})")

@@ -42,8 +42,8 @@ class ImageDecoder:
     """Decodes images within limits; bytes asked for twice at once are decoded once.
 
     Args:
-        resizing: of pictures to what the vision tower reads.
-        reader: of image files.
+        resizing: resizes pictures to the size that the vision tower reads.
+        reader: reads image files.
     """
 
     def __init__(self, resizing: Resizing, reader: ImageReader) -> None:
@@ -54,7 +54,7 @@ class ImageDecoder:
         self._decoded: WeakValueDictionary[bytes, Image] = WeakValueDictionary()
 
     def decode(self, sent: bytes) -> Image:
-        """The image that was sent: an image file, its base64 text, or a `data:` URI of that.
+        """The image that was sent as an image file, its base64 text, or a base64 `data:` URI.
 
         Raises:
             InvalidArgumentError: not an image of a known format, damaged, or over a limit.

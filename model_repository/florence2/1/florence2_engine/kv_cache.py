@@ -34,7 +34,7 @@ class KeyValueCache:
 
     @classmethod
     def of(cls, model: Any, slots: int, rows: int, positions: int, device: torch.device) -> "KeyValueCache":
-        """The cache that the decoder of a `Florence2ForConditionalGeneration` needs; on `meta` it takes no memory."""
+        """The cache for the decoder of a `Florence2ForConditionalGeneration`; on device `meta` it takes no memory."""
         text = model.config.text_config
         return cls(
             layers=text.decoder_layers,
@@ -49,7 +49,7 @@ class KeyValueCache:
 
     @property
     def size_in_bytes(self) -> int:
-        """The memory of all keys and values."""
+        """The memory that all keys and values take."""
         return self.own.nbytes + self.cross.nbytes
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""How long prompts and answers can be, and what says so. Imports no torch."""
+"""How long prompts and answers can be, and what sets these limits. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -9,35 +9,35 @@ _SHORTEST_PROMPT = 3  # start token, end token, and one in between
 
 @dataclass(frozen=True)
 class Limit:
-    """The most of something, and its cause: the setting that could be raised, or the checkpoint."""
+    """A maximum and its cause: the setting that could be raised, or the checkpoint."""
 
     value: int
     cause: str
 
     def __str__(self) -> str:
-        """The limit as error messages give it."""
+        """The limit as it appears in error messages."""
         return f"{self.value} ({self.cause})"
 
 
 def positions_limit(setting: int, checkpoint: int) -> Limit:
-    """The positions that the key-value cache holds: no more than set aside, and no more than the model has."""
+    """The positions that the key-value cache holds: the setting, but no more than the model has."""
     if setting < checkpoint:
         return Limit(setting, "FLORENCE2_POSITIONS")
     return Limit(checkpoint, "the checkpoint's positions")
 
 
 def answer_limit(setting: int, positions: Limit) -> Limit:
-    """The most tokens of an answer; a setting of 0 leaves it to the positions."""
+    """The most tokens of an answer; if the setting is 0, the positions are the limit."""
     if 0 < setting < positions.value:
         return Limit(setting, "FLORENCE2_MAX_NEW_TOKENS")
     return positions
 
 
 def prompt_limit(positions: Limit, image_tokens: int) -> Limit:
-    """The most tokens of a prompt, which shares the encoder's positions with its image.
+    """The most tokens of a prompt, which shares the encoder's positions with the image.
 
     Raises:
-        CheckpointError: no prompt fits beside an image.
+        CheckpointError: no prompt fits next to an image.
     """
     least = image_tokens + _SHORTEST_PROMPT
     if positions.value < least:

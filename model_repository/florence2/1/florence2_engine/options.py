@@ -27,10 +27,10 @@ class GenerationDefaults:
     """What a checkpoint's generation config says, and the limits that follow from its size.
 
     Attributes:
-        positions: how many of encoder and decoder the key-value cache holds.
+        positions: how many positions of the encoder and of the decoder the key-value cache holds.
         longest_answer: the most tokens that a request may ask for.
         most_beams: the most beams that a request may ask for.
-        rules: what no request can change.
+        rules: the rules that no request can change.
     """
 
     positions: Limit
@@ -83,10 +83,10 @@ class GenerationDefaults:
 def _chosen(
     options: GenerationOptions, name: str, default: _Number, least: float, most: float, limit: str = ""
 ) -> _Number:
-    """The option if the request sets it, else the checkpoint's own, which was checked when it was loaded.
+    """The request's option if it is set, else the checkpoint's default, which was checked at load time.
 
     Raises:
-        InvalidArgumentError: the request's value is not `least` to `most`, which the message calls `limit`.
+        InvalidArgumentError: the request's value is not in `least` to `most`, which the message shows as `limit`.
     """
     if not options.HasField(name):
         return default

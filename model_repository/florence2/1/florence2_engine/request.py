@@ -32,7 +32,7 @@ class EarlyStopping(Enum):
 class SearchOptions:
     """How an answer is searched: a request's generation options, completed from the checkpoint's own.
 
-    All rules are those of Hugging Face `generate()`; `suppress_bos` is one more of its `bad_words_ids`, `[bos]`.
+    All rules are those of Hugging Face `generate()`; `suppress_bos` is one more entry, `[bos]`, in its `bad_words_ids`.
     """
 
     max_new_tokens: int
@@ -52,7 +52,7 @@ class SearchOptions:
 
     @property
     def never(self) -> frozenset[int]:
-        """The tokens that no step may take unless it is forced."""
+        """The tokens that no step may choose unless forced to."""
         return self.rules.never | {self.bos_token_id} if self.suppress_bos else self.rules.never
 
 

@@ -14,13 +14,13 @@ Resizing: TypeAlias = Callable[[PIL.Image.Image], Pixels]
 
 
 def resizing_of(processor: Any) -> Resizing:
-    """What a Hugging Face image processor does before it rescales and normalizes.
+    """The part of a Hugging Face image processor before it rescales and normalizes.
 
-    The processor of every official checkpoint resizes with Pillow, between copies to arrays and back that cost half as
-    much again. Those are left out; a processor that is set up otherwise is called itself.
+    The processor of every official checkpoint resizes with Pillow, but also copies to arrays and back, which takes half
+    as long again. These copies are left out; a processor with a different configuration is called as it is.
 
     Returns:
-        A function of an RGB picture, to its pixels: (3, height, width) of 8 bits, bit by bit the processor's.
+        A function from an RGB picture to its 8-bit pixels of shape (3, height, width), bit for bit the processor's.
     """
     if _only_resizes(processor):
         size = (processor.size.width, processor.size.height)
@@ -34,20 +34,20 @@ def _only_resizes(processor: Any) -> bool:
         and processor.do_resize
         and not (processor.do_center_crop or getattr(processor, "do_pad", None))
         and isinstance(processor.resample, int)
-        and set(dict(processor.size)) == {"height", "width"}  # its names without a value are not in the dict
+        and set(dict(processor.size)) == {"height", "width"}  # fields without a value are not in the dict
     )
 
 
 def _resized(picture: PIL.Image.Image, size: tuple[int, int], resample: int) -> Pixels:
     resized = picture.resize(size, PIL.Image.Resampling(resample))
     pixels = np.empty((3, resized.height, resized.width), np.uint8)
-    for channel, name in zip(pixels, "RGB", strict=True):  # a third of what transposing one array of all takes
+    for channel, name in zip(pixels, "RGB", strict=True):  # takes a third as long as transposing one array
         channel[:] = np.frombuffer(resized.tobytes("raw", name), np.uint8).reshape(channel.shape)
     return pixels
 
 
 def _processed(picture: PIL.Image.Image, processor: Any) -> Pixels:
-    # The rest of the processor's work, `Normalisation`, is the device's.
+    # The rest of the processor's work, `Normalisation`, runs on the device.
     resized = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")
     pixels: Pixels = np.ascontiguousarray(resized["pixel_values"][0])
     return pixels

@@ -1,6 +1,6 @@
-"""Which next tokens the logits processors of Hugging Face `generate()` forbid. Imports no torch.
+"""Which next tokens the logits processors of Hugging Face `generate()` would forbid. Imports no torch.
 
-Each rule is that of `transformers/generation/logits_process.py`, over one generation's beams.
+Each rule is that of `transformers/generation/logits_process.py`, applied to one generation's beams.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ BeamToken = tuple[int, int]
 
 
 class ExponentialDecay(NamedTuple):
-    """From more than `start` generated tokens on, the end token gains by `factor` to the power of the tokens since."""
+    """After `start` generated tokens, the score of the end token grows by `factor` to the power of the tokens since."""
 
     start: int
     factor: float
@@ -32,12 +32,12 @@ class BadEndings(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckpointRules:
-    """Rules of the search that a checkpoint's generation config sets and no request changes.
+    """Search rules that a checkpoint's generation config sets and no request can change.
 
     Attributes:
-        encoder_no_repeat_ngram_size: no sequence of so many tokens of the encoder's input occurs in an answer; 0: any
-            may.
-        image_token_id: the token that fills the image's place in the encoder's input; None: it has no token.
+        encoder_no_repeat_ngram_size: no n-gram of this size from the encoder's input may occur in an answer; 0: no
+            such rule.
+        image_token_id: the placeholder token of the image in the encoder's input; None: there is none.
         exponential_decay: `exponential_decay_length_penalty`.
         bad_words: sequences of tokens that no answer contains.
         suppressed_tokens: tokens that no answer contains.
@@ -53,12 +53,12 @@ class CheckpointRules:
 
     @cached_property
     def never(self) -> frozenset[int]:
-        """The tokens that no step may take."""
+        """The tokens that no step may choose."""
         return frozenset(self.suppressed_tokens) | {word[0] for word in self.bad_words if len(word) == 1}
 
     @cached_property
     def bad_endings(self) -> list[BadEndings]:
-        """The bad words of several tokens, by length."""
+        """The bad words of more than one token, grouped by length."""
         words_by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
         for word in self.bad_words:
             words_by_length[len(word)].append(word)
@@ -66,7 +66,7 @@ class CheckpointRules:
         return [BadEndings(words[:, :-1], words[:, -1]) for words in arrays]
 
     def end_gain(self, generated: int) -> float:
-        """By how much of its size the score of the end token rises, after so many generated tokens."""
+        """The relative increase of the end token's score after `generated` tokens."""
         if self.exponential_decay is None or generated <= self.exponential_decay.start:
             return 0.0
         try:
@@ -80,7 +80,7 @@ def repeating_tokens(token_ids: IntArray, size: int) -> list[BeamToken]:
 
     Args:
         token_ids: (beams, length), what each beam has so far.
-        size: of the n-grams; 0: none.
+        size: the size of the n-grams; 0: no such rule.
     """
     beams, length = token_ids.shape
     if size == 0 or length < size:
@@ -106,17 +106,17 @@ def bad_words_completed(token_ids: IntArray, endings: Iterable[BadEndings]) -> l
 
 
 class EncoderNgrams:
-    """The n-grams of the encoder's input, which is the image's tokens and the prompt.
+    """The n-grams of the encoder's input, which consists of the image's tokens and the prompt.
 
     Args:
-        size: of the n-grams, at least 1.
+        size: the size of the n-grams, at least 1.
         image_token_id: see `CheckpointRules`.
         prompt_ids: the prompt's tokens, start and end token included.
     """
 
     def __init__(self, size: int, image_token_id: int | None, prompt_ids: Sequence[int]) -> None:
         self._size = size
-        # An image has many hundred tokens, all alike: as many as an n-gram has make all n-grams that there are.
+        # An image has hundreds of identical tokens: as many as one n-gram has produce all possible n-grams.
         images = [] if image_token_id is None else [image_token_id] * size
         encoder_ids = [*images, *prompt_ids]
         self._endings: dict[tuple[int, ...], set[int]] = defaultdict(set)

@@ -29,8 +29,8 @@ class Runner:
         normalisation: what is done to pixels before the vision tower.
         slots: the most requests that decode at once.
         rows: the most beams, over all requests.
-        positions: the most that a request has in the encoder, its image's included, or in the decoder; no more than the
-            model has.
+        positions: the most positions of a request in the encoder (including its image) or in the decoder; no more
+            than the model has.
     """
 
     def __init__(self, model: Any, normalisation: Normalisation, slots: int, rows: int, positions: int) -> None:

@@ -28,8 +28,9 @@ class Candidates:
 
     Attributes:
         token_ids: (beams, candidates), each beam's best first, as the rules of the search leave them.
-        scores: (beams, candidates), of those tokens: log-probabilities as the rules leave them, -inf if forbidden.
-        log_probabilities: (beams, candidates), of those tokens under the model, before any rule but a forbidding one.
+        scores: (beams, candidates), of those tokens: log-probabilities after all rules, -inf if forbidden.
+        log_probabilities: (beams, candidates), of those tokens under the model: before rules that change scores, but
+            -inf if forbidden.
         bos_log_probabilities, eos_log_probabilities: (beams,), of the tokens that a search can be forced to take,
             under the model.
     """
@@ -57,7 +58,7 @@ class Search(ABC):
         prompt_ids: the prompt's tokens, start and end token included.
 
     Attributes:
-        never: the tokens that no step may take unless it is forced; some may be beyond the model's vocabulary.
+        never: the tokens that no step may choose unless forced to; some may be outside the model's vocabulary.
         generated: how many tokens each beam has generated.
         outcome: the answer, once there is one.
     """
@@ -99,21 +100,21 @@ class Search(ABC):
 
     @property
     def repetition_penalty(self) -> float:
-        """What the scores of tokens in `history` are divided by, those below 0 multiplied by; 1: left as they are."""
+        """The divisor of the scores of tokens in `history`, or their factor if they are below 0; 1 changes nothing."""
         return self._options.repetition_penalty
 
     @property
     def end_gain(self) -> float:
-        """By how much of its size the score of the end token rises at the next step."""
+        """The relative increase of the end token's score at the next step."""
         return self._options.rules.end_gain(self.generated)
 
     @property
     def changes_scores(self) -> bool:
-        """Whether the next step changes scores of tokens that it may take."""
+        """Whether a rule changes the scores of allowed tokens at the next step."""
         return self.repetition_penalty != 1 or self.end_gain != 0
 
     def forbidden_tokens(self) -> list[BeamToken]:
-        """(beam, token) that the next step must not take, beside `never`; some may be beyond the model's vocabulary."""
+        """(beam, token) pairs that the next step must not choose, besides `never`; some may be out of vocabulary."""
         options, rules, history = self._options, self._options.rules, self.history
         forbidden = repeating_tokens(history, options.no_repeat_ngram_size)
         if self.generated < options.min_new_tokens:
@@ -144,8 +145,8 @@ class Search(ABC):
 
     def _forced(self, candidates: Candidates) -> tuple[int, Float32Array] | None:
         """The token that the next step has to take, if there is one, and its log-probability for each beam."""
-        # At a step that is first and last, the later of `generate()`'s rules wins: the end. If `begin_suppress_tokens`
-        # suppresses a forced end, `generate()` has nothing left to choose from; the end is taken here.
+        # If a step is both first and last, the later of `generate()`'s rules wins: the end token. If it is forced but
+        # `begin_suppress_tokens` suppresses it, `generate()` has nothing left to choose from; here it is chosen.
         if self._is_last_step and self._options.forced_eos_token_id is not None:
             return self._options.forced_eos_token_id, candidates.eos_log_probabilities
         if self.generated == 0 and self._options.forced_bos_token_id is not None:
@@ -290,5 +291,5 @@ class BeamSearch(Search):
 
 
 def start_search(options: SearchOptions, prompt_ids: Sequence[int]) -> Search:
-    """A search with these options for the answer to a prompt, its start and end token included."""
+    """Start a search with these options. `prompt_ids` include the prompt's start and end token."""
     return (GreedySearch if options.num_beams == 1 else BeamSearch)(options, prompt_ids)

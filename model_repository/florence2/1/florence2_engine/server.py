@@ -63,7 +63,7 @@ class EngineService(EngineServiceServicer):
             work = self.prepare(request)
         except InvalidArgumentError as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except FileNotFoundError:  # the image's file goes when its caller does
+        except FileNotFoundError:  # the image's file is closed when its caller leaves
             _abort(context, grpc.StatusCode.CANCELLED, "the caller left")
         if context.add_callback(lambda: _cancel(work)):  # false: the caller has left already
             self._engine.submit(work)

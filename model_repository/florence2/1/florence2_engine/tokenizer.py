@@ -35,10 +35,10 @@ _CONTROL_ATTRIBUTES = (
 class PromptTokenizer:
     """The checkpoint's tokenizer, safe against callers' words.
 
-    A prompt (markup) gets the ids that the checkpoint's own tokenizer gives it, added tokens and all, but for control
-    tokens, which are read as plain text. A caller's words (text) may contain anything, `<loc_5>`, `</s>` or `<image>`
-    included, and turn into no special tokens: only `<and>`, which separates phrases, and words that a fine-tune added
-    to the vocabulary are known there.
+    A prompt (markup) gets the ids that the checkpoint's own tokenizer gives it, including added tokens, except that
+    control tokens are read as plain text. A caller's words (text) may contain anything, such as `<loc_5>`, `</s>` or
+    `<image>`, without producing special tokens: only `<and>`, which separates phrases, and words that a fine-tune added
+    to the vocabulary are recognized.
 
     Args:
         tokenizer: the checkpoint's Hugging Face tokenizer.
@@ -67,7 +67,7 @@ class PromptTokenizer:
         """
         ids = [self.bos_token_id]
         for is_text, group in itertools.groupby(parts, lambda part: part.WhichOneof("part") == "text"):
-            # As one text: whether an added token counts, or takes white space along, depends on what is beside it.
+            # Encoded as one text: whether an added token matches, or absorbs white space, depends on its neighbors.
             text = "".join(_spelled(part, image_size) for part in group)
             ids += (self._words if is_text else self._markup).encode(text)
         ids.append(self.eos_token_id)
@@ -75,7 +75,7 @@ class PromptTokenizer:
             raise InvalidArgumentError.of_field(
                 next((part.field for part in parts if part.field), "prompt"),
                 f"{len(ids)} tokens",
-                f"at most {self._longest_prompt.value} tokens with the task's own words, two for start and end "
+                f"at most {self._longest_prompt.value} tokens including the task's own words, start and end "
                 f"({self._longest_prompt.cause})",
             )
         return ids
@@ -107,7 +107,7 @@ class PromptTokenizer:
 
 
 class _Reader:
-    """The checkpoint's tokenizer with some of its added tokens, of the same ids and the same rules for white space."""
+    """The checkpoint's tokenizer with only some of its added tokens, with the same ids and white space rules."""
 
     def __init__(self, tokenizer: Any, known: Mapping[int, AddedToken]) -> None:
         backend = tokenizer.backend_tokenizer
@@ -117,7 +117,7 @@ class _Reader:
         self._tokenizer.pre_tokenizer = backend.pre_tokenizer
         self._tokenizer.encode_special_tokens = tokenizer.split_special_tokens
         self._tokenizer.add_tokens([known[token_id] for token_id in sorted(known)])
-        # With tokens left out, those behind them are numbered otherwise.
+        # If tokens are left out, the ids of those after them shift.
         own_ids = ((self._tokenizer.token_to_id(token.content), token_id) for token_id, token in known.items())
         self._ids = {own_id: token_id for own_id, token_id in own_ids if own_id != token_id}
 
@@ -139,13 +139,13 @@ def _spelled(part: PromptPart, image_size: tuple[int, int]) -> str:
 
 
 def _is_word(token: AddedToken) -> bool:
-    """Whether a caller's words may contain an added token: the separator, and what a fine-tune added as a word."""
+    """Whether an added token is recognized in a caller's words: the separator, and words that a fine-tune added."""
     content = token.content.strip()
     is_markup = token.special or (content.startswith("<") and content.endswith(">"))
     return content == PHRASE_SEPARATOR or not is_markup
 
 
 def _control_tokens(tokenizer: Any) -> set[str]:
-    """Tokens that steer generation or stand for the image: the usual ones, and what the checkpoint calls its own."""
-    # The original layout knows no image token.
+    """Tokens that control generation or stand for the image: the standard ones and the checkpoint's own."""
+    # The original layout has no image token.
     return {*_CONTROL_TOKENS, *(getattr(tokenizer, name, None) or "" for name in _CONTROL_ATTRIBUTES)}

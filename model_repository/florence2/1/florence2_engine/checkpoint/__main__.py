@@ -1,4 +1,4 @@
-"""`python -m florence2_engine.checkpoint`: look at a checkpoint, convert it, fetch it.
+"""`python -m florence2_engine.checkpoint`: inspect, convert or fetch a checkpoint.
 
 The settings are the server's: the parameters of its `config.pbtxt`, overridden by `FLORENCE2_...` in the environment.
 """
@@ -22,7 +22,7 @@ MODEL = Path(__file__).resolve().parents[3]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says. Returns the exit status."""
+    """Run the command line. Returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
         config = engine_config(options.checkpoint)
@@ -42,7 +42,7 @@ def engine_config(checkpoint: str) -> EngineConfig:
     """The settings of a server that serves this checkpoint on this machine.
 
     Raises:
-        ConfigError: one of them cannot be used.
+        ConfigError: one of them is invalid.
     """
     messages: Any = model_config_pb2  # without types
     model_config = text_format.Parse((MODEL / "config.pbtxt").read_text(), messages.ModelConfig())
@@ -54,7 +54,7 @@ def engine_config(checkpoint: str) -> EngineConfig:
 
 def _check(config: EngineConfig) -> int:
     _quiet()
-    from florence2_engine.checkpoint.inspection import inspect  # not for a fetch: it takes torch
+    from florence2_engine.checkpoint.inspection import inspect  # not needed by fetch, and imports torch
 
     report = inspect(config)
     print(report)  # noqa: T201 - a command's output
@@ -78,7 +78,7 @@ def _fetch(config: EngineConfig, folder: Path) -> None:
 
 
 def _quiet() -> None:
-    """Nothing of transformers' own: what matters of it the report says, or the refusal."""
+    """Silence transformers: the report or the error says what matters."""
     from transformers.utils import logging as transformers_logging
 
     transformers: Any = transformers_logging  # without types
@@ -90,14 +90,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="serve.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     source = "a folder, owner/name or owner/name@revision"
-    check = commands.add_parser("check", help="what would be served, and with which surprises; 1 if it is refused")
+    check = commands.add_parser(
+        "check", help="report what would be served, and anything surprising; exit status 1 if it is refused"
+    )
     check.add_argument("checkpoint", help=source)
     convert = commands.add_parser("convert", help="write it in transformers' native layout, as safetensors")
     convert.add_argument("checkpoint", help=source)
-    convert.add_argument("folder", type=Path, help="where to; there must be nothing yet")
+    convert.add_argument("folder", type=Path, help="destination; must not exist, or be empty")
     fetch = commands.add_parser("fetch", help="download the files that serving needs, and no others")
     fetch.add_argument("checkpoint", help="owner/name or owner/name@revision")
-    fetch.add_argument("folder", type=Path, help="where to; what is there already stays")
+    fetch.add_argument("folder", type=Path, help="destination; files already there are kept")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Brings a checkpoint of the hub into a folder, for a volume or an image to carry. Imports no torch."""
+"""Downloads a checkpoint from the hub into a folder, e.g. on a volume or in a Docker image. Imports no torch."""
 
 import json
 import logging
@@ -13,19 +13,19 @@ from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# Written when everything is there. Pods that share a volume may write it at the same time: they write the same.
+# Written when everything has been downloaded. Pods that share a volume may write it at the same time, identically.
 _RECORD = "fetched.json"
 
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What a folder holds.
+    """What an earlier fetch left in a folder.
 
     Attributes:
         repository: `owner/name`.
         asked_for: the branch, tag or commit; None: the main branch.
         revision: the commit.
-        files: all that serving needs.
+        files: all files that serving needs.
     """
 
     repository: str
@@ -35,22 +35,23 @@ class _Fetched:
 
 
 def fetch(name: str, folder: Path, *, safetensors_only: bool) -> None:
-    """Download the files that serving needs into a folder: one weights format, and nothing unread.
+    """Download the files that serving needs into a folder, in one weights format, and no others.
 
-    What is there already is not downloaded again. A commit that is there as a whole needs no hub; a branch that is
-    there stays what it is if the hub cannot be reached. Several may do this to one folder at the same time.
+    Files that are already there are not downloaded again. If the folder holds a commit completely, the hub is not
+    needed; if it holds a branch, it stays as it is if the hub cannot be reached. Several processes may fetch into one
+    folder at the same time.
 
     Args:
         name: `owner/name` or `owner/name@revision`.
-        folder: where to; made if it is missing.
-        safetensors_only: refuse `.bin` weights.
+        folder: the destination; created if it is missing.
+        safetensors_only: reject `.bin` weights.
 
     Raises:
         CheckpointError: there is no such checkpoint, it lacks a file that serving needs, the folder holds another one,
             or the hub cannot be reached.
     """
     if Path(name).is_dir():
-        raise CheckpointError(f"checkpoint {name!r} is a folder already")
+        raise CheckpointError(f"checkpoint {name!r} is already a folder")
     try:
         _fetch(name, folder, safetensors_only)
     except CheckpointError as error:
@@ -61,9 +62,9 @@ def _fetch(name: str, folder: Path, safetensors_only: bool) -> None:
     repository, revision = hub_id(name)
     there = _there(folder)
     if there is not None and there.repository != repository:
-        raise CheckpointError(f"{folder} holds {there.repository}")
+        raise CheckpointError(f"{folder} already holds {there.repository}")
     if there is not None and revision == there.revision and _is_whole(there, folder, safetensors_only):
-        _logger.info("%s is there", name)
+        _logger.info("%s is already complete", name)
         return
     try:
         fetched = _download(repository, revision, folder, safetensors_only)
@@ -73,7 +74,7 @@ def _fetch(name: str, folder: Path, safetensors_only: bool) -> None:
         _logger.warning("%s stays at revision %s: %s", name, there.revision, error)
         return
     _record(fetched, there, folder)
-    _logger.info("%s is there, at revision %s", name, fetched.revision)
+    _logger.info("%s is complete, at revision %s", name, fetched.revision)
 
 
 def _download(repository: str, revision: str | None, folder: Path, safetensors_only: bool) -> _Fetched:
@@ -105,10 +106,10 @@ def _is_whole(fetched: _Fetched, folder: Path, safetensors_only: bool) -> bool:
 
 
 def _record(fetched: _Fetched, before: _Fetched | None, folder: Path) -> None:
-    """Remember what is there, and remove what an earlier commit had and this one has not: it would be read, too."""
+    """Record what was fetched, and remove files that only an earlier commit had, because they would be read too."""
     for file in set(before.files if before else ()) - set(fetched.files):
         (folder / file).unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{_RECORD}.", delete=False, encoding="utf-8") as record:
         json.dump(asdict(fetched), record, indent=2)
     Path(record.name).chmod(0o644)
-    os.replace(record.name, folder / _RECORD)  # noqa: PTH105 - of a name, not of a path
+    os.replace(record.name, folder / _RECORD)  # noqa: PTH105 - a name, not a Path

@@ -1,4 +1,4 @@
-"""Which files make a checkpoint, and where they are: in a folder, or in the hub's cache after a download."""
+"""Which files make up a checkpoint, and where they are: in a folder, or in the hub's cache after a download."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# Read from every checkpoint that has them. Nothing else but weights is ever downloaded.
+# Read from every checkpoint that has them. Besides these, only tokenizer files and weights are ever downloaded.
 CONFIG_FILES = (
     "config.json",
     "generation_config.json",
@@ -22,7 +22,7 @@ CONFIG_FILES = (
     "added_tokens.json",
 )
 _TOKENIZER_FILE = "tokenizer.json"
-_TOKENIZER_PARTS = ("vocab.json", "merges.txt")  # what tokenizer.json is made of, in repositories without one
+_TOKENIZER_PARTS = ("vocab.json", "merges.txt")  # in repositories without tokenizer.json, what it is made from
 _SAFETENSORS = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -34,11 +34,11 @@ class CheckpointFiles:
     """A checkpoint's files on this machine.
 
     Attributes:
-        name: the checkpoint as the setting names it.
+        name: the checkpoint as given in the setting.
         folder: where its files are.
-        revision: the commit on the hub; None for a folder of the caller's.
-        weights: names of the files with weights, all of one format, in the order of their index.
-        adapters: names of adapter files that lie beside the weights.
+        revision: the commit on the hub; None for a local folder.
+        weights: names of the weight files, all of one format, in the order of their index.
+        adapters: names of adapter files next to the weights.
     """
 
     name: str
@@ -75,7 +75,7 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
 
     Args:
         name: a folder, `owner/name`, or `owner/name@revision`, with a branch, tag or commit as the revision.
-        safetensors_only: refuse `.bin` weights.
+        safetensors_only: reject `.bin` weights.
 
     Raises:
         CheckpointError: there is no such checkpoint, or a file that it needs is missing.
@@ -84,7 +84,7 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
     if folder.is_dir():
         return _described(name, folder, None, {path.name for path in folder.iterdir()}, safetensors_only)
     repository, revision = hub_id(name)
-    from florence2_engine.checkpoint import hub  # only here is the network touched
+    from florence2_engine.checkpoint import hub  # the only place that uses the network
 
     snapshot = hub.download(
         repository, revision, lambda names, read: needed(names, read, safetensors_only), always=CONFIG_FILES
@@ -96,11 +96,11 @@ def hub_id(name: str) -> tuple[str, str | None]:
     """The repository, `owner/name`, and its revision, None for the main branch.
 
     Raises:
-        CheckpointError: this is no hub id.
+        CheckpointError: `name` is not a hub id.
     """
     found = _HUB_NAME.fullmatch(name)
     if found is None or name.startswith("."):
-        raise CheckpointError("no such folder, and a hub id reads owner/name or owner/name@revision")
+        raise CheckpointError("no such folder, and not a hub id (owner/name or owner/name@revision)")
     return found["name"], found["revision"]
 
 
@@ -118,7 +118,7 @@ def _described(
 
 
 def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
-    """What to download of a repository that has files of these names. `read` downloads one right away.
+    """Which files to download from a repository with these names. `read` downloads one of them immediately.
 
     Raises:
         CheckpointError: a file that serving needs is missing.
@@ -128,7 +128,7 @@ def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only
 
 
 def _text_files(names: Collection[str]) -> list[str]:
-    """Configuration and tokenizer files that this checkpoint has to have."""
+    """The configuration and tokenizer files that this checkpoint must have."""
     if "config.json" not in names:
         if _ADAPTER_CONFIG in names:
             raise CheckpointError(
@@ -140,21 +140,21 @@ def _text_files(names: Collection[str]) -> list[str]:
         return ["config.json", _TOKENIZER_FILE]
     if not set(_TOKENIZER_PARTS) <= set(names):
         raise CheckpointError(
-            "tokenizer.json is missing, and so are vocab.json and merges.txt; a fine-tune saved "
-            "without its processor needs the tokenizer and preprocessor files of its base model beside it"
+            "tokenizer.json is missing, and so are vocab.json and merges.txt; if this is a fine-tune saved "
+            "without its processor, add the tokenizer and preprocessor files of its base model"
         )
     return ["config.json", *_TOKENIZER_PARTS]
 
 
 def _weights(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
-    """The files of the one format that is read, the safe one first."""
+    """The weight files, all of one format; safetensors are preferred."""
     for single in (_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE):
         if single in names:
             return [single]
         if (index := f"{single}.index.json") in names:
             return _shards(index, read(index))
     if safetensors_only and {_PICKLE, f"{_PICKLE}.index.json"} & set(names):
-        raise CheckpointError("there are .bin weights only, which FLORENCE2_SAFETENSORS_ONLY refuses")
+        raise CheckpointError("there are only .bin weights, which FLORENCE2_SAFETENSORS_ONLY rejects")
     expected = " or ".join((_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE))
     others = _listed(file for file in names if file.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")))
     raise CheckpointError(f"{expected}, whole or sharded, is missing{others}")
@@ -164,9 +164,9 @@ def _shards(index: str, path: Path) -> list[str]:
     try:
         shards = list(dict.fromkeys(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of weights ({error!r})") from None
+        raise CheckpointError(f"{index} is not a weight index ({error!r})") from None
     suffix = Path(index.removesuffix(".index.json")).suffix
-    for shard in shards:  # an index must not lead out of the folder, or to another format
+    for shard in shards:  # an index must not point outside the folder, or to another format
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(suffix):
             raise CheckpointError(f"{index} names {shard!r}, expected a {suffix} file beside it")
     if not shards:
@@ -176,4 +176,4 @@ def _shards(index: str, path: Path) -> list[str]:
 
 def _listed(files: Iterable[str]) -> str:
     listed = ", ".join(sorted(files))
-    return f" (there is {listed})" if listed else ""
+    return f" (found {listed})" if listed else ""

@@ -22,7 +22,7 @@ from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# Of the HTTP library, whose name changes from one release of huggingface_hub to the next.
+# The base error of the HTTP library, which differs between releases of huggingface_hub.
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
 Names = Collection[str]
@@ -36,12 +36,12 @@ class HubUnreachableError(CheckpointError):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository's files at one commit, in the hub's cache or a folder of the caller's.
+    """A repository's files at one commit, in the hub's cache or in a local folder.
 
     Attributes:
         folder: where they are.
         revision: the commit.
-        names: of all files of the repository, downloaded or not; offline, of those that are there.
+        names: names of all files in the repository, downloaded or not; offline, only of those in the cache.
     """
 
     folder: Path
@@ -52,32 +52,32 @@ class Snapshot:
 def download(
     repository: str, revision: str | None, needed: Needed, always: Sequence[str], into: Path | None = None
 ) -> Snapshot:
-    """Bring what is needed of a repository into the cache, and nothing else.
+    """Download the needed files of a repository into the cache, and no others.
 
     Args:
         repository: `owner/name`.
         revision: a branch, tag or commit; None for the main branch.
-        needed: says which files to bring, given the names of all; may read a file first.
-        always: names of files that are needed of every repository that has them.
-        into: a folder to bring them to instead of the cache. What is there already, and the same, stays.
+        needed: selects the files to download, given the names of all; may read a file first.
+        always: names of files that are needed from every repository that has them.
+        into: a folder to download to instead of the cache. Files that are already there unchanged are kept.
 
     Raises:
-        HubUnreachableError: the hub cannot be reached, and it is not in the cache, or not all of it.
-        CheckpointError: there is no such repository or revision, or it is not the caller's to read.
+        HubUnreachableError: the hub cannot be reached, and the files are not all in the cache.
+        CheckpointError: there is no such repository or revision, or access to it is denied.
     """
     if constants.HF_HUB_OFFLINE:
         return _cached(repository, revision, "HF_HUB_OFFLINE is set", always, into)
     try:
         return _fetched(repository, revision, needed, into)
     except GatedRepoError:
-        raise CheckpointError("access is restricted; accept its terms and set HF_TOKEN") from None
+        raise CheckpointError("access is restricted; accept the repository's terms and set HF_TOKEN") from None
     except RevisionNotFoundError:
         raise CheckpointError(f"the repository has no revision {revision!r}") from None
     except RepositoryNotFoundError:
         raise CheckpointError("no such folder, and no such repository on the hub, or one that needs HF_TOKEN") from None
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code < 500:
-            raise CheckpointError(f"the hub refused: {_one_line(error)}") from None
+            raise CheckpointError(f"the hub refused the request: {_one_line(error)}") from None
         return _cached(repository, revision, _one_line(error), always, into)
     except CheckpointError:
         raise
@@ -87,22 +87,22 @@ def download(
 
 def _fetched(repository: str, revision: str | None, needed: Needed, into: Path | None) -> Snapshot:
     info = HfApi().model_info(repository, revision=revision)
-    if into is not None:  # a folder has no names of revisions: everything comes from this very commit
+    if into is not None:  # a folder has no named revisions: everything comes from this one commit
         revision = info.sha
     _logger.info("fetching %s at revision %s from the hub", repository, info.sha)
     names = frozenset(sibling.rfilename for sibling in info.siblings or ())
-    # By the name of the revision, not by its commit: the cache then knows the name too, when the hub is away.
+    # By the revision's name, not its commit, so that the cache can resolve the name when the hub is unreachable.
     files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=revision, local_dir=into)))
     folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files, local_dir=into))
     return Snapshot(folder, folder.name if into is None else str(info.sha), names)
 
 
 def _cached(repository: str, revision: str | None, reason: str, always: Sequence[str], into: Path | None) -> Snapshot:
-    """What an earlier download left."""
+    """The snapshot that an earlier download left in the cache."""
     if into is not None:
         raise HubUnreachableError(f"the hub cannot be reached: {reason}")
     try:
-        # The cache knows the names of all files that the repository has: of these, none may be missing.
+        # The cache knows the names of all files in the repository, so a missing one of these is an error.
         texts = list(always)
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=texts))
     except IncompleteSnapshotError:

@@ -1,4 +1,4 @@
-"""Loads a checkpoint as the engine would, and tells what was found."""
+"""Loads a checkpoint as the engine would, and reports what it found."""
 
 import logging
 from collections.abc import Iterator
@@ -18,9 +18,9 @@ from florence2_engine.errors import CheckpointError
 from florence2_engine.kv_cache import KeyValueCache
 from florence2_engine.options import GenerationDefaults
 
-# Of every Florence-2 tokenizer, beside what its processor adds.
+# In every Florence-2 tokenizer, besides the tokens that its processor adds.
 _CONTROL_TOKENS = {"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>"}
-# With these values a generation option does nothing.
+# Values with which a generation option has no effect.
 _TRIVIAL: dict[str, object] = {
     "min_new_tokens": 0,
     "length_penalty": 1.0,
@@ -32,12 +32,12 @@ _NO_OPTIONS = {"positions", "longest_answer", "most_beams", "rules", "image_toke
 
 
 def inspect(config: EngineConfig) -> Report:
-    """What would be served, and with which surprises.
+    """Report what would be served, and anything surprising about it.
 
-    The checkpoint is loaded on the CPU, whatever device it would be served on: a server may be using that.
+    The checkpoint is loaded on the CPU, whatever device it would be served on, because a server may be using that.
 
     Args:
-        config: the settings it would be served with.
+        config: the settings that it would be served with.
     """
     report = Report()
     report.add("checkpoint", config.checkpoint)
@@ -52,15 +52,15 @@ def inspect(config: EngineConfig) -> Report:
             _add_memory(report, checkpoint, config)
             _require(device)
         except CheckpointError as error:
-            cause = error.__cause__  # without the checkpoint's name, which stands in the first line
+            cause = error.__cause__  # without the checkpoint's name, which is in the first line
             report.refusal = str(cause if isinstance(cause, CheckpointError) else error)
-    report.surprises[:] = dict.fromkeys(report.surprises)  # files are looked at twice
+    report.surprises[:] = dict.fromkeys(report.surprises)  # files are checked twice
     return report
 
 
 def _add_files(report: Report, files: CheckpointFiles) -> None:
     kind = "safetensors" if files.are_safetensors else ".bin, read without running code"
-    report.add("revision", files.revision or "none, it is a folder")
+    report.add("revision", files.revision or "none (a local folder)")
     report.add("weights", f"{listed(files.weights, most=3)} ({kind})")
     report.add("on disk", size(sum((files.folder / file).stat().st_size for file in files.weights)))
     folders = sorted(f"{path.parent.name}/" for path in files.folder.glob("*/adapter_config.json"))
@@ -88,7 +88,7 @@ def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> 
 
 
 def _generation(defaults: GenerationDefaults) -> str:
-    """The options and rules that do something."""
+    """The options and rules that have an effect."""
     options = {
         **vars(defaults),
         **{field.name: getattr(defaults.rules, field.name) for field in fields(defaults.rules)},
@@ -109,7 +109,7 @@ def _add_memory(report: Report, checkpoint: Checkpoint, config: EngineConfig) ->
 
 
 def _require(device: torch.device) -> None:
-    """Check that the device that it would be served on is there.
+    """Check that the device that the checkpoint would be served on is available.
 
     Raises:
         CheckpointError: it is not.
@@ -122,7 +122,7 @@ def _require(device: torch.device) -> None:
 
 @contextmanager
 def _warnings(messages: list[str]) -> Iterator[None]:
-    """Collect what the engine would warn of in its log."""
+    """Collect the warnings that the engine would log."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

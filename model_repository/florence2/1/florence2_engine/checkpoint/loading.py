@@ -27,12 +27,12 @@ _logger = logging.getLogger(__name__)
 _SHARED = "model.language_model.shared.weight"
 _EMBEDDINGS = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
-# Computed from the config, so that a file may leave it out.
+# Computed from the config, so a file may omit it.
 _TEMPORAL_EMBEDDING = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
 
 class Layout(Enum):
-    """Whose names a checkpoint's tensors have."""
+    """Which code a checkpoint's tensors are named after."""
 
     NATIVE = "native"
     ORIGINAL = "original"
@@ -47,12 +47,12 @@ class Checkpoint:
         image_processor: the Hugging Face image processor.
         tokenizer: the Hugging Face tokenizer.
         generation: defaults of the generation options.
-        generation_config: what they were made from, with its token ids repaired.
+        generation_config: the config that they were made from, with its token ids repaired.
         prompt_limit: the most tokens of a prompt.
-        image_tokens: tokens that the vision tower makes of an image.
-        files: what it was loaded from.
-        layout: of the weights in these files.
-        saved_dtype: of the weights in these files; the widest if they have several.
+        image_tokens: how many tokens the vision tower makes from an image.
+        files: the files that it was loaded from.
+        layout: the layout of the weights in these files.
+        saved_dtype: the dtype of the weights in these files; the widest if there are several.
     """
 
     model: Any
@@ -71,14 +71,14 @@ def load(config: EngineConfig) -> Checkpoint:
     """Load the checkpoint that `config` names.
 
     Raises:
-        CheckpointError: it cannot be served. One line says why.
+        CheckpointError: it cannot be served; the message is one line.
     """
     try:
         files = find(config.checkpoint, safetensors_only=bool(config.safetensors_only))
         return _load(files, config)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {config.checkpoint!r}: {error}") from error
-    except Exception as error:  # whatever a damaged file makes the libraries raise, the reader needs one line
+    except Exception as error:  # libraries raise anything for damaged files; operators need one line
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"checkpoint {config.checkpoint!r} cannot be loaded: {reason}") from error
 
@@ -116,21 +116,23 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
 
 
 def _model_config(saved: Mapping[str, Any], is_original: bool) -> tuple[Florence2Config, Any, Any]:
-    """The config of the model, and in it those of text model and vision tower."""
+    """The config of the model, and those of its text model and vision tower."""
     if (model_type := saved.get("model_type", "florence2")) != "florence2":
         raise CheckpointError(f"config.json: model_type: got {model_type!r}, expected 'florence2'")
     if "quantization_config" in saved:
-        raise CheckpointError("config.json: quantization_config: quantized weights are not served")
+        raise CheckpointError("config.json: quantization_config: quantized weights are not supported")
     native = original_layout.native_config(saved) if is_original else dict(saved)
     config: Any = Florence2Config.from_dict(native)
     width, projected = config.text_config.d_model, config.vision_config.projection_dim
     if projected != width:
-        raise CheckpointError(f"config.json: vision_config.projection_dim: got {projected}, expected d_model, {width}")
+        raise CheckpointError(
+            f"config.json: vision_config.projection_dim: got {projected}, expected {width}, as d_model"
+        )
     return config, config.text_config, config.vision_config
 
 
 def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], Layout]:
-    """The tensors under transformers' names, and whose names they have in the files."""
+    """The tensors under transformers' names, and the layout of the files."""
     weights = read_weights(files)
     layout = Layout.ORIGINAL if original_layout.has_original_weights(weights) else Layout.NATIVE
     if layout is Layout.ORIGINAL:
@@ -140,10 +142,10 @@ def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], 
 
 
 def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
-    """Leave one tensor of those that a file repeats, under the name that every model has.
+    """Keep one of the tied tensors that a file repeats, under the name that every model has.
 
-    Embeddings of encoder and decoder are one tensor; the output layer's is the same one too unless the config unties
-    it or, which transformers goes by as well, the file holds another.
+    The embeddings of encoder and decoder are one tensor. The output layer is the same tensor too, unless the config
+    unties it or the file holds a different one, which transformers also respects.
     """
     aliases = [name for name in (_SHARED, *_EMBEDDINGS, *((_HEAD,) if tied else ())) if name in weights]
     if not aliases:
@@ -152,7 +154,7 @@ def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
     for name in aliases:
         if name != _SHARED and _same(weights[name], shared):
             del weights[name]
-    if not tied:  # transformers then takes all of them for tensors of their own
+    if not tied:  # transformers then treats all of them as separate tensors
         weights.update(dict.fromkeys((name for name in _EMBEDDINGS if name not in weights), shared))
 
 
@@ -164,23 +166,23 @@ def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: En
     device = device_of(config.device)
     dtype = dtype_of(config.dtype, device)
     if dtype == torch.float32:
-        # By itself PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
+        # By default PyTorch computes convolutions in TF32 on a GPU, with 10 bits of mantissa instead of 23.
         torch.backends.cudnn.allow_tf32 = False
-    load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its types know nothing of the loading info
+    load_model: Any = Florence2ForConditionalGeneration.from_pretrained  # its type hints lack the loading info
     model, loading = load_model(
         None,
         config=model_config,
         state_dict=weights,
         dtype=dtype,
-        ignore_mismatched_sizes=True,  # they are refused below, in one line
+        ignore_mismatched_sizes=True,  # they are rejected below, in one line
         output_loading_info=True,
     )
-    # transformers fills what is missing with random numbers and warns; a server must not answer from those.
+    # transformers fills missing weights with random numbers and only warns; a server must not use those.
     for fault in ("missing_keys", "mismatched_keys"):
         if names := {str(name) for name in loading[fault]} - {_TEMPORAL_EMBEDDING}:
             raise CheckpointError(f"{len(names)} {fault}, e.g. {min(names)}")
     if names := loading["unexpected_keys"]:
-        _logger.warning("%d tensors are of no part of Florence-2 and not used, e.g. %s", len(names), min(names))
+        _logger.warning("%d tensors are not part of Florence-2 and are ignored, e.g. %s", len(names), min(names))
     return model.to(device).eval()
 
 
@@ -201,7 +203,7 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The type of numbers that a setting names, on this device."""
+    """The dtype that a setting names, on this device."""
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
@@ -215,4 +217,4 @@ def _log(checkpoint: Checkpoint) -> None:
     served = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     _logger.info("loaded %s%s: %s layout, %s weights, served in %s", files.name, revision, layout, saved, served)
     for adapter in files.adapters:
-        _logger.warning("%s lies beside the weights and is not applied", adapter)
+        _logger.warning("%s is next to the weights, but it is not applied", adapter)

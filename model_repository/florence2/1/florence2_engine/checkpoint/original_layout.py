@@ -1,4 +1,4 @@
-"""The layout of `microsoft/Florence-2-*` and of what was fine-tuned from them, in transformers' native terms.
+"""Maps the layout of `microsoft/Florence-2-*`, and of models fine-tuned from them, to transformers' native one.
 
 Names of tensors, configuration fields and tokens are those of the files and the remote code in these repositories
 (modeling_florence2.py, configuration_florence2.py, processing_florence2.py), which is never run.
@@ -17,7 +17,7 @@ _IMAGE_PROJECTION = "image_projection"
 _FINAL_LOGITS_BIAS = "language_model.final_logits_bias"
 _PROJECTOR = "model.multi_modal_projector"
 
-# Applied in order, each once, to a tensor's name.
+# Applied to a tensor's name, in order and once each.
 _RENAMINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -36,7 +36,7 @@ _RENAMINGS = tuple(
     )
 )
 
-# What configuration_florence2.py takes for a field that config.json leaves out.
+# What configuration_florence2.py assumes for fields that config.json omits.
 _VISION_DEFAULTS: dict[str, Any] = {
     "patch_size": [7, 3, 3, 3],
     "patch_stride": [4, 2, 2, 2],
@@ -72,14 +72,20 @@ _GENERATION_DEFAULTS: dict[str, Any] = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": 2,
 }
-# The one way to make image tokens of features that transformers' model has, and all published checkpoints use.
+# The only way that transformers' model makes image tokens from features, and that all published checkpoints use.
 _FEATURE_SOURCES = ["spatial_avg_pool", "temporal_avg_pool"]
 
 ADDED_TOKENS = (
     *("<od>", "</od>", "<ocr>", "</ocr>"),
     *(f"<loc_{bin_}>" for bin_ in range(1000)),
     *("<cap>", "</cap>", "<ncap>", "</ncap>", "<dcap>", "</dcap>", "<grounding>", "</grounding>", "<seg>", "</seg>"),
-    *("<sep>", "<region_cap>", "</region_cap>", "<region_to_desciption>", "</region_to_desciption>"),  # misspelt so
+    *(
+        "<sep>",
+        "<region_cap>",
+        "</region_cap>",
+        "<region_to_desciption>",
+        "</region_to_desciption>",
+    ),  # misspelled in the original
     *("<proposal>", "</proposal>", "<poly>", "</poly>", "<and>"),
 )
 """What processing_florence2.py adds to BART's tokenizer when it loads, in this order."""
@@ -99,10 +105,10 @@ def has_original_weights(weights: Mapping[str, Tensor]) -> bool:
 
 
 def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Florence2Config` that say what an original `config.json` says.
+    """The fields of `Florence2Config` that are equivalent to an original `config.json`.
 
     Raises:
-        CheckpointError: it describes a model that transformers' classes do not build.
+        CheckpointError: it describes a model that transformers' classes cannot build.
     """
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     _require_known_parts(vision)
@@ -139,14 +145,14 @@ def native_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the original code under the names, and in the shapes, of transformers' model.
 
     Raises:
-        CheckpointError: a bias of the logits that is not zero, which transformers' model has no place for.
+        CheckpointError: there is a nonzero logits bias, for which transformers' model has no place.
     """
     native = {}
     for name, tensor in weights.items():
         if name == _FINAL_LOGITS_BIAS:
             if tensor.any():
                 raise CheckpointError(f"{name} is not zero: answers would differ from the checkpoint's own")
-        elif name == _IMAGE_PROJECTION:  # applied as `x @ image_projection`, and so the transpose of a linear layer's
+        elif name == _IMAGE_PROJECTION:  # applied as `x @ image_projection`: the transpose of a linear layer's weight
             native[_native_name(name)] = tensor.t().contiguous()
         else:
             native[_native_name(name)] = tensor
@@ -160,13 +166,13 @@ def _native_name(name: str) -> str:
 
 
 def generation_config(config: Mapping[str, Any]) -> GenerationConfig:
-    """The generation config in force: the original code generates with its language model's, made from `text_config`.
+    """The effective generation config: the original code uses that of its language model, made from `text_config`.
 
-    A `generation_config.json` beside it is not read by that code. The published one turns `early_stopping` off and
-    leaves `no_repeat_ngram_size` out, without which answers end in a loop of `<s>`.
+    That code does not read a `generation_config.json` next to it. The published one disables `early_stopping` and omits
+    `no_repeat_ngram_size`, without which answers end in a loop of `<s>`.
     """
     text = config.get("text_config") or {}
-    make: Any = GenerationConfig  # its constructor has no types
+    make: Any = GenerationConfig  # its constructor is untyped
     known = make().to_dict().keys() - {"transformers_version"}
     given = {field: value for field, value in text.items() if field in known and value is not None}
     own: GenerationConfig = make(**{**_GENERATION_DEFAULTS, **given})

@@ -1,4 +1,4 @@
-"""A checkpoint's image processor and tokenizer, checked to be ones that the engine can do exactly the same as."""
+"""A checkpoint's image processor and tokenizer, checked to be ones that the engine can reproduce exactly."""
 
 from typing import Any
 
@@ -17,17 +17,17 @@ def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, 
     """The Hugging Face image processor and tokenizer.
 
     Args:
-        files: the checkpoint's.
+        files: the checkpoint's files.
         is_original: whether the tokenizer is plain BART's, to which the original processor adds Florence-2's tokens
             when it loads. A fine-tune's own tokens, saved with its tokenizer, keep their ids.
 
     Raises:
-        CheckpointError: a field of the image processor has a value that cannot be served.
+        CheckpointError: the image processor is missing, or one of its fields has an unsupported value.
     """
     if not any((files.folder / name).is_file() for name in _IMAGE_PROCESSOR_FILES):
         raise CheckpointError(
-            "preprocessor_config.json is missing; a fine-tune saved without its processor needs the tokenizer and "
-            "preprocessor files of its base model beside it"
+            "preprocessor_config.json is missing; if this is a fine-tune saved without its processor, add the "
+            "tokenizer and preprocessor files of its base model"
         )
     if is_original:
         tokenizer = BartTokenizerFast.from_pretrained(files.folder, local_files_only=True)
@@ -42,29 +42,31 @@ def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, 
 
 
 def image_size(image_processor: Any) -> tuple[int, int]:
-    """Height and width in pixels of what the vision tower reads."""
+    """Height and width, in pixels, of the images that the vision tower reads."""
     return image_processor.size["height"], image_processor.size["width"]
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
-    """Check that all that a prompt can hold has an embedding.
+    """Check that every token that a prompt can contain has an embedding.
 
     Raises:
-        CheckpointError: the tokenizer lacks location tokens, or has tokens beyond the embeddings.
+        CheckpointError: the tokenizer lacks location tokens, or has tokens without an embedding.
     """
     added = tokenizer.get_added_vocab()
     if missing := [token for token in _LOCATION_TOKENS if token not in added]:
-        raise CheckpointError(f"the tokenizer has no token {missing[0]} ({len(missing)} of 1000 locations are missing)")
+        raise CheckpointError(
+            f"the tokenizer has no token {missing[0]} ({len(missing)} of 1000 location tokens are missing)"
+        )
     if beyond := sorted((token_id, token) for token, token_id in added.items() if token_id >= vocabulary):
         token_id, token = beyond[-1]
         raise CheckpointError(
             f"the tokenizer has {token!r} at id {token_id}, but the model has {vocabulary} embeddings: "
-            "tokenizer and weights are not of the same checkpoint"
+            "tokenizer and weights are not from the same checkpoint"
         )
 
 
 def _complete_image_processor(processor: Any) -> None:
-    """Check the fields, and write a number that holds for all channels once for each."""
+    """Check the fields, and expand a mean or deviation given once to one per channel."""
     for field, served in (("do_resize", True), ("do_center_crop", False), ("do_pad", False)):
         if bool(getattr(processor, field, served)) is not served:
             raise CheckpointError(f"image processor: {field}: got {not served}, expected {served}")

@@ -1,4 +1,4 @@
-"""What an operator wants to know of a checkpoint before it is served, as text. Imports no torch."""
+"""A text report of what an operator wants to know about a checkpoint before serving it. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ _INDENT = 2
 
 @dataclass
 class Report:
-    """What was found out about a checkpoint, as far as that went.
+    """What was found out about a checkpoint, up to the point where it was refused, if it was.
 
     Attributes:
-        facts: labels and what is to be said under them, in order.
-        surprises: what is not as one would expect; the checkpoint is served all the same.
+        facts: pairs of a label and its text, in order.
+        surprises: what an operator might not expect; the checkpoint is served all the same.
         refusal: why it cannot be served; empty if it can.
     """
 
@@ -23,7 +23,7 @@ class Report:
     refusal: str = ""
 
     def add(self, label: str, text: str) -> None:
-        """Say something under a label."""
+        """Add a text under a label."""
         self.facts.append((label, text))
 
     def __str__(self) -> str:
@@ -35,7 +35,7 @@ class Report:
 
 
 def size(count: int) -> str:
-    """Bytes, in the unit that suits them."""
+    """A number of bytes in a suitable unit."""
     amount, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if amount < 1000:
@@ -45,7 +45,7 @@ def size(count: int) -> str:
 
 
 def listed(names: Sequence[str], most: int = 12) -> str:
-    """Names, as many as one wants to read."""
+    """The names, at most `most` of them."""
     if not names:
         return "none"
     shown = ", ".join(names[:most])

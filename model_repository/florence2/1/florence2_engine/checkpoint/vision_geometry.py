@@ -1,4 +1,4 @@
-"""How many tokens the vision tower makes of an image. Imports no torch."""
+"""How many tokens the vision tower makes from an image. Imports no torch."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from florence2_engine.errors import CheckpointError
 
 
 def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
-    """The tokens of an image: one for each position of the last stage, and their mean.
+    """The number of tokens of an image: one for each position of the last stage, and one for their mean.
 
     Args:
         vision: a `Florence2VisionConfig`.
-        image_size: height and width in pixels of what the vision tower reads.
+        image_size: height and width, in pixels, of the images that the vision tower reads.
 
     Raises:
         CheckpointError: the image has more positions than there are embeddings for.
@@ -27,13 +27,13 @@ def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
 
 
 def check_declared(declared: int, made: int) -> None:
-    """Check that the processor puts as many image tokens into a prompt as the vision tower makes of an image.
+    """Check that the processor puts as many image tokens into a prompt as the vision tower makes from an image.
 
     Raises:
-        CheckpointError: it does not, and so `generate()` would refuse every image.
+        CheckpointError: it does not, so `generate()` would reject every image.
     """
     if declared != made:
         raise CheckpointError(
-            f"image processor: image_seq_length: got {declared}, but the vision tower makes {made} tokens of an image "
-            "of this size"
+            f"image processor: image_seq_length: got {declared}, but the vision tower makes {made} tokens from an "
+            "image of this size"
         )

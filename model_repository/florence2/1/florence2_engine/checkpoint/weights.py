@@ -1,6 +1,6 @@
-"""Weight files -> tensors by name.
+"""Reads weight files into tensors by name.
 
-Files are mapped into memory, not read: a page costs nothing until it is used. No code in a file is ever run.
+Files are memory-mapped: a page costs nothing until it is used. No code in a file is ever run.
 """
 
 import logging
@@ -19,19 +19,19 @@ from florence2_engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# What torch's restricted unpickler says of a pickle that needs more than tensors.
+# How torch's restricted unpickler reports a pickle that needs more than tensors.
 _UNSUPPORTED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_weights(files: CheckpointFiles) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, on CPU, as they are saved.
+    """The tensors of a checkpoint, on the CPU, in the dtype that they are saved in.
 
     Raises:
-        CheckpointError: a pickle needs more than tensors, or holds something else.
+        CheckpointError: a pickle needs or contains anything other than tensors.
     """
     if not files.are_safetensors:
         _logger.warning(
-            "%s has .bin weights; they are read without running code (FLORENCE2_SAFETENSORS_ONLY=1 refuses them)",
+            "%s has .bin weights; they are read without running code (FLORENCE2_SAFETENSORS_ONLY=1 rejects them)",
             files.name,
         )
     weights: dict[str, Tensor] = {}
@@ -42,17 +42,17 @@ def read_weights(files: CheckpointFiles) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    # Files of before PyTorch 1.6 are no zip archives and cannot be mapped.
+    # Files from before PyTorch 1.6 are not zip archives and cannot be mapped.
     is_mappable = zipfile.is_zipfile(path)
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mappable)
     except pickle.UnpicklingError as error:
         found = _UNSUPPORTED_GLOBAL.search(str(error))
-        needs = f"needs {found[1]}, which is more than tensors" if found else "is not a pickle of tensors alone"
-        raise CheckpointError(f"{path.name} {needs}; it is not run") from None
+        needs = f"needs {found[1]}, but only tensors are loaded" if found else "is not a pickle of tensors only"
+        raise CheckpointError(f"{path.name} {needs}; its code is not run") from None
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path.name} holds a {type(content).__name__}, not named tensors")
+        raise CheckpointError(f"{path.name} holds an object of type {type(content).__name__}, not named tensors")
     for key, value in content.items():
         if not isinstance(value, Tensor):
-            raise CheckpointError(f"{path.name} holds a {type(value).__name__} under {key!r}, not tensors alone")
+            raise CheckpointError(f"{path.name} holds type {type(value).__name__} under {key!r}, not only tensors")
     return dict(content)
