@@ -28,9 +28,9 @@ def real_processor_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def original_layout_folder() -> Path:
-    """The original layout: a tiny random checkpoint with what the original code answers, two adapters, and configs."""
+    """The original layout: a tiny random checkpoint with the original code's answers, two adapters, and configs."""
     if not ORIGINAL_LAYOUT.is_dir():
-        pytest.skip("the original layout's test data is not beside the repository (shared/original-layout)")
+        pytest.skip("the original layout's test data is not next to the repository (shared/original-layout)")
     return ORIGINAL_LAYOUT
 
 

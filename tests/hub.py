@@ -1,4 +1,4 @@
-"""A Hugging Face hub on loopback: folders served as repositories, with what `huggingface_hub` asks of the real one.
+"""A Hugging Face hub on loopback: folders served as repositories, through the endpoints that `huggingface_hub` uses.
 
 `huggingface_hub` reads its environment when it is imported: code under test runs in a process of its own, with
 `hub.environment(tmp_path)`.
@@ -27,15 +27,15 @@ class Hub:
 
     Args:
         repositories: folders by `owner/name`. Their files may change while the hub runs.
-        token: that every request has to bring; None: none.
+        token: the token that every request has to carry; None: no token is needed.
         commit: of what the repositories hold.
         branches: commits by branch or tag; `main` alone by default.
-        gated: names of repositories whose files are for those who accepted terms, which nobody did.
+        gated: names of repositories whose terms have to be accepted, which no caller has done.
 
     Attributes:
         downloaded: names of the files whose bytes were sent, in order.
-        requests: method and path of everything that was asked, in order.
-        failure: a status, 503 for example, that everything is answered with; None: nothing is.
+        requests: method and path of every request, in order.
+        failure: the status of every response, e.g. 503; None: respond normally.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Hub:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def environment(self, home: Path) -> dict[str, str]:
-        """Variables of a process that knows this hub alone, and keeps its cache in `home`."""
+        """Environment variables of a process that knows only this hub and keeps its cache in `home`."""
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
     def commit(self, revision: str) -> str | None:
@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.NOT_FOUND, "")
 
     def _may_see(self, name: str) -> bool:
-        """Refuse, as the hub does, what this caller may not know to exist."""
+        """Reject, as the hub does, requests for what this caller must not know to exist."""
         sent = self.headers.get("Authorization")
         if self.hub.failure:
             self._refuse(HTTPStatus(self.hub.failure), "")

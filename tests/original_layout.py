@@ -1,7 +1,7 @@
-"""Checkpoints in the original layout, made from transformers' own model, which is what their answers are held against.
+"""Checkpoints in the original layout, made from transformers' own model, with which their answers are compared.
 
-The names are written down here once more, from the other side: what the loader makes of them has to be what they came
-from.
+The names are spelled out here independently of the loader, in the other direction: the loader has to map them back to
+the names they came from.
 """
 
 import json

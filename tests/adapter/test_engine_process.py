@@ -60,7 +60,7 @@ def test_an_image_in_a_file_is_answered_like_the_image(engine, image_file, tmp_p
     assert answers[1].usage.image_embedding_cached  # it is the same image
 
 
-def test_a_file_that_went_with_its_caller_is_a_request_cancelled(engine):
+def test_a_request_whose_image_file_is_gone_is_cancelled(engine):
     with pytest.raises(grpc.RpcError) as error:
         engine.stub.Generate(GenerateRequest(image_file="/gone", prompt=[PromptPart(text="Hello?")]), timeout=30)
     assert error.value.code() is grpc.StatusCode.CANCELLED

@@ -12,7 +12,7 @@ LARGE = os.urandom(4 * 1024 * 1024)
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_another_process_reads_a_large_image_for_as_long_as_it_is_wanted():
+def test_another_process_can_read_a_large_image_while_its_object_lives():
     file = image_file(LARGE)
     read = [sys.executable, "-c", f"import sys; sys.stdout.buffer.write(open({str(file.path)!r}, 'rb').read())"]
     assert subprocess.run(read, capture_output=True, check=True, timeout=60).stdout == LARGE
@@ -26,7 +26,7 @@ def test_a_small_image_needs_no_file():
     assert image_file(LARGE[1:]) is None
 
 
-def test_without_room_there_is_no_file(monkeypatch):
+def test_if_no_file_can_be_created_there_is_none(monkeypatch):
     def refuse(_: str) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 

@@ -51,7 +51,7 @@ def test_no_request_in_json_is_read_as_protobuf(request_, mark, before, after, i
 
 
 @pytest.mark.parametrize("length", range(30, 300))
-def test_json_of_no_length_is_a_caption(length):
+def test_json_of_any_length_is_not_read_as_a_caption(length):
     # A line break and a brace are also the tag of `caption` and a length of 123 bytes.
     text = b'\n{"object_detection":{}'
     request, encoding = parse_request(text + b" " * (length - len(text) - 1) + b"}")
@@ -61,8 +61,8 @@ def test_json_of_no_length_is_a_caption(length):
         parse_request(text + b" " * (length - len(text)))
 
 
-def test_a_caption_of_fields_to_come_cannot_begin_like_json():
-    # What a field of one byte's tag in Caption could be mistaken for is reserved; see wire.py.
+def test_a_caption_with_future_fields_cannot_begin_like_json():
+    # Field numbers with a one-byte tag, which could be mistaken for JSON, are reserved; see wire.py.
     caption = DescriptorProto()
     v1.Caption.DESCRIPTOR.CopyToProto(caption)
     assert [(each.start, each.end) for each in caption.reserved_range] == [(1, 16)]

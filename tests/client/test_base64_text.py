@@ -8,7 +8,7 @@ from florence2.base64_text import image_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-# With both of the letters that the alphabets differ in, and of a length that needs padding.
+# Contains both characters in which the alphabets differ, and has a length that needs padding.
 FILE = b"\x89PNG\xfb\xef\xbe\xff\xff\xfe" + bytes(range(256)) * 10
 
 
@@ -44,7 +44,7 @@ def decoded(request):
 
 
 @pytest.mark.parametrize("spelling", spellings().values(), ids=spellings())
-def test_every_spelling_holds_the_file(spelling, decoded):
+def test_every_form_of_base64_decodes_to_the_file(spelling, decoded):
     assert decoded(spelling) == FILE
 
 
@@ -53,7 +53,7 @@ def test_every_spelling_holds_the_file(spelling, decoded):
     [
         FILE,
         b"",
-        b"QUJDR",  # five letters are not the base64 of anything
+        b"QUJDR",  # five characters are not valid base64
         b"QUI=QUJD",
         b"https://example.com/cat.png",
         b"data:image/svg+xml,<svg/>",
@@ -64,7 +64,7 @@ def test_every_spelling_holds_the_file(spelling, decoded):
         b"A" * 2001 + b"=AA" + b"A" * 2000,
     ],
 )
-def test_what_is_no_base64_is_left_as_it_is(data, decoded):
+def test_data_that_is_not_base64_is_left_unchanged(data, decoded):
     assert decoded(data) == data
 
 
@@ -75,7 +75,7 @@ def test_any_bytes_come_back(data, is_padded, is_url_safe):
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(0, 79), st.integers(0, 255))
-def test_one_byte_of_another_kind_is_found_wherever_it_is(data, place, byte):
+def test_a_single_invalid_byte_is_found_anywhere(data, place, byte):
     """As Python's own strict decoder finds it."""
     text = bytearray(base64.b64encode(data))
     text[place % len(text)] = byte
@@ -88,6 +88,6 @@ def test_one_byte_of_another_kind_is_found_wherever_it_is(data, place, byte):
 
 
 @given(st.binary(max_size=60))
-def test_nothing_is_an_error(data):
+def test_no_data_raises_an_error(data):
     assert isinstance(image_file(data), bytes)
     assert isinstance(image_file(b"data:;base64," + data), bytes)

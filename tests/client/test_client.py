@@ -134,7 +134,7 @@ def test_a_region_is_any_sequence_of_four_numbers(server, ask, region):
 
 
 @pytest.mark.parametrize("region", [(1, 2, 3), (1, 2, 3, 4, 5), [[1, 2, 3, 4]], (0, 0, 1, 10**400), ()])
-def test_what_is_not_four_numbers_is_refused_before_anything_is_sent(server, ask, region):
+def test_a_region_that_is_not_four_numbers_is_rejected_before_anything_is_sent(server, ask, region):
     with pytest.raises(InvalidArgumentError, match=r"^region_to_category\.region: got .*, expected four numbers"):
         ask(lambda client: client.classify_region(IMAGE, region))
     assert not server.received

@@ -1,4 +1,4 @@
-"""Arguments of the wrong type, and text that cannot travel: what is said, and that nothing is sent."""
+"""Arguments of the wrong type, and text that cannot be encoded: the errors, and that nothing is sent."""
 
 import pytest
 from florence2 import v1
@@ -59,7 +59,7 @@ def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(server, ask
         (lambda client: client.detect(IMAGE, request_id=SURROGATE), "request_id"),
     ],
 )
-def test_text_that_utf_8_cannot_carry_is_refused_by_its_path(server, ask, action, field):
+def test_text_that_cannot_be_encoded_as_utf_8_is_rejected_by_its_path(server, ask, action, field):
     with pytest.raises(InvalidArgumentError, match=f"^{field}: got .*, expected text that can be encoded as UTF-8"):
         ask(action)
     assert not server.received
@@ -88,7 +88,7 @@ def test_a_setting_of_the_wrong_type_is_a_type_error_that_names_it(client_type, 
 
 
 @pytest.mark.parametrize("secret", [b"swordfish", ["swordfish"], "sw\u00f6rdfish", "swordfish\ud83d"])
-def test_a_secret_that_cannot_travel_is_not_shown(client_type, secret):
+def test_an_invalid_secret_is_not_shown(client_type, secret):
     expected = InvalidArgumentError if isinstance(secret, str) else TypeError
     for name, settings in (
         ("access_token", {"access_token": secret}),
@@ -100,7 +100,7 @@ def test_a_secret_that_cannot_travel_is_not_shown(client_type, secret):
 
 
 @pytest.mark.parametrize("name", ["url", "model", "model_version"])
-def test_a_setting_that_utf_8_cannot_carry_is_refused(client_type, name):
+def test_a_setting_that_cannot_be_encoded_as_utf_8_is_rejected(client_type, name):
     with pytest.raises(InvalidArgumentError, match=f"^{name}: got "):
         client_type(**{name: SURROGATE})
 
@@ -120,6 +120,6 @@ def test_a_token_function_returns_a_str(server, ask):
         (lambda: Keepalive(interval="1"), "keepalive.interval"),
     ],
 )
-def test_what_settings_consist_of_is_named_with_its_path(make, name):
+def test_parts_of_a_setting_are_named_with_their_path(make, name):
     with pytest.raises(TypeError, match=f"^{name}: got "):
         make()

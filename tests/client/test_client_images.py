@@ -1,4 +1,4 @@
-"""What a caller may hand over as the image, and which bytes then travel."""
+"""What a caller may pass as the image, and which bytes are then sent."""
 
 import io
 import os
@@ -37,7 +37,7 @@ def flat(size: tuple[int, int] = (640, 480)) -> np.ndarray:
 
 @pytest.fixture
 def sent(server, ask):
-    """The bytes that travel for an image."""
+    """The bytes that are sent for an image."""
 
     def sent(image) -> bytes:
         ask(lambda client: client.detect(image))
@@ -52,23 +52,23 @@ def opened(data: bytes) -> PIL.Image.Image:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 @pytest.mark.parametrize("as_path", [str, lambda path: path], ids=["str", "Path"])
-def test_a_files_bytes_travel_as_they_are(sent, tmp_path, form, as_path):
+def test_a_files_bytes_are_sent_unchanged(sent, tmp_path, form, as_path):
     path = tmp_path / "image"
     drawn("RGB").save(path, form)
     assert sent(as_path(path)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview, io.BytesIO])
-def test_bytes_travel_as_they_are(sent, kind):
+def test_bytes_are_sent_unchanged(sent, kind):
     assert sent(kind(ENCODED)) == ENCODED
 
 
-def test_a_view_of_other_items_travels_as_its_bytes(sent):
+def test_a_view_of_other_items_is_sent_as_its_bytes(sent):
     assert sent(memoryview(np.arange(6, dtype=np.uint16).reshape(2, 3))) == np.arange(6, dtype=np.uint16).tobytes()
     assert sent(memoryview(ENCODED)[::2]) == ENCODED[::2]
 
 
-def test_a_file_object_is_read_from_its_position_on(server, sent, tmp_path):
+def test_a_file_object_is_read_from_its_current_position(server, sent, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"head" + ENCODED)
     for buffering in (-1, 0):
@@ -80,7 +80,7 @@ def test_a_file_object_is_read_from_its_position_on(server, sent, tmp_path):
     assert len(server.received) == 2
 
 
-def test_any_object_that_reads_bytes_is_a_file(sent):
+def test_any_object_whose_read_returns_bytes_is_a_file(sent):
     class Reader:
         def read(self) -> bytearray:
             return bytearray(ENCODED)
@@ -88,7 +88,7 @@ def test_any_object_that_reads_bytes_is_a_file(sent):
     assert sent(Reader()) == ENCODED
 
 
-def test_a_data_uri_travels_as_it_is(sent):
+def test_a_data_uri_is_sent_unchanged(sent):
     assert sent("data:image/png;base64,QUJD") == b"data:image/png;base64,QUJD"
 
 
@@ -106,7 +106,7 @@ def test_urls_are_not_fetched(server, sent, url):
     ["RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "L", "LA", "La", "1", "CMYK", "YCbCr", "HSV", "I;16", "I;16B"],
 )
 @pytest.mark.parametrize("size", [(31, 17), (1200, 900)], ids=["small", "large"])
-def test_a_pil_image_of_any_mode_travels_without_loss_as_what_it_shows(sent, mode, size):
+def test_a_pil_image_of_any_mode_is_sent_losslessly_as_what_it_shows(sent, mode, size):
     if mode in ("PA", "La"):
         picture = drawn({"PA": "P", "La": "LA"}[mode], size).convert(mode)
     elif mode.startswith("I;16"):
@@ -118,7 +118,7 @@ def test_a_pil_image_of_any_mode_travels_without_loss_as_what_it_shows(sent, mod
     np.testing.assert_array_equal(np.asarray(arrived.convert("RGB")), np.asarray(displayed(picture)))
 
 
-def test_a_color_that_is_transparent_travels_white(sent):
+def test_a_transparent_color_is_sent_as_white(sent):
     picture = PIL.Image.new("P", (2, 1))
     picture.putpalette([10, 20, 30, 40, 50, 60])
     picture.putpixel((1, 0), 1)
@@ -143,34 +143,34 @@ def test_a_pil_images_pixels_are_taken_as_they_stand(sent, tmp_path):
 )
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(31, 17), (1, 1), (1200, 900)], ids=["small", "pixel", "large"])
-def test_an_array_travels_without_loss(sent, view, channels, size):
+def test_an_array_is_sent_losslessly(sent, view, channels, size):
     array = view(np.asarray(drawn("L" if channels == 1 else "RGB", size)))
     np.testing.assert_array_equal(np.asarray(opened(sent(array))), array)
 
 
-def test_an_array_with_alpha_travels_as_what_it_shows(sent):
+def test_an_array_with_alpha_is_sent_as_what_it_shows(sent):
     array = np.asarray(drawn("RGBA"))
     shown = np.asarray(displayed(PIL.Image.fromarray(array)))
     np.testing.assert_array_equal(np.asarray(opened(sent(array))), shown)
     assert (opened(sent(np.zeros((2, 3, 4), np.uint8))).getpixel((0, 0))) == (255, 255, 255)
 
 
-def test_a_photograph_travels_uncompressed(sent):
+def test_a_photograph_is_sent_uncompressed(sent):
     data = sent(np.asarray(drawn("RGB", (400, 300))))
     assert opened(data).format == "TIFF"
     assert len(data) < 1.01 * 400 * 300 * 3
 
 
-def test_a_small_drawing_travels_as_png(sent):
+def test_a_small_drawing_is_sent_as_png(sent):
     data = sent(flat())
     assert opened(data).format == "PNG"
     assert len(data) < 10_000
     np.testing.assert_array_equal(np.asarray(opened(data)), flat())
 
 
-def test_a_large_drawing_travels_uncompressed_if_the_server_takes_it_so(sent):
+def test_a_large_drawing_is_sent_uncompressed_if_it_is_within_the_default_limit(sent):
     assert opened(sent(flat((1200, 900)))).format == "TIFF"
-    data = encode_image(flat((4500, 3200)))  # 43 MB, more than a server takes unless it is set up otherwise
+    data = encode_image(flat((4500, 3200)))  # 43 MB, more than a server accepts by default
     assert opened(data).format == "PNG"
     assert len(data) < 1_000_000
 
@@ -207,7 +207,7 @@ def test_an_image_that_cannot_be_shown_is_refused_with_what_it_is_and_what_is_ex
     ],
     ids=["None", "list", "int", "text", "reader of text"],
 )
-def test_what_is_no_image_is_a_type_error_that_lists_what_is(server, sent, image, got):
+def test_an_unsupported_type_is_a_type_error_that_lists_the_supported_ones(server, sent, image, got):
     with pytest.raises(TypeError, match=f"^image: got {got}, expected {re.escape(ACCEPTED)}$"):
         sent(image)
     assert not server.received

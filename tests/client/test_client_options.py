@@ -91,7 +91,7 @@ def test_an_option_of_the_wrong_type_is_a_type_error(server, ask, option, value,
     assert not server.received
 
 
-def test_numpys_numbers_are_numbers(server, ask):
+def test_numpy_numbers_are_accepted(server, ask):
     options = {"max_new_tokens": np.int64(5), "length_penalty": np.float32(0.5), "priority": np.int32(2)}
     ask(lambda client: client.detect(IMAGE, **options, timeout=np.float64(WAIT_SECONDS)))
     assert server.last.request.generation == v1.GenerationOptions(max_new_tokens=5, length_penalty=0.5)

@@ -1,4 +1,4 @@
-"""What a picture shows, held against transformers' own conversion, which is what the model was trained behind."""
+"""What a picture shows, compared with transformers' own conversion, with which the model was trained."""
 
 import io
 

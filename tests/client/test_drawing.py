@@ -145,7 +145,7 @@ def encoded(image: Image.Image, **options) -> bytes:
     return file.getvalue()
 
 
-def test_an_image_is_all_that_a_client_takes(tmp_path):
+def test_draw_accepts_every_form_of_image_that_a_client_accepts(tmp_path):
     image = plain((10, 20, 30))
     path = tmp_path / "image.png"
     path.write_bytes(encoded(image))

@@ -56,7 +56,7 @@ def test_an_image_is_at_least_one_pixel(image_size):
 
 
 @pytest.mark.parametrize("image_size", [None, 640, "ab", ("640", "480"), (640,), (1, 2, 3)])
-def test_what_is_no_size_is_a_type_error(image_size):
+def test_an_invalid_size_is_a_type_error(image_size):
     with pytest.raises(TypeError, match=r"^image_size: got .*, expected \(width, height\) in pixels"):
         width_and_height(image_size)
 

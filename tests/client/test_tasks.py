@@ -100,13 +100,13 @@ def test_white_space_around_an_input_is_not_rendered(task):
 
 
 @pytest.mark.parametrize("value", [None, "<OD>", v1.ObjectDetection(), b""])
-def test_what_is_no_request_is_a_type_error(value):
+def test_an_object_that_is_not_a_request_is_a_type_error(value):
     for function in (render_prompt, check_request):
         with pytest.raises(TypeError, match=r"^request: got .* expected a TaskRequest"):
             function(value)
 
 
-def test_what_is_no_prompt_is_a_type_error():
+def test_an_object_that_is_not_a_prompt_is_a_type_error():
     with pytest.raises(TypeError, match=r"^text: got b'<OD>' of type bytes, expected a str"):
         expand_prompt(b"<OD>")
 

@@ -91,7 +91,7 @@ def test_words_and_the_separator_are_read_as_the_checkpoints_own_tokenizer_reads
     compare()
 
 
-def test_nothing_makes_control_tokens_of_a_prompt_and_markup_of_a_callers_words(fine_tuned):
+def test_prompts_never_become_control_tokens_nor_callers_words_markup(fine_tuned):
     tokenizer = PromptTokenizer(fine_tuned, LIMIT)
     controls = set(fine_tuned.convert_tokens_to_ids(CONTROLS))
     names = [token.content for token in MARKUP] + ["<loc_5>", "<loc_999>", "<od>", "</poly>", "<sep>"]
@@ -106,7 +106,7 @@ def test_nothing_makes_control_tokens_of_a_prompt_and_markup_of_a_callers_words(
     check()
 
 
-def test_an_added_token_takes_the_white_space_along_that_it_says(real_processor_folder):
+def test_an_added_token_absorbs_the_white_space_that_it_declares(real_processor_folder):
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder)
     tokenizer.add_tokens([AddedToken("<INVOICE>", lstrip=True, rstrip=True), "partnumber"])
     invoice, partnumber = IMAGE_TOKEN + 1, IMAGE_TOKEN + 2
@@ -116,7 +116,7 @@ def test_an_added_token_takes_the_white_space_along_that_it_says(real_processor_
     assert invoice not in encoded(tokenizer, text="total <INVOICE> total")
 
 
-def test_locations_that_take_white_space_along_do_so_for_regions(real_processor_folder):
+def test_location_tokens_that_absorb_white_space_do_so_for_regions(real_processor_folder):
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder)
     tokenizer.backend_tokenizer.add_special_tokens(
         [AddedToken(f"<loc_{location}>", lstrip=True, rstrip=True, special=True) for location in range(1000)]
@@ -134,7 +134,7 @@ def test_locations_that_take_white_space_along_do_so_for_regions(real_processor_
 def original_layout():
     """Plain BART with the tokens that the original processor adds, in its order; there is no image token."""
     if not ORIGINAL_LAYOUT.is_dir():
-        pytest.skip("no checkpoint of the original layout beside the repository (shared/original-layout)")
+        pytest.skip("no checkpoint in the original layout next to the repository (shared/original-layout)")
     tokenizer = BartTokenizer.from_pretrained(ORIGINAL_LAYOUT)
     pairs = [(f"<{name}>", f"</{name}>") for name in ("cap", "ncap", "dcap", "grounding", "seg")]
     more = [(f"<{name}>", f"</{name}>") for name in ("region_cap", "region_to_desciption", "proposal", "poly")]

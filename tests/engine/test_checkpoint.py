@@ -143,7 +143,7 @@ def test_bin_weights_of_the_native_layout_load(copy, caplog):
     assert all(torch.equal(found[name], tensor) for name, tensor in weights.items())
 
 
-def test_a_vocabulary_that_the_config_does_not_know_of_is_that_of_the_weights(copy):
+def test_the_vocabulary_size_is_that_of_the_weights_if_the_config_differs(copy):
     weights = load_file(copy / "model.safetensors")
     shared = "model.language_model.shared.weight"
     weights[shared] = torch.cat([weights[shared], weights[shared][:2]])

@@ -104,7 +104,7 @@ def test_check_of_the_original_layout(check, original_layout_folder):
     assert found["cache takes"] == "67.1 MB for 16 slots and 48 beams"
 
 
-def test_check_tells_what_loading_warns_of(check, copy):
+def test_check_reports_warnings_from_loading(check, copy):
     weights = load_file(copy / "model.safetensors")
     torch.save({**weights, "head.weight": torch.zeros(2)}, copy / "pytorch_model.bin")
     (copy / "model.safetensors").unlink()
@@ -125,7 +125,7 @@ def test_check_says_what_a_fine_tune_added(check, copy):
     assert check(copy)[1]["own tokens"] == "<INVOICE>"
 
 
-def test_check_goes_by_the_settings_of_the_environment(check, copy, monkeypatch):
+def test_check_uses_the_settings_from_the_environment(check, copy, monkeypatch):
     monkeypatch.setenv("FLORENCE2_DTYPE", "bfloat16")
     monkeypatch.setenv("FLORENCE2_SLOTS", "2")
     _, found, _ = check(copy)
@@ -160,7 +160,7 @@ def test_check_says_which_rules_the_checkpoint_sets(check, copy):
     assert "guidance_scale" in check(copy)[2]
 
 
-def test_check_of_what_is_refused_ends_with_the_reason(check, copy):
+def test_check_of_a_refused_checkpoint_ends_with_the_reason(check, copy):
     edit_json(copy / "config.json", vision_config={"model_type": "florence_vision", "projection_dim": 48})
     status, found, last = check(copy)
     assert status == 1
@@ -169,7 +169,7 @@ def test_check_of_what_is_refused_ends_with_the_reason(check, copy):
     assert "surprises" not in found
 
 
-def test_check_of_what_is_not_there(check):
+def test_check_of_a_missing_checkpoint(check):
     status, found, last = check("no-such-folder")
     assert status == 1
     assert found == {"checkpoint": "no-such-folder"}
@@ -177,7 +177,7 @@ def test_check_of_what_is_not_there(check):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_check_of_a_device_that_is_not_there_is_refused(check, copy, monkeypatch):
+def test_check_for_a_missing_device_is_refused(check, copy, monkeypatch):
     monkeypatch.setenv("FLORENCE2_DEVICE", "cuda")
     status, found, last = check(copy)
     assert status == 1
@@ -214,7 +214,7 @@ def served_files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_file() and path.name != "fetched.json"}
 
 
-def test_fetch_brings_what_serving_needs_and_check_is_content(repository, tmp_path, check):
+def test_fetch_downloads_what_serving_needs_and_check_passes(repository, tmp_path, check):
     folder = tmp_path / "fetched"
     with Hub({"owner/name": repository}) as hub:
         ran = serve_py("fetch", "owner/name", folder, **hub.environment(tmp_path / "home"))
@@ -238,7 +238,7 @@ def test_check_and_convert_of_a_name_on_the_hub(repository, tmp_path):
     assert all(torch.equal(weights[name], tensor) for name, tensor in source.items())
 
 
-def test_fetch_skips_what_is_there_and_needs_no_hub_for_a_commit(repository, tmp_path):
+def test_fetch_skips_existing_files_and_needs_no_hub_for_a_commit(repository, tmp_path):
     folder, name = tmp_path / "fetched", f"owner/name@{COMMIT}"
     with Hub({"owner/name": repository}) as hub:
         environment = hub.environment(tmp_path / "home")

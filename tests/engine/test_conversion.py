@@ -40,7 +40,7 @@ def converted(tiny, tmp_path_factory):
 
 
 def plain_transformers(folder):
-    """Model and processor as anybody reads them."""
+    """Model and processor as plain transformers loads them."""
     model, loading = Florence2ForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
@@ -53,7 +53,7 @@ def inputs(processor, picture, prompt):
 
 
 def once_for_each_picture(encode):
-    """The vision tower is most of the time of a short answer, and gives the same for the same picture."""
+    """Cache image features: the vision tower takes most of the time of a short answer."""
     known = {}
 
     def encode_once(pixel_values, **options):
@@ -97,7 +97,7 @@ def test_weights_are_safetensors_of_the_type_they_had_with_tied_ones_once(conver
     assert "auto_map" not in json.dumps(config) + (converted / "processor_config.json").read_text()
 
 
-def test_the_image_token_goes_behind_all_others_and_never_wins(tiny, converted):
+def test_the_image_token_comes_last_and_is_never_chosen(tiny, converted):
     tokenizer = Florence2Processor.from_pretrained(converted).tokenizer
     own = load(engine_config(tiny)).tokenizer
     assert tokenizer.image_token_id == len(own) == 51289
@@ -165,7 +165,7 @@ def edit_json(path, **changes):
         in_native_layout,
     ],
 )
-def test_nothing_that_the_engine_goes_by_changes(tiny, tmp_path, make):
+def test_nothing_that_the_engine_uses_changes(tiny, tmp_path, make):
     source, folder = tmp_path / "source", tmp_path / "converted"
     make(tiny, source)
     convert(engine_config(source), folder)
@@ -216,11 +216,11 @@ def test_generation_defaults_written_are_those_in_force(tiny, tmp_path):
     assert (written.temperature, written.bad_words_ids) == (None, [[7]])
 
 
-def test_a_length_that_nobody_chose_is_the_models(converted):
+def test_a_length_that_nobody_chose_becomes_the_models_limit(converted):
     assert GenerationConfig.from_pretrained(converted).max_new_tokens == 1024
 
 
-def test_what_this_server_would_allow_is_not_what_the_checkpoint_says(tiny, tmp_path):
+def test_the_servers_limits_are_not_written_to_the_checkpoint(tiny, tmp_path):
     config = json.loads((tiny / "config.json").read_text())
     config["text_config"]["max_position_embeddings"] = 4096
     save_original(random_model(config), config, tiny, tmp_path / "source")
@@ -242,7 +242,7 @@ def test_an_empty_folder_is_filled_and_one_that_is_not_is_left_alone(random_chec
     assert sorted(path.name for path in empty.iterdir()) == before
 
 
-def test_what_cannot_be_served_is_not_converted(random_checkpoint, tmp_path):
+def test_a_checkpoint_that_cannot_be_served_is_not_converted(random_checkpoint, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(random_checkpoint, damaged)
     (damaged / "tokenizer.json").unlink()

@@ -206,7 +206,7 @@ def test_after_a_failed_prefill_its_requests_are_encoded_one_by_one(runner):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_device_that_fails_while_requests_are_tried_alone_leaves_nobody_waiting(runner):
+def test_a_device_failure_while_requests_are_retried_one_by_one_fails_all_of_them(runner):
     engine = engine_with(runner, slots=4, prefill_batch=4)
     runner.fails_on_prompt = [13]
     runner.failures = [RuntimeError("no memory"), torch.AcceleratorError("CUDA error: an illegal memory access")]

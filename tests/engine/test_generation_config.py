@@ -30,7 +30,7 @@ def defaults(tokenizer):
 
 
 def test_every_field_of_a_generation_config_is_accounted_for():
-    """A new version of transformers may bring a field: it belongs into the table before that version does."""
+    """A new version of transformers may add a field: add it to the table before adopting that version."""
     there_are = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
     assert set(FIELDS) == there_are
 
@@ -52,7 +52,11 @@ def test_every_field_of_a_generation_config_is_accounted_for():
         ({"early_stopping": None}, "early_stopping", EarlyStopping.HEURISTIC),
         ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size", 0),
         ({"repetition_penalty": 2}, "repetition_penalty", 2.0),
-        ({"repetition_penalty": 30.0}, "repetition_penalty", 30.0),  # requests have a range, checkpoints `generate()`'s
+        (
+            {"repetition_penalty": 30.0},
+            "repetition_penalty",
+            30.0,
+        ),  # requests have a range; checkpoints have that of `generate()`
         ({"length_penalty": -10}, "length_penalty", -10.0),
         ({"eos_token_id": [2]}, "eos_token_id", 2),
         ({"temperature": 0.2, "top_p": 0.5, "num_return_sequences": 3}, "num_beams", 3),

@@ -1,4 +1,4 @@
-"""Rules that a checkpoint's generation config sets: what `generate()` answers with the same config."""
+"""Rules that a checkpoint's generation config sets, compared with `generate()` under the same config."""
 
 import itertools
 import json
@@ -69,7 +69,7 @@ RULES = {
         limits_length=True,
     ),
 }
-# Whose answers go anywhere: what changes scores decides more there.
+# Random weights, whose answers vary widely: rules that change scores have more effect there.
 RANDOM_WEIGHTS = ["repetition", "decay", "together"]
 
 
@@ -119,7 +119,7 @@ def with_config(checkpoint, tmp_path):
 
 
 def served_together(folder, questions: list[Question]) -> list[Answer]:
-    """The answers of one engine that was asked all questions at once."""
+    """The answers of one engine to all questions, submitted at once."""
     served = Served(folder, slots=6, rows=14, prefill_batch=3)
     try:
         with ThreadPoolExecutor(12) as callers:

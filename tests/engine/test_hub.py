@@ -133,7 +133,7 @@ def test_what_was_never_downloaded_is_refused_without_the_hub(repository, find):
 
 
 def test_a_download_that_was_interrupted_is_not_served(repository, find, tmp_path):
-    """Without its generation config a checkpoint would answer by other rules, and say nothing."""
+    """Without its generation config a checkpoint would silently follow other rules."""
     with Hub({NAME: repository}) as hub:
         find(NAME, hub)
     (snapshot,) = (tmp_path / "home").rglob("snapshots/*")
@@ -156,7 +156,7 @@ def test_an_unknown_repository_is_named(find, tmp_path):
         assert "no such folder, and not a hub id (owner/name" in find(name, None)["error"]
 
 
-def test_weights_that_are_in_no_known_file_are_listed(repository, find):
+def test_weight_files_of_unknown_names_are_listed(repository, find):
     (repository / "pytorch_model.bin").unlink()
     save_file(load_file(repository / "model.safetensors"), repository / "florence2.safetensors")
     (repository / "model.safetensors").unlink()

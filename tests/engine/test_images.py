@@ -30,7 +30,7 @@ ANIMATED = ["GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"]
 
 
 class CountingResizing:
-    """Stands for the checkpoint's resizing: hands over the pixels, and counts."""
+    """Stands in for the checkpoint's resizing: returns the pixels, and counts calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -111,7 +111,7 @@ def test_a_data_uri_is_accepted(decoder, image_file):
         (b"\x89PNG\r\n\x1a\n", repr(b"\x89PNG\r\n\x1a\n")),
     ],
 )
-def test_what_is_no_image_is_refused_in_the_callers_words_and_with_what_would_be_read(decoder, sent, shown):
+def test_anything_but_an_image_is_rejected_quoting_what_was_sent_and_naming_the_formats(decoder, sent, shown):
     with pytest.raises(InvalidArgumentError) as refused:
         decoder.decode(sent)
     assert str(refused.value).startswith(f"IMAGE: got {shown}, expected ")
@@ -138,7 +138,7 @@ def test_limits_name_value_and_limit(decoder, image_file):
 
 @pytest.mark.parametrize("write", [base64.b64encode, base64.encodebytes])
 def test_an_image_of_the_largest_size_may_come_as_text(decoder, write):
-    """It is refused for what it is, and not for its size."""
+    """It is rejected for its content, not for its size."""
     with pytest.raises(InvalidArgumentError, match="expected a file of"):
         decoder.decode(b"data:;base64," + write(b"\xff" * MAX_BYTES))
 

@@ -1,4 +1,4 @@
-"""Checkpoints of microsoft/Florence-2-* and what was fine-tuned from them, whatever was used to save them."""
+"""Checkpoints of microsoft/Florence-2-* and models fine-tuned from them, however they were saved."""
 
 import json
 import shutil
@@ -240,7 +240,7 @@ def test_safetensors_are_preferred_to_bin_weights(copy, weights):
 
 
 class _Runs:
-    """Unpickled by a library that is not careful, it touches a file."""
+    """Touches a file if it is unpickled by a careless library."""
 
     def __init__(self, path) -> None:
         self.path = path
@@ -259,7 +259,7 @@ def test_code_in_a_pickle_is_not_run(copy, weights, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_training_state_is_no_checkpoint(copy, weights):
+def test_a_training_state_is_not_a_checkpoint(copy, weights):
     save_pickle({"epoch": 3, "model": weights}, copy)
     with pytest.raises(CheckpointError, match="holds type int under 'epoch', not only tensors"):
         load_folder(copy)
@@ -272,7 +272,7 @@ def test_an_index_does_not_lead_out_of_the_folder(copy, shard):
         load_folder(copy)
 
 
-def test_an_adapter_beside_the_weights_is_named_and_not_applied(tiny, copy, weights, loaded, caplog):
+def test_an_adapter_next_to_the_weights_is_named_and_not_applied(tiny, copy, weights, loaded, caplog):
     save_safetensors(weights, copy)
     for file in (tiny / "adapter_small").iterdir():
         shutil.copy(file, copy)
@@ -281,7 +281,7 @@ def test_an_adapter_beside_the_weights_is_named_and_not_applied(tiny, copy, weig
     assert all(torch.equal(found[name], loaded[name]) for name in found)
 
 
-def test_an_adapter_alone_is_refused_with_the_way_out(tiny):
+def test_an_adapter_alone_is_refused_with_advice(tiny):
     with pytest.raises(CheckpointError, match="a peft adapter, not a whole checkpoint: merge it") as error:
         load_folder(tiny / "adapter_notebook")
     assert "\n" not in str(error.value)
@@ -354,7 +354,7 @@ def set_in_preprocessor(**changes):
         (set_in_preprocessor(image_mean=[0.5]), r"image_mean: got \(0.5,\), expected a number for each"),
     ],
 )
-def test_what_cannot_be_served_is_refused_in_one_line(copy, weights, damage, message):
+def test_a_checkpoint_that_cannot_be_served_is_refused_in_one_line(copy, weights, damage, message):
     weights = dict(weights)
     damage(copy, weights)
     save_safetensors(weights, copy)
@@ -371,11 +371,11 @@ def test_one_mean_for_all_channels_is_served(copy, weights):
     assert (processor.image_mean, processor.image_std) == ([0.5] * 3, [0.25] * 3)
 
 
-def test_tensors_of_no_part_of_the_model_are_named(copy, weights, caplog):
+def test_tensors_that_are_not_part_of_the_model_are_named(copy, weights, caplog):
     save_safetensors({**weights, "classifier.weight": torch.ones(2, 2)}, copy)
     load_folder(copy)
     assert "1 tensors are not part of Florence-2 and are ignored, e.g. classifier.weight" in caplog.text
 
 
-def test_names_written_from_the_other_side_are_those_of_the_file(tiny, weights):
+def test_independently_written_names_are_those_of_the_file(tiny, weights):
     assert original_tensors(random_model(read_json(tiny / "config.json"))).keys() == weights.keys()

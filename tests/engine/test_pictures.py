@@ -33,7 +33,7 @@ def processor(real_processor_folder):
 
 @pytest.fixture(scope="module")
 def pixels(processor):
-    """What the vision tower gets of a file."""
+    """What the vision tower gets from a file."""
     decoder = ImageDecoder(resizing_of(processor), READER)
     return lambda file: decoder.decode(file).pixels.numpy()
 
@@ -135,7 +135,7 @@ def test_a_file_is_pixel_for_pixel_what_the_processor_makes_of_it(pixels, expect
 
 @pytest.mark.parametrize("file", [name for name in FILES if "ink" in name])
 def test_black_ink_on_transparent_paper_is_black_on_white(pixels, file):
-    """Where colors count instead of what is displayed, all of it is black."""
+    """If the colors were used without their alpha, all of it would be black."""
     gray = pixels(FILES[file]()).mean(axis=0)
     assert (gray > 250).mean() > 0.5
     assert (gray < 40).any()
@@ -216,7 +216,7 @@ def test_heic_is_read_as_it_is_displayed(name):
     assert READER.file(text) == data
 
 
-def test_heic_under_its_general_brand_is_told_from_avif():
+def test_heic_under_its_generic_brand_is_distinguished_from_avif():
     heic = (HEIC_FILES / "plain.heic").read_bytes().replace(b"ftypheic", b"ftypmif1", 1)
     assert READER.load(heic, heic).size == (160, 120)
     avif = saved(stain(), "AVIF").replace(b"ftypavif", b"ftypmif1", 1)
@@ -262,7 +262,7 @@ def test_avif_is_read_where_pillow_reads_it(monkeypatch):
 
 
 def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
-    """One whose header lies may take half a gigabyte."""
+    """One with a false header may take half a gigabyte."""
     data = saved(stain(), "AVIF")
     opened_class = type(PIL.Image.open(io.BytesIO(data)))
     load, inside, most = opened_class.load, [], []

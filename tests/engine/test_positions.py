@@ -1,4 +1,4 @@
-"""How many positions are served, and what they cost."""
+"""How many positions are used, and what they cost."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_an_answer_of_more_than_1024_tokens_equals_generate(long_checkpoint, lon
     finally:
         served.engine.close()
     assert len(answer.hypothesis.token_ids) == LONGER + 1
-    assert len(set(answer.hypothesis.token_ids[1025:])) > 10, "beyond 1,024 the answer still says something"
+    assert len(set(answer.hypothesis.token_ids[1025:])) > 10, "the answer does not degenerate beyond 1,024 tokens"
     assert_parity([question], [answer])
 
 

@@ -1,4 +1,4 @@
-"""Requests that fail in the prefill, beside others whose answers nothing may change."""
+"""Requests that fail in the prefill, together with others whose answers must not change."""
 
 import pytest
 from florence2.engine.v1.engine_pb2 import GenerateRequest
@@ -19,7 +19,7 @@ LONGER_THAN_THE_CACHE = [0] + [5] * 1024 + [2]
 
 
 @pytest.mark.parametrize("guilty", [NO_SUCH_TOKEN, LONGER_THAN_THE_CACHE], ids=["token", "length"])
-def test_only_the_guilty_request_of_a_prefill_fails(reference, image_file, guilty):
+def test_only_the_request_that_makes_a_prefill_fail_fails(reference, image_file, guilty):
     engine, service = build(EngineConfig(checkpoint=str(DEMO_CHECKPOINT), device="cpu", slots=4, image_batch=3))
     tasks = [({"caption": {}}, 1), ({"object_detection": {}}, 3), ({"ocr": {}}, 1)]
     questions = [

@@ -1,7 +1,7 @@
 from florence2_engine.checkpoint.report import Report, listed, size
 
 
-def test_texts_are_aligned_behind_the_longest_label():
+def test_texts_are_aligned_after_the_longest_label():
     report = Report([("name", "a"), ("generation", "b")], ["c", "d"])
     assert str(report).splitlines() == [
         "name        a",
@@ -27,7 +27,7 @@ def test_the_last_line_says_why_it_is_refused():
     assert str(report).splitlines() == ["name       a", "surprises  c", "refused: no such folder"]
 
 
-def test_what_was_not_loaded_is_not_said_to_be_without_surprises():
+def test_a_checkpoint_that_was_not_loaded_is_not_reported_to_have_no_surprises():
     assert "surprises" not in str(Report([("name", "a")], refusal="no such folder"))
     assert "surprises  none" in str(Report([("name", "a")]))
 
@@ -51,7 +51,7 @@ def test_sizes_have_three_digits_at_most():
     ]
 
 
-def test_lists_end_where_nobody_would_read_on():
+def test_long_lists_are_cut():
     assert listed([]) == "none"
     assert listed(["a", "b"], most=2) == "a, b"
     assert listed(["a", "b", "c", "d"], most=2) == "a, b and 2 more"

@@ -1,6 +1,6 @@
 """The four official checkpoints, in both layouts, against `generate()`: for machines that reach the hub.
 
-Each layout is served as it is published; what both are held against is transformers with the native one. A checkpoint
+Each layout is served as it is published; both are compared with transformers using the native one. A checkpoint
 of the larger size takes 10 GB of memory and a quarter of an hour on a few cores.
 """
 
@@ -42,7 +42,7 @@ def questions(request):
 
 
 @pytest.mark.parametrize("owner", ["microsoft", "florence-community"])
-def test_answers_are_generates(questions, owner):
+def test_answers_are_those_of_generate(questions, owner):
     name, asked = questions
     with Served(f"{owner}/{name}", slots=4) as served:
         answers = [list(served.run(each.image, each.request).hypothesis.token_ids) for each in asked]

@@ -96,7 +96,7 @@ def test_one_image_asked_twice_at_once_is_embedded_once(server, image_file):
     assert [response.usage.image_embedding_cached for response in responses].count(False) == 1
 
 
-# Tritonserver crashed in one of ten rounds as long as responses, cancellations and metrics crossed on their way to it.
+# Tritonserver crashed in one of ten rounds while responses, cancellations and metrics could reach it at the same time.
 TIMES_LEFT = 6
 
 

@@ -1,4 +1,4 @@
-"""Pictures as people have them, through a real server: all of the example's scene, which reads CAFE OPEN."""
+"""Real-world forms of pictures, through a real server: all show the example's scene, which reads CAFE OPEN."""
 
 import base64
 import io

@@ -64,7 +64,7 @@ def test_engines_killed_under_64_callers_lose_nothing(server, questions, expecte
 
 
 def test_a_large_image_is_there_for_the_next_engine_too(server):
-    """It reaches engines as a file, which is there until its request is answered."""
+    """It reaches engines as a file, which exists until its request is answered."""
     image = np.asarray(PIL.Image.open(EXAMPLE_SCENE).convert("RGB").resize((1600, 1200)))
     request = TaskRequest(ocr={}, generation={"min_new_tokens": 300})
     killed = engine_of(server)
