@@ -39,6 +39,7 @@ def test_every_field_of_a_generation_config_is_accounted_for():
     ("config", "name", "value"),
     [
         ({}, "max_new_tokens", 1024),
+        ({"stop_strings": [], "sequence_bias": {}}, "max_new_tokens", 1024),  # there, and nothing
         ({"max_length": 20}, "max_new_tokens", 1024),  # the library's default
         ({"max_length": 12}, "max_new_tokens", 11),
         ({"max_length": 21}, "max_new_tokens", 20),

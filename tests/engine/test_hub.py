@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -128,7 +129,7 @@ def test_what_was_never_downloaded_is_refused_without_the_hub(repository, find):
     with Hub({NAME: repository}) as hub:
         assert "it is not in the cache" in find(NAME, hub, HF_HUB_OFFLINE="1")["error"]
     refused = find(NAME, hub)["error"]
-    assert "not in the cache, and the hub cannot be reached" in refused
+    assert "not in the cache, and it cannot be downloaded: ConnectError" in refused
     assert "\n" not in refused
 
 
@@ -139,6 +140,23 @@ def test_a_download_that_was_interrupted_is_not_served(repository, find, tmp_pat
     (snapshot,) = (tmp_path / "home").rglob("snapshots/*")
     (snapshot / "generation_config.json").unlink()
     assert "only part of it is in the cache" in find(NAME, hub)["error"]
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_status_that_will_pass_leaves_what_is_in_the_cache(repository, find, status):
+    with Hub({NAME: repository}) as hub:
+        there = find(NAME, hub)["there"]
+        hub.failure = status
+        assert find(NAME, hub)["there"] == there
+
+
+def test_a_hub_that_accepts_connections_and_says_nothing_is_not_waited_for(repository, find):
+    with Hub({NAME: repository}) as hub:
+        there = find(NAME, hub)["there"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = find(NAME, None, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert found["there"] == there
+    assert "ReadTimeout" in found["log"]
 
 
 def test_a_private_repository_wants_the_token(repository, find):

@@ -111,6 +111,10 @@ def save_under_another_name(weights, folder):
     save_safetensors({REPEATED[-1] if name == SHARED else name: tensor for name, tensor in weights.items()}, folder)
 
 
+def save_wrapped(weights, folder):
+    save_safetensors({f"module._orig_mod.{name}": tensor for name, tensor in weights.items()}, folder)
+
+
 def save_without_what_is_computed(weights, folder):
     unneeded = ("language_model.final_logits_bias", "visual_temporal_embed.pos_idx_to_embed")
     save_safetensors({name: tensor for name, tensor in weights.items() if name not in unneeded}, folder)
@@ -127,6 +131,7 @@ def save_without_what_is_computed(weights, folder):
         save_repeated,
         save_shared_in_a_pickle,
         save_under_another_name,
+        save_wrapped,
         save_without_what_is_computed,
     ],
 )
@@ -221,6 +226,24 @@ def test_a_tokenizer_in_parts_gives_the_same_ids(tiny, copy, weights, own):
         assert tokenizer(text)["input_ids"] == whole(text)["input_ids"], text
 
 
+def test_null_in_the_config_is_as_good_as_nothing(copy, weights):
+    save_safetensors(weights, copy)
+    nothing = {"max_position_embeddings": None, "tie_word_embeddings": None, "num_beams": None}
+    set_in("text_config", **nothing, forced_eos_token_id=None)(copy, weights)
+    set_in("vision_config", patch_prenorm=None)(copy, weights)
+    set_in(None, quantization_config=None)(copy, weights)
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text(config, encoding="utf-8-sig")
+    defaults = load_folder(copy).generation
+    assert (defaults.positions.value, defaults.num_beams) == (1024, 1)
+    assert defaults.forced_eos_token_id is None  # null forces nothing, unlike a field that is missing
+
+
+def test_the_dtype_is_that_of_the_models_own_tensors(copy, weights):
+    save_safetensors({**weights, "classifier.weight": torch.ones(2, 2)}, copy)
+    assert load_folder(copy).saved_dtype is torch.float16
+
+
 def test_float16_weights_are_served_in_float32_on_a_cpu(tiny):
     assert load_folder(tiny).model.dtype is torch.float32
 
@@ -300,6 +323,11 @@ def bias_logits(_, weights):
     weights["language_model.final_logits_bias"] = torch.ones(1, 51289)
 
 
+def leave_unmerged(_, weights):
+    for name in list(weights):
+        weights[f"base_model.model.{name}"] = weights.pop(name)
+
+
 def shrink_vocabulary(_, weights):
     weights[SHARED] = weights[SHARED][:51000].clone()
 
@@ -341,6 +369,8 @@ def set_in_preprocessor(**changes):
         (bias_logits, "final_logits_bias is not zero"),
         (shrink_vocabulary, "'<and>' at id 51288, but the model has 51000 embeddings"),
         (remove_embeddings, "no token embeddings"),
+        (leave_unmerged, "a peft model that was not merged: save it again after merge_and_unload"),
+        (set_in("text_config", tie_word_embeddings=False), "tie_word_embeddings is false, but .* no lm_head.weight"),
         (remove_preprocessor, "preprocessor_config.json is missing"),
         (remove_tokenizer, "tokenizer.json is missing, and so are vocab.json and merges.txt"),
         (set_in_preprocessor(size={"shortest_edge": 768}), "size: got {'shortest_edge': 768}, expected height"),

@@ -134,7 +134,8 @@ def _check_effects(config: GenerationConfig) -> None:
     """Reject what would change answers, and warn that there is no sampling."""
     for name, effect in FIELDS.items():
         value = getattr(config, name, None)
-        if effect is Effect.REFUSED and value is not None and value != _NEUTRAL.get(name):
+        is_set = value is not None and value not in ([], {}) and value != _NEUTRAL.get(name)
+        if effect is Effect.REFUSED and is_set:
             raise _error(name, value, "null: the engine does not implement it")
     if config.do_sample:
         sampling = [name for name, effect in FIELDS.items() if effect is Effect.SAMPLING]

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, constants, errors, hf_hub_download, snapshot_
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     IncompleteSnapshotError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -24,6 +25,11 @@ _logger = logging.getLogger(__name__)
 
 # The base error of the HTTP library, which differs between releases of huggingface_hub.
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+
+# Without it the hub's client waits forever; a firewall that drops packets must not keep a full cache from being used.
+_INFO_SECONDS = 10.0
+# Statuses below 500 that say nothing about the repository: timeouts and rate limits, which a fleet's restart meets.
+_PASSING_STATUSES = (408, 425, 429)
 
 Names = Collection[str]
 Read = Callable[[str], Path]
@@ -76,9 +82,12 @@ def download(
     except RepositoryNotFoundError:
         raise CheckpointError("no such folder, and no such repository on the hub, or one that needs HF_TOKEN") from None
     except HfHubHTTPError as error:
-        if error.response is not None and error.response.status_code < 500:
+        status = 500 if error.response is None else error.response.status_code
+        if status < 500 and status not in _PASSING_STATUSES:
             raise CheckpointError(f"the hub refused the request: {_one_line(error)}") from None
         return _cached(repository, revision, _one_line(error), always, into)
+    except HFValidationError as error:
+        raise CheckpointError(f"not a hub id: {_one_line(error)}") from None
     except CheckpointError:
         raise
     except (_HTTP_ERROR, OSError) as error:
@@ -86,7 +95,7 @@ def download(
 
 
 def _fetched(repository: str, revision: str | None, needed: Needed, into: Path | None) -> Snapshot:
-    info = HfApi().model_info(repository, revision=revision)
+    info = HfApi().model_info(repository, revision=revision, timeout=_INFO_SECONDS)
     if into is not None:  # a folder has no named revisions: everything comes from this one commit
         revision = info.sha
     _logger.info("fetching %s at revision %s from the hub", repository, info.sha)
@@ -100,15 +109,15 @@ def _fetched(repository: str, revision: str | None, needed: Needed, into: Path |
 def _cached(repository: str, revision: str | None, reason: str, always: Sequence[str], into: Path | None) -> Snapshot:
     """The snapshot that an earlier download left in the cache."""
     if into is not None:
-        raise HubUnreachableError(f"the hub cannot be reached: {reason}")
+        raise HubUnreachableError(f"it cannot be downloaded: {reason}")
     try:
         # The cache knows the names of all files in the repository, so a missing one of these is an error.
         texts = list(always)
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=texts))
     except IncompleteSnapshotError:
-        raise HubUnreachableError(f"only part of it is in the cache, and the hub cannot be reached: {reason}") from None
+        raise HubUnreachableError(f"only part of it is in the cache, and it cannot be downloaded: {reason}") from None
     except (LocalEntryNotFoundError, OSError, ValueError):
-        raise HubUnreachableError(f"it is not in the cache, and the hub cannot be reached: {reason}") from None
+        raise HubUnreachableError(f"it is not in the cache, and it cannot be downloaded: {reason}") from None
     _logger.warning("%s is served from the cache, at revision %s: %s", repository, folder.name, reason)
     names = frozenset(path.name for path in folder.iterdir())
     return Snapshot(folder, folder.name, names)

@@ -27,6 +27,9 @@ _logger = logging.getLogger(__name__)
 _SHARED = "model.language_model.shared.weight"
 _EMBEDDINGS = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
+# DistributedDataParallel and torch.compile.
+_WRAPPERS = ("module.", "_orig_mod.")
+_PEFT_PREFIX = "base_model.model."
 # Computed from the config, so a file may omit it.
 _TEMPORAL_EMBEDDING = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
@@ -94,10 +97,10 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
     positions = positions_limit(config.positions, text_config.max_position_embeddings)
     prompt = prompt_limit(positions, image_tokens)
     weights, layout = _weights(files, tied=model_config.tie_word_embeddings)
-    saved_dtype = reduce(torch.promote_types, (tensor.dtype for tensor in weights.values()))
     text_config.vocab_size = len(weights[_SHARED])
     check_tokenizer(tokenizer, text_config.vocab_size)
     model = _model(model_config, weights, config)
+    saved_dtypes = (weights[name].dtype for name in model.state_dict().keys() & weights.keys())
     own_generation = original_layout.generation_config(saved_config) if is_original else _generation(files, model)
     checkpoint = Checkpoint(
         model=model,
@@ -109,7 +112,7 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
         image_tokens=image_tokens,
         files=files,
         layout=layout,
-        saved_dtype=saved_dtype,
+        saved_dtype=reduce(torch.promote_types, saved_dtypes),
     )
     _log(checkpoint)
     return checkpoint
@@ -119,7 +122,7 @@ def _model_config(saved: Mapping[str, Any], is_original: bool) -> tuple[Florence
     """The config of the model, and those of its text model and vision tower."""
     if (model_type := saved.get("model_type", "florence2")) != "florence2":
         raise CheckpointError(f"config.json: model_type: got {model_type!r}, expected 'florence2'")
-    if "quantization_config" in saved:
+    if saved.get("quantization_config"):
         raise CheckpointError("config.json: quantization_config: quantized weights are not supported")
     native = original_layout.native_config(saved) if is_original else dict(saved)
     config: Any = Florence2Config.from_dict(native)
@@ -133,12 +136,24 @@ def _model_config(saved: Mapping[str, Any], is_original: bool) -> tuple[Florence
 
 def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], Layout]:
     """The tensors under transformers' names, and the layout of the files."""
-    weights = read_weights(files)
+    weights = _unwrapped(read_weights(files))
     layout = Layout.ORIGINAL if original_layout.has_original_weights(weights) else Layout.NATIVE
     if layout is Layout.ORIGINAL:
         weights = original_layout.native_weights(weights)
     _resolve_tied(weights, tied=tied)
     return weights, layout
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes of what training wrapped the model in."""
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    if any(name.startswith(_PEFT_PREFIX) for name in weights):
+        raise CheckpointError(
+            "the weights are those of a peft model that was not merged: save it again after merge_and_unload"
+        )
+    return weights
 
 
 def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
@@ -154,6 +169,10 @@ def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
     for name in aliases:
         if name != _SHARED and _same(weights[name], shared):
             del weights[name]
+    if tied and _HEAD in weights:
+        _logger.warning("the output layer is not the token embeddings, as the config says; the file's own is used")
+    if not tied and _HEAD not in weights:
+        raise CheckpointError(f"config.json: tie_word_embeddings is false, but the weights have no {_HEAD}")
     if not tied:  # transformers then treats all of them as separate tensors
         weights.update(dict.fromkeys((name for name in _EMBEDDINGS if name not in weights), shared))
 

@@ -112,7 +112,8 @@ def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     _require_known_parts(vision)
-    copied = {field: vision.get(field, default) for field, default in _VISION_DEFAULTS.items()}
+    copied = _completed(vision, _VISION_DEFAULTS)
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     return {
         "vision_config": {
             "model_type": "florence_vision",
@@ -125,17 +126,22 @@ def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "text_config": {
             "model_type": "bart",
-            **{field: text.get(field, default) for field, default in _TEXT_DEFAULTS.items()},
+            **_completed(text, _TEXT_DEFAULTS),
         },
-        "tie_word_embeddings": text.get("tie_word_embeddings", config.get("tie_word_embeddings", True)),
+        "tie_word_embeddings": tied is not False,
     }
+
+
+def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that have a default; null counts as not given."""
+    return {field: default if given.get(field) is None else given[field] for field, default in defaults.items()}
 
 
 def _require_known_parts(vision: Mapping[str, Any]) -> None:
     for field, known in (("visual_temporal_embedding", "COSINE"), ("image_pos_embed", "learned_abs_2d")):
-        if (found := (vision.get(field) or {}).get("type", known)) != known:
+        if (found := (vision.get(field) or {}).get("type") or known) != known:
             raise CheckpointError(f"config.json: vision_config.{field}.type: got {found!r}, expected {known!r}")
-    if (found := vision.get("image_feature_source", _FEATURE_SOURCES)) != _FEATURE_SOURCES:
+    if (found := vision.get("image_feature_source") or _FEATURE_SOURCES) != _FEATURE_SOURCES:
         raise CheckpointError(
             f"config.json: vision_config.image_feature_source: got {found!r}, expected {_FEATURE_SOURCES!r}"
         )
@@ -174,6 +180,6 @@ def generation_config(config: Mapping[str, Any]) -> GenerationConfig:
     text = config.get("text_config") or {}
     make: Any = GenerationConfig  # its constructor is untyped
     known = make().to_dict().keys() - {"transformers_version"}
-    given = {field: value for field, value in text.items() if field in known and value is not None}
+    given = {field: value for field, value in text.items() if field in known}  # null, too, which switches a rule off
     own: GenerationConfig = make(**{**_GENERATION_DEFAULTS, **given})
     return own

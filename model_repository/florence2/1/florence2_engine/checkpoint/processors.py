@@ -68,8 +68,9 @@ def check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
 def _complete_image_processor(processor: Any) -> None:
     """Check the fields, and expand a mean or deviation given once to one per channel."""
     for field, served in (("do_resize", True), ("do_center_crop", False), ("do_pad", False)):
-        if bool(getattr(processor, field, served)) is not served:
-            raise CheckpointError(f"image processor: {field}: got {not served}, expected {served}")
+        value = getattr(processor, field, served)
+        if bool(value) is not served:
+            raise CheckpointError(f"image processor: {field}: got {value!r}, expected {served}")
     size = dict(processor.size or {})
     if {name for name, value in size.items() if value} != {"height", "width"}:
         raise CheckpointError(f"image processor: size: got {size}, expected height and width in pixels")
