@@ -145,7 +145,7 @@ class Detections(_Items[Detection]):
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        """Which boxes can be sent back as a region, shape (N,): those with a width and a height above 0.
+        """Which boxes can be sent back as a region, shape (N,): those that are neither empty nor inverted.
 
             for box in found[found.usable].boxes:
                 print(client.describe_region(image, box))
