@@ -62,7 +62,7 @@ class CheckpointFiles:
         if not path.is_file():
             return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f"{name} is not JSON: {error}") from None
         if not isinstance(content, dict):
@@ -162,7 +162,7 @@ def _weights(names: Collection[str], read: Callable[[str], Path], safetensors_on
 
 def _shards(index: str, path: Path) -> list[str]:
     try:
-        shards = list(dict.fromkeys(json.loads(path.read_text(encoding="utf-8-sig"))["weight_map"].values()))
+        shards = list(dict.fromkeys(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a weight index ({error!r})") from None
     suffix = Path(index.removesuffix(".index.json")).suffix
