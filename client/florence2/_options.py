@@ -46,7 +46,7 @@ class TaskOptions(CallOptions, total=False):
             the rule off.
         repetition_penalty: 0.1 to 10. The scores of tokens that the answer already contains are divided by it,
             or multiplied by it if they are below 0: above 1 discourages repetition, below 1 encourages it,
-            1 switches the rule off.
+            1 switches the rule off. The end token counts as contained from the start, as in `generate`.
         suppress_bos: True keeps the token `<s>` out of the answer but where the checkpoint forces it.
     """
 
