@@ -150,9 +150,9 @@ class Detections(_Items[Detection]):
             for box in found[found.usable].boxes:
                 print(client.describe_region(image, box))
 
-        The model sometimes outputs empty or inverted boxes, which a request must not contain. Boxes of other origin are
-        not usable either if they begin more than a pixel left of the image or above it; where it ends on the right and
-        at the bottom, they do not know.
+        The model sometimes outputs empty or inverted boxes, which a request must not contain. A box that starts more
+        than one pixel to the left of the image or above it is not usable either. The limits on the right and at the
+        bottom depend on the image's size, which is not known here.
         """
         return usable_regions(self.boxes)
 
