@@ -6,13 +6,55 @@ import PIL.Image
 
 from florence2.errors import InvalidArgumentError
 
+_ORIENTATION = 0x0112  # the EXIF tag, and TIFF's
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF 6.0
 _WHITE_IS_ZERO = 0
 
 
+def displayed_file(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
+    """The image of a file in RGB as a viewer shows it, turned as its orientation in EXIF or XMP says.
+
+    The pixels are those of `PIL.ImageOps.exif_transpose`, which raises an error if the EXIF data contains a tag that
+    Pillow reads but cannot write: it writes them all back without the orientation.
+
+    Args:
+        image: as `PIL.Image.open` returned it. Its memory is freed, unless it is itself what is returned.
+        field: the name of the image in errors.
+
+    Returns:
+        `image` itself if it is opaque RGB and need not be turned, else a new image.
+
+    Raises:
+        InvalidArgumentError: as for `displayed`.
+        OSError: the file is damaged. Some of Pillow's decoders raise other exceptions for that.
+    """
+    image.load()  # first: a PNG file may have its EXIF data behind its pixels
+    turn = _turn(image)
+    shown = displayed(image, field)
+    if shown is not image:
+        image.close()
+    return shown if turn is None else shown.transpose(turn)
+
+
+def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - EXIF data that cannot be read turns nothing, and is no reason to show nothing
+        return None
+
+
 def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
-    """The image in RGB as a viewer shows it. EXIF orientation is not applied; that is left to the caller.
+    """The image in RGB as a viewer shows it. EXIF orientation is not applied; `displayed_file` does that.
 
     Transparency, in whatever form the mode stores it, is composited on white exactly as transformers does it
     (`transformers.image_transforms.convert_to_rgb`). 16-bit grayscale is scaled to 8 bits.

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import PIL.Image
-import PIL.ImageOps
 import pybase64
 from florence2.base64_text import image_file
-from florence2.display import displayed
+from florence2.display import displayed_file
 from florence2.errors import InvalidArgumentError
 
 from florence2_engine.config import EngineConfig, text_bytes
@@ -76,8 +75,7 @@ class ImageReader:
         try:
             with self._avif_turn if image.format == "AVIF" else nullcontext():
                 image.load()
-            PIL.ImageOps.exif_transpose(image, in_place=True)
-            return displayed(image, "IMAGE")
+            return displayed_file(image, "IMAGE")
         except InvalidArgumentError:
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise all kinds of exceptions for damaged files
