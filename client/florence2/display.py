@@ -1,5 +1,7 @@
 """What an image shows: the RGB pixels that a viewer, the model and `florence2.draw` see."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
@@ -16,6 +18,7 @@ _TURNS = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
+_PART_PIXELS = 1_000_000
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF 6.0
 _WHITE_IS_ZERO = 0
@@ -106,7 +109,23 @@ def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
 
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")  # the only mode that Pillow converts it to
-    image = image.convert("RGBA")
-    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
+    """The image composited on white, part by part: whole copies would take 12 bytes a pixel more than these 4."""
+    shown = PIL.Image.new("RGB", image.size)
+    for box in _parts(*image.size):
+        part = image.crop(box)
+        if part.mode == "La":
+            part = part.convert("LA")  # the only mode that Pillow converts it to
+        if part.mode != "RGBA":
+            part = part.convert("RGBA")
+        white = PIL.Image.new("RGBA", part.size, _WHITE)
+        shown.paste(PIL.Image.alpha_composite(white, part).convert("RGB"), box)
+    return shown
+
+
+def _parts(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image, each of at most `_PART_PIXELS`, in whole rows unless a single row has more."""
+    columns = min(width, _PART_PIXELS)
+    rows = _PART_PIXELS // columns
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield left, top, min(left + columns, width), min(top + rows, height)
