@@ -1,6 +1,7 @@
 """Image files, opened within limits and loaded as displayed. Any fault in one is reported as its caller's error."""
 
 import io
+import math
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from florence2_engine.formats import readable_formats
 from florence2_engine.frames import has_more_frames
 
 _QUOTED_BYTES = 60
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0, section 15, by which both are multiples of 16
+_TILE_MULTIPLE = 16
 _decode_base64 = partial(pybase64.b64decode, validate=True)
 
 
@@ -71,6 +74,7 @@ class ImageReader:
         """
         image = self._open(data, sent)
         self._check_pixels(image)
+        self._check_tiles(image)
         self._check_frames(image, data)
         try:
             with self._avif_turn if image.format == "AVIF" else nullcontext():
@@ -102,6 +106,19 @@ class ImageReader:
         if width * height > self.max_pixels:
             raise InvalidArgumentError.of_field(
                 "IMAGE", f"{width} x {height} pixels", f"at most {self.max_pixels} pixels"
+            )
+
+    def _check_tiles(self, image: PIL.Image.Image) -> None:
+        """A TIFF file's tiles may be larger than its image, and each is decoded whole."""
+        tags = getattr(image, "tag_v2", {})
+        width, height = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
+        if not isinstance(width, int) or not isinstance(height, int):
+            return  # there are no tiles, or Pillow has refused them
+        one_tile = math.prod(-(-side // _TILE_MULTIPLE) * _TILE_MULTIPLE for side in image.size)
+        limit = max(self.max_pixels, one_tile)
+        if width * height > limit:
+            raise InvalidArgumentError.of_field(
+                "IMAGE", f"TIFF with tiles of {width} x {height} pixels", f"tiles of at most {limit} pixels"
             )
 
     def _check_frames(self, image: PIL.Image.Image, data: bytes) -> None:
