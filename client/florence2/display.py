@@ -59,8 +59,9 @@ def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
 def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
     """The image in RGB as a viewer shows it. EXIF orientation is not applied; `displayed_file` does that.
 
-    Transparency, in whatever form the mode stores it, is composited on white exactly as transformers does it
-    (`transformers.image_transforms.convert_to_rgb`). 16-bit grayscale is scaled to 8 bits.
+    Transparency, in whatever form the mode stores it, is composited on white, exactly as transformers does it
+    (`transformers.image_transforms.convert_to_rgb`) in all modes but three: transformers ignores the alpha of RGBa and
+    of a palette in RGBA, and cannot convert La. 16-bit grayscale is scaled to 8 bits.
 
     Args:
         image: in any mode except those with 32 bits per channel. It is not modified.
