@@ -11,10 +11,9 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import PIL.ImageOps
 
 from florence2.base64_text import image_file
-from florence2.display import displayed
+from florence2.display import displayed, displayed_file
 from florence2.errors import InvalidArgumentError
 
 ImageSource: TypeAlias = (
@@ -88,8 +87,7 @@ def shown_image(image: ImageSource) -> PIL.Image.Image:
     if isinstance(image, PIL.Image.Image):
         return _shown(image).convert("RGB")  # also copies
     with PIL.Image.open(io.BytesIO(image_file(_file(image)))) as opened:
-        PIL.ImageOps.exif_transpose(opened, in_place=True)
-        return displayed(opened).convert("RGB")  # also copies
+        return displayed_file(opened).convert("RGB")  # also copies
 
 
 def _file(image: object) -> bytes:

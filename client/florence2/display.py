@@ -1,21 +1,67 @@
 """What an image shows: the RGB pixels that a viewer, the model and `florence2.draw` see."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
 from florence2.errors import InvalidArgumentError
 
+_ORIENTATION = 0x0112  # the EXIF tag, and TIFF's
+_TURNS = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
+_PART_PIXELS = 1_000_000
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF 6.0
 _WHITE_IS_ZERO = 0
 
 
-def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
-    """The image in RGB as a viewer shows it. EXIF orientation is not applied; that is left to the caller.
+def displayed_file(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
+    """The image of a file in RGB as a viewer shows it, turned as its orientation in EXIF or XMP says.
 
-    Transparency, in whatever form the mode stores it, is composited on white exactly as transformers does it
-    (`transformers.image_transforms.convert_to_rgb`). 16-bit grayscale is scaled to 8 bits.
+    The pixels are those of `PIL.ImageOps.exif_transpose`, which raises an error if the EXIF data contains a tag that
+    Pillow reads but cannot write: it writes them all back without the orientation.
+
+    Args:
+        image: as `PIL.Image.open` returned it. Its memory is freed, unless it is itself what is returned.
+        field: the name of the image in errors.
+
+    Returns:
+        `image` itself if it is opaque RGB and need not be turned, else a new image.
+
+    Raises:
+        InvalidArgumentError: as for `displayed`.
+        OSError: the file is damaged. Some of Pillow's decoders raise other exceptions for that.
+    """
+    image.load()  # first: a PNG file may have its EXIF data behind its pixels
+    turn = _turn(image)
+    shown = displayed(image, field)
+    if shown is not image:
+        image.close()
+    return shown if turn is None else shown.transpose(turn)
+
+
+def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - EXIF data that cannot be read turns nothing, and is no reason to show nothing
+        return None
+
+
+def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
+    """The image in RGB as a viewer shows it. EXIF orientation is not applied; `displayed_file` does that.
+
+    Transparency, in whatever form the mode stores it, is composited on white, exactly as transformers does it
+    (`transformers.image_transforms.convert_to_rgb`) in all modes but three: transformers ignores the alpha of RGBa and
+    of a palette in RGBA, and cannot convert La. 16-bit grayscale is scaled to 8 bits.
 
     Args:
         image: in any mode except those with 32 bits per channel. It is not modified.
@@ -64,7 +110,23 @@ def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
 
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    if image.mode == "La":
-        image = image.convert("LA")  # the only mode that Pillow converts it to
-    image = image.convert("RGBA")
-    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
+    """The image composited on white, part by part: whole copies would take 12 bytes a pixel more than these 4."""
+    shown = PIL.Image.new("RGB", image.size)
+    for box in _parts(*image.size):
+        part = image.crop(box)
+        if part.mode == "La":
+            part = part.convert("LA")  # the only mode that Pillow converts it to
+        if part.mode != "RGBA":
+            part = part.convert("RGBA")
+        white = PIL.Image.new("RGBA", part.size, _WHITE)
+        shown.paste(PIL.Image.alpha_composite(white, part).convert("RGB"), box)
+    return shown
+
+
+def _parts(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes that cover an image, each of at most `_PART_PIXELS`, in whole rows unless a single row has more."""
+    columns = min(width, _PART_PIXELS)
+    rows = _PART_PIXELS // columns
+    for top in range(0, height, rows):
+        for left in range(0, width, columns):
+            yield left, top, min(left + columns, width), min(top + rows, height)

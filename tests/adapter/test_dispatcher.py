@@ -1,5 +1,6 @@
 """What a caller is told of the engine's answer. Triton and the engine are fakes here."""
 
+import hashlib
 import importlib
 import sys
 import threading
@@ -18,7 +19,7 @@ from florence2_adapter.config import RequestLimits
 class FakeTritonError(Exception):
     """As the stub has it, with the codes that are asked for here."""
 
-    INVALID_ARG, CANCELLED = "INVALID_ARG", "CANCELLED"
+    INVALID_ARG, CANCELLED, INTERNAL = "INVALID_ARG", "CANCELLED", "INTERNAL"
 
 
 TEXT = "</s><s>dog<loc_10><loc_20><loc_30><loc_40></s>"
@@ -46,8 +47,8 @@ class Triton:
         sent: the responses.
     """
 
-    def __init__(self, request: TaskRequest) -> None:
-        self.inputs = {"IMAGE": b"an image", "REQUEST": request.SerializeToString()}
+    def __init__(self, request: TaskRequest, image: bytes = b"an image") -> None:
+        self.inputs = {"IMAGE": image, "REQUEST": request.SerializeToString()}
         self.sent = []
 
     def request_id(self) -> str:
@@ -62,7 +63,7 @@ class Triton:
 
 @pytest.fixture
 def dispatch(monkeypatch, outcomes):
-    """`dispatch(request, answer)`: hand over a Triton request whose job `answer` ends."""
+    """`dispatch(request, answer, *later)`: hand over Triton requests whose jobs `answer` ends."""
     fake = SimpleNamespace(
         TRITONSERVER_RESPONSE_COMPLETE_FINAL=1,
         InferenceResponse=lambda output_tensors, error=None: error or output_tensors,
@@ -84,11 +85,11 @@ def dispatch(monkeypatch, outcomes):
         monkeypatch.delitem(sys.modules, name, raising=False)
     dispatcher_type = importlib.import_module("florence2_adapter.dispatcher").Dispatcher
 
-    def dispatch(request: Triton, answer) -> None:
+    def dispatch(request: Triton, answer, *later: Triton) -> None:
         metrics = SimpleNamespace(observe=outcomes.append, set_slots_in_use=lambda _: None)
         log = SimpleNamespace(write=lambda *_: None)
         dispatcher = dispatcher_type(SimpleNamespace(submit=answer), 1, RequestLimits(), metrics, log, threading.Lock())
-        dispatcher.dispatch([request])
+        dispatcher.dispatch([request, *later])
         dispatcher.close()
 
     yield dispatch
@@ -163,3 +164,30 @@ def test_an_answered_request_is_let_go_of_at_once(dispatch, outcomes, answer, na
     del request
     assert [outcome.name for outcome in outcomes] == [name]
     assert alive() is None
+
+
+def test_if_the_engine_cannot_read_files_large_images_are_sent_in_messages(dispatch, outcomes):
+    """As in a sandbox, or with a hardened /proc."""
+    image = b"\xff" * 5_000_000
+    calls = []
+
+    def answer(job) -> None:
+        calls.append(job.request)
+        assert hashlib.sha256(image).hexdigest()[:16] in job.describe()
+        if job.request.image_file:
+            job.fail(grpc.StatusCode.FAILED_PRECONDITION, "permission denied")
+        else:
+            job.succeed(ENGINE_ANSWER)
+
+    first, second = (Triton(TaskRequest(caption={}), image) for _ in range(2))
+    dispatch(first, answer, second)
+    assert [(bool(call.image_file), call.image) for call in calls] == [(True, b""), (False, image), (False, image)]
+    assert calls[0].prompt == calls[1].prompt
+    assert calls[0].image_file_bytes == len(image)
+    assert [outcome.name for outcome in outcomes] == ["ok", "ok"]
+    assert len(first.sent) == len(second.sent) == 1
+
+
+def test_a_precondition_that_fails_without_a_file_is_an_error(dispatch, outcomes):
+    dispatch(Triton(TaskRequest(caption={})), lambda job: job.fail(grpc.StatusCode.FAILED_PRECONDITION, "so it is"))
+    assert [outcome.name for outcome in outcomes] == ["failed_precondition"]

@@ -54,16 +54,29 @@ def test_an_image_in_a_file_is_answered_like_the_image(engine, image_file, tmp_p
     about = {"prompt": [PromptPart(text="Hello?")], "generation": {"max_new_tokens": 5}}
     answers = [
         engine.stub.Generate(GenerateRequest(**image, **about), timeout=30)
-        for image in ({"image": image_file()}, {"image_file": str(tmp_path / "image")})
+        for image in (
+            {"image": image_file()},
+            {"image_file": str(tmp_path / "image"), "image_file_bytes": len(image_file())},
+        )
     ]
     assert answers[0].text == answers[1].text
     assert answers[1].usage.image_embedding_cached  # it is the same image
 
 
-def test_a_request_whose_image_file_is_gone_is_cancelled(engine):
+@pytest.mark.parametrize("kind", ["gone", "pipe", "folder", "another file"])
+def test_an_image_file_that_cannot_be_read_is_no_sign_of_a_lost_engine(engine, tmp_path, kind):
+    path = tmp_path / "image"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "another file":
+        path.write_bytes(b"other")
+    call = GenerateRequest(image_file=str(path), image_file_bytes=6, prompt=[PromptPart(text="Hello?")])
     with pytest.raises(grpc.RpcError) as error:
-        engine.stub.Generate(GenerateRequest(image_file="/gone", prompt=[PromptPart(text="Hello?")]), timeout=30)
-    assert error.value.code() is grpc.StatusCode.CANCELLED
+        engine.stub.Generate(call, timeout=10)
+    assert error.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "image" in error.value.details()
 
 
 def test_a_wrong_request_gets_invalid_argument_over_the_wire(engine):

@@ -1,5 +1,6 @@
 import base64
 import binascii
+import tracemalloc
 from functools import partial
 
 import pybase64
@@ -32,7 +33,14 @@ def spellings() -> dict[str, bytes]:
         "URI, URL-safe": b"data:image/png;base64," + url_safe.rstrip(b"="),
         "URI, white space": b"\n data:image/png;base64,\n" + base64.encodebytes(FILE),
         "URI, escaped": b"data:image/png;base64," + standard.replace(b"+", b"%2B").replace(b"=", b"%3d"),
+        "URI, all escaped": b"data:image/png;base64," + escaped(base64.encodebytes(FILE).replace(b"\n", b" \r\n")),
+        "URI, URL-safe, escaped": b"data:image/png;base64," + escaped(url_safe),
     }
+
+
+def escaped(text: bytes) -> bytes:
+    """Everything but letters and digits percent-encoded."""
+    return b"".join(bytes([byte]) if bytes([byte]).isalnum() else b"%%%02X" % byte for byte in text)
 
 
 @pytest.fixture(params=["client", "server"])
@@ -59,6 +67,10 @@ def test_every_form_of_base64_decodes_to_the_file(spelling, decoded):
         b"data:image/svg+xml,<svg/>",
         b"data:image/png;base64",
         b"data:image/png;base64,*",
+        b"data:image/png;base64,QUJ%44",
+        b"data:image/png;base64,QUJD%",
+        b"data:image/png;base64,QUJD%2",
+        b"data:image/png;base64,QUJD%252B",
         b"A" * 2000 + b"*",
         b"A" * 2000 + b"*" + b"A" * 2003,
         b"A" * 2001 + b"=AA" + b"A" * 2000,
@@ -91,3 +103,15 @@ def test_a_single_invalid_byte_is_found_anywhere(data, place, byte):
 def test_no_data_raises_an_error(data):
     assert isinstance(image_file(data), bytes)
     assert isinstance(image_file(b"data:;base64," + data), bytes)
+
+
+@pytest.mark.parametrize("escape", [b"%41", b"%2B", b"%2b", b"%3D", b"%20", b"%", b"A%2BA"])
+def test_escapes_take_no_more_memory_than_the_text_itself(escape, decoded):
+    text = b"data:;base64," + escape * (3_000_000 // len(escape))
+    tracemalloc.start()
+    try:
+        decoded(text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(text)

@@ -27,7 +27,7 @@ _SCRATCH = ROOT / "build" / "containers"
 # How a careful operator starts a container.
 _CAREFULLY = (
     *("--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
-    *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=1g"),
+    *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=2g"),
     # podman's defaults are above what some machines allow.
     *("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"),
 )

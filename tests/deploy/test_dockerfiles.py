@@ -19,6 +19,7 @@ pytestmark = pytest.mark.deploy
 DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
 LOCKS = ("requirements-cuda.lock", "requirements-cpu.lock")
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+HELM_VALUES = yaml.safe_load((DOCKER / "helm" / "florence2-triton" / "values.yaml").read_text())
 SERVERS = ("server-cpu", "server-gpu")
 
 
@@ -134,7 +135,8 @@ def test_one_server_for_each_profile_under_the_name_that_prometheus_asks_for():
         server = COMPOSE["services"][name]
         assert server["networks"]["default"]["aliases"] == [target.split(":")[0]]
         assert f"127.0.0.1:{target.split(':')[1]}:{target.split(':')[1]}" in server["ports"]
-        assert {"shm_size", "tmpfs", "init"} <= set(server)
+        assert {"tmpfs", "init"} <= set(server)
+        assert server["shm_size"].upper().replace("GB", "Gi") == HELM_VALUES["sharedMemory"], "as the chart has it"
         assert int(server["stop_grace_period"].removesuffix("s")) > 30, "longer than the server's exit timeout"
 
 

@@ -1,8 +1,10 @@
 """Real-world forms of pictures, through a real server: all show the example's scene, which reads CAFE OPEN."""
 
 import base64
+import contextlib
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import florence2
@@ -74,8 +76,15 @@ def test_the_scene_is_read_in_every_form(client, source):
     assert client.read_text(source()).text == WORDS
 
 
-def test_a_large_image_leaves_nothing_in_memory(server, client):
-    client.read_text(SOURCES["large array"]())
+def test_a_large_image_is_passed_in_a_file_that_is_gone_afterward(server, client):
+    picture = SOURCES["large array"]()
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(client.read_text, picture)
+        seen = set[Path]()
+        while not call.done():
+            seen.update(files_in_memory(server.process_id))
+        assert call.result().text == WORDS
+    assert seen
     deadline = time.monotonic() + 10
     while (left := files_in_memory(server.process_id)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -84,8 +93,11 @@ def test_a_large_image_leaves_nothing_in_memory(server, client):
 
 def files_in_memory(server_process: int) -> list[Path]:
     """The image files of all processes under the server's."""
-    folders = [Path(f"/proc/{each}/fd") for each in children_of(server_process)]
-    opened = [descriptor.readlink() for folder in folders for descriptor in folder.iterdir() if descriptor.is_symlink()]
+    opened = []
+    for process in children_of(server_process):
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                opened.append(descriptor.readlink())
     return [link for link in opened if "florence2-image" in link.name]
 
 

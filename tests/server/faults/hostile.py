@@ -65,6 +65,7 @@ class Attacker:
             "animated image": self._animated,
             "unusual image": self._unusual,
             "noise for an image": self._noise,
+            "escaped base64": self._escaped,
             "mutated protobuf": self._mutated_protobuf,
             "mutated JSON": self._mutated_json,
             "noise for a request": self._noise_request,
@@ -132,6 +133,11 @@ class Attacker:
     def _noise(self) -> Hostile:
         magic = self._file()[: self._random.choice([0, 4, 16])]
         return self._about_image("noise for an image", magic + self._random.randbytes(self._random.randrange(3000)))
+
+    def _escaped(self) -> Hostile:
+        """A data: URI of nothing but percent-encoded characters, which is slow to decode one by one."""
+        escape = self._random.choice([b"%41", b"%2B", b"%3d", b"%25", b"%"])
+        return self._about_image("escaped base64", b"data:;base64," + escape * 500_000, is_good=False)
 
     def _mutated_protobuf(self) -> Hostile:
         request = bytearray(TaskRequest(phrase_grounding={"caption": "a dog"}, generation=_SHORT).SerializeToString())

@@ -26,7 +26,7 @@ from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 from florence2.v1 import inference_pb2 as florence2_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n florence2/engine/v1/engine.proto\x12\x13\x66lorence2.engine.v1\x1a\x1b\x66lorence2/v1/geometry.proto\x1a\x1c\x66lorence2/v1/inference.proto\"r\n\nPromptPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06markup\x18\x02 \x01(\tH\x00\x12+\n\x06region\x18\x03 \x01(\x0b\x32\x19.florence2.v1.BoundingBoxH\x00\x12\r\n\x05\x66ield\x18\x04 \x01(\tB\x06\n\x04part\"\x9a\x01\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12/\n\x06prompt\x18\x02 \x03(\x0b\x32\x1f.florence2.engine.v1.PromptPart\x12\x33\n\ngeneration\x18\x03 \x01(\x0b\x32\x1f.florence2.v1.GenerationOptions\x12\x12\n\nimage_file\x18\x04 \x01(\t\"\xfb\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\nimage_size\x18\x02 \x01(\x0b\x32\x17.florence2.v1.ImageSize\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.florence2.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.florence2.v1.Usage\x12\x1f\n\x17token_log_probabilities\x18\x05 \x03(\x02\x12\x12\n\ntoken_ends\x18\x06 \x03(\x05\x12 \n\x18\x66irst_token_milliseconds\x18\x07 \x01(\x02\"\x12\n\x10HeartbeatRequest\"\xf1\x01\n\x11HeartbeatResponse\x12 \n\x18seconds_without_progress\x18\x01 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x02 \x01(\x05\x12\x18\n\x10running_requests\x18\x03 \x01(\x05\x12\x14\n\x0c\x64\x65\x63ode_steps\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x63ode_rows\x18\x05 \x01(\x03\x12#\n\x1bimage_embedding_cache_bytes\x18\x06 \x01(\x03\x12\x19\n\x11host_memory_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\x32\xc4\x01\n\rEngineService\x12W\n\x08Generate\x12$.florence2.engine.v1.GenerateRequest\x1a%.florence2.engine.v1.GenerateResponse\x12Z\n\tHeartbeat\x12%.florence2.engine.v1.HeartbeatRequest\x1a&.florence2.engine.v1.HeartbeatResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n florence2/engine/v1/engine.proto\x12\x13\x66lorence2.engine.v1\x1a\x1b\x66lorence2/v1/geometry.proto\x1a\x1c\x66lorence2/v1/inference.proto\"r\n\nPromptPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06markup\x18\x02 \x01(\tH\x00\x12+\n\x06region\x18\x03 \x01(\x0b\x32\x19.florence2.v1.BoundingBoxH\x00\x12\r\n\x05\x66ield\x18\x04 \x01(\tB\x06\n\x04part\"\xb4\x01\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12/\n\x06prompt\x18\x02 \x03(\x0b\x32\x1f.florence2.engine.v1.PromptPart\x12\x33\n\ngeneration\x18\x03 \x01(\x0b\x32\x1f.florence2.v1.GenerationOptions\x12\x12\n\nimage_file\x18\x04 \x01(\t\x12\x18\n\x10image_file_bytes\x18\x05 \x01(\x04\"\xfb\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\nimage_size\x18\x02 \x01(\x0b\x32\x17.florence2.v1.ImageSize\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.florence2.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.florence2.v1.Usage\x12\x1f\n\x17token_log_probabilities\x18\x05 \x03(\x02\x12\x12\n\ntoken_ends\x18\x06 \x03(\x05\x12 \n\x18\x66irst_token_milliseconds\x18\x07 \x01(\x02\"\x12\n\x10HeartbeatRequest\"\xf1\x01\n\x11HeartbeatResponse\x12 \n\x18seconds_without_progress\x18\x01 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x02 \x01(\x05\x12\x18\n\x10running_requests\x18\x03 \x01(\x05\x12\x14\n\x0c\x64\x65\x63ode_steps\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x63ode_rows\x18\x05 \x01(\x03\x12#\n\x1bimage_embedding_cache_bytes\x18\x06 \x01(\x03\x12\x19\n\x11host_memory_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\x32\xc4\x01\n\rEngineService\x12W\n\x08Generate\x12$.florence2.engine.v1.GenerateRequest\x1a%.florence2.engine.v1.GenerateResponse\x12Z\n\tHeartbeat\x12%.florence2.engine.v1.HeartbeatRequest\x1a&.florence2.engine.v1.HeartbeatResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,13 +36,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROMPTPART']._serialized_start=116
   _globals['_PROMPTPART']._serialized_end=230
   _globals['_GENERATEREQUEST']._serialized_start=233
-  _globals['_GENERATEREQUEST']._serialized_end=387
-  _globals['_GENERATERESPONSE']._serialized_start=390
-  _globals['_GENERATERESPONSE']._serialized_end=641
-  _globals['_HEARTBEATREQUEST']._serialized_start=643
-  _globals['_HEARTBEATREQUEST']._serialized_end=661
-  _globals['_HEARTBEATRESPONSE']._serialized_start=664
-  _globals['_HEARTBEATRESPONSE']._serialized_end=905
-  _globals['_ENGINESERVICE']._serialized_start=908
-  _globals['_ENGINESERVICE']._serialized_end=1104
+  _globals['_GENERATEREQUEST']._serialized_end=413
+  _globals['_GENERATERESPONSE']._serialized_start=416
+  _globals['_GENERATERESPONSE']._serialized_end=667
+  _globals['_HEARTBEATREQUEST']._serialized_start=669
+  _globals['_HEARTBEATREQUEST']._serialized_end=687
+  _globals['_HEARTBEATRESPONSE']._serialized_start=690
+  _globals['_HEARTBEATRESPONSE']._serialized_end=931
+  _globals['_ENGINESERVICE']._serialized_start=934
+  _globals['_ENGINESERVICE']._serialized_end=1130
 # @@protoc_insertion_point(module_scope)

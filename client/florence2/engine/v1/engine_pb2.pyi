@@ -21,16 +21,18 @@ class PromptPart(_message.Message):
     def __init__(self, text: _Optional[str] = ..., markup: _Optional[str] = ..., region: _Optional[_Union[_geometry_pb2.BoundingBox, _Mapping]] = ..., field: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("image", "prompt", "generation", "image_file")
+    __slots__ = ("image", "prompt", "generation", "image_file", "image_file_bytes")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FILE_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     prompt: _containers.RepeatedCompositeFieldContainer[PromptPart]
     generation: _inference_pb2.GenerationOptions
     image_file: str
-    def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ..., image_file: _Optional[str] = ...) -> None: ...
+    image_file_bytes: int
+    def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ..., image_file: _Optional[str] = ..., image_file_bytes: _Optional[int] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "first_token_milliseconds")

@@ -52,7 +52,8 @@ class EngineServiceServicer:
     """
 
     def Generate(self, request, context):
-        """Answers one prompt about one image. INVALID_ARGUMENT names the field, the value and the limit.
+        """Answers one prompt about one image. INVALID_ARGUMENT names the field, the value and the limit. FAILED_PRECONDITION:
+        the engine cannot read image_file; the same call with the image in the message may succeed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

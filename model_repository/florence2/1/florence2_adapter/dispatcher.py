@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from florence2.tasks import task_of
 from florence2.v1 import TaskRequest, TaskResponse
 
 from florence2_adapter.config import RequestLimits
-from florence2_adapter.image_files import ImageFile, image_file, image_hash
+from florence2_adapter.image_files import ImageFile, ImageFiles, image_hash
 from florence2_adapter.job import EngineCallError, Job
 from florence2_adapter.metrics import Metrics
 from florence2_adapter.outcomes import UNKNOWN_TASK, Outcome, task_name
@@ -62,8 +62,16 @@ class Row:
 
     def describe(self, request_id: str) -> str:
         """Names the question, for whoever has to find out what it does to the engine."""
-        image = image_hash(self.call)[:_SHOWN_HASH]
+        image = image_hash(self._image())[:_SHOWN_HASH]
         return f"request id {request_id!r}, {self.label}image {image}, task {task_name(self.request)}"
+
+    def without_file(self) -> "Row":
+        """The same row with the image in the call."""
+        call = GenerateRequest(image=self._image(), prompt=self.call.prompt, generation=self.call.generation)
+        return replace(self, call=call, image_file=None)
+
+    def _image(self) -> bytes:
+        return self.image_file.read() if self.image_file else self.call.image
 
 
 class Dispatcher:
@@ -91,6 +99,7 @@ class Dispatcher:
         self._metrics = metrics
         self._log = log
         self._turn = turn
+        self._files = ImageFiles()
         self._slots = Slots(slots, metrics.set_slots_in_use)
         self._lock = threading.Lock()
         self._pending: set[PendingRequest] = set()
@@ -105,7 +114,7 @@ class Dispatcher:
 
     def _dispatch(self, pending: PendingRequest) -> None:
         try:
-            rows = _rows(pending, self._limits)
+            rows = _rows(pending, self._limits, self._files)
             pending.expect_rows(len(rows))
             with self._lock:
                 self._pending.add(pending)
@@ -133,12 +142,22 @@ class Dispatcher:
             self._slots.give_back()
             self._report(pending, row, grpc.StatusCode.CANCELLED)
             return
+        self._submit(pending, row)
+
+    def _submit(self, pending: PendingRequest, row: Row) -> None:
         job = Job(row.call, partial(row.describe, pending.request_id))
         job.outcome.add_done_callback(partial(self._finish, pending, row))
         pending.add_job(job)
         self._engine.submit(job)
 
     def _finish(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
+        try:
+            if row.image_file and not pending.answered and (reason := _unreadable_file(outcome)):
+                self._files.stop(reason)
+                self._submit(pending, row.without_file())  # in the same slot
+                return
+        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
+            self._fail_unexpectedly(pending, error)
         self._slots.give_back()
         try:
             self._tell(pending, row, outcome)
@@ -199,19 +218,26 @@ class Dispatcher:
         self._log.write(pending, outcome)
 
 
-def _rows(pending: PendingRequest, limits: RequestLimits) -> list[Row]:
+def _unreadable_file(outcome: "Future[GenerateResponse]") -> str | None:
+    """Why the engine could not read the image's file, if that is how a call ended."""
+    error = None if outcome.cancelled() else outcome.exception()
+    is_unreadable = isinstance(error, EngineCallError) and error.status is grpc.StatusCode.FAILED_PRECONDITION
+    return str(error) if is_unreadable else None
+
+
+def _rows(pending: PendingRequest, limits: RequestLimits, files: ImageFiles) -> list[Row]:
     images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
     for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
         if tensor.size == 0 or tensor.shape != images.shape:
             raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
     pairs = zip(images.ravel(), requests.ravel(), strict=True)
     return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits)
+        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits, files)
         for index, (image, request) in enumerate(pairs)
     ]
 
 
-def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits) -> Row:
+def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits, files: ImageFiles) -> Row:
     try:
         limits.check(image, data)
         request, encoding = parse_request(data)
@@ -219,8 +245,8 @@ def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimit
         call = GenerateRequest(prompt=prompt_parts(request), generation=request.generation)
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"{label}{error}") from None
-    if file := image_file(image):
-        call.image_file = str(file.path)
+    if file := files.file(image):
+        call.image_file, call.image_file_bytes = str(file.path), file.size
     else:
         call.image = image
     return Row(index, label, request, encoding, call, file)

@@ -1,16 +1,16 @@
 """Image files, opened within limits and loaded as displayed. Any fault in one is reported as its caller's error."""
 
 import io
+import math
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import PIL.Image
-import PIL.ImageOps
 import pybase64
 from florence2.base64_text import image_file
-from florence2.display import displayed
+from florence2.display import displayed_file
 from florence2.errors import InvalidArgumentError
 
 from florence2_engine.config import EngineConfig, text_bytes
@@ -18,6 +18,8 @@ from florence2_engine.formats import readable_formats
 from florence2_engine.frames import has_more_frames
 
 _QUOTED_BYTES = 60
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF 6.0, section 15, by which both are multiples of 16
+_TILE_MULTIPLE = 16
 _decode_base64 = partial(pybase64.b64decode, validate=True)
 
 
@@ -72,12 +74,12 @@ class ImageReader:
         """
         image = self._open(data, sent)
         self._check_pixels(image)
+        self._check_tiles(image)
         self._check_frames(image, data)
         try:
             with self._avif_turn if image.format == "AVIF" else nullcontext():
                 image.load()
-            PIL.ImageOps.exif_transpose(image, in_place=True)
-            return displayed(image, "IMAGE")
+            return displayed_file(image, "IMAGE")
         except InvalidArgumentError:
             raise
         except Exception as error:  # noqa: BLE001 - decoders raise all kinds of exceptions for damaged files
@@ -104,6 +106,19 @@ class ImageReader:
         if width * height > self.max_pixels:
             raise InvalidArgumentError.of_field(
                 "IMAGE", f"{width} x {height} pixels", f"at most {self.max_pixels} pixels"
+            )
+
+    def _check_tiles(self, image: PIL.Image.Image) -> None:
+        """A TIFF file's tiles may be larger than its image, and each is decoded whole."""
+        tags = getattr(image, "tag_v2", {})
+        width, height = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
+        if not isinstance(width, int) or not isinstance(height, int):
+            return  # there are no tiles, or Pillow has refused them
+        one_tile = math.prod(-(-side // _TILE_MULTIPLE) * _TILE_MULTIPLE for side in image.size)
+        limit = max(self.max_pixels, one_tile)
+        if width * height > limit:
+            raise InvalidArgumentError.of_field(
+                "IMAGE", f"TIFF with tiles of {width} x {height} pixels", f"tiles of at most {limit} pixels"
             )
 
     def _check_frames(self, image: PIL.Image.Image, data: bytes) -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from pathlib import Path
 from typing import NoReturn
 
 import grpc
@@ -15,12 +14,13 @@ from florence2.v1 import FinishReason as FinishReasonMessage
 from florence2.v1 import ImageSize, Usage
 
 from florence2_engine.engine import Engine
-from florence2_engine.errors import EngineClosedError
+from florence2_engine.errors import EngineClosedError, ImageFileError
 from florence2_engine.images import ImageDecoder
 from florence2_engine.memory import reserved_device_bytes, resident_bytes
 from florence2_engine.options import GenerationDefaults
 from florence2_engine.request import Answer, FinishReason, Request
 from florence2_engine.search import start_search
+from florence2_engine.sent_image import sent_image
 from florence2_engine.tokenizer import PromptTokenizer
 
 _logger = logging.getLogger(__name__)
@@ -63,8 +63,8 @@ class EngineService(EngineServiceServicer):
             work = self.prepare(request)
         except InvalidArgumentError as error:
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except FileNotFoundError:  # the image's file is closed when its caller leaves
-            _abort(context, grpc.StatusCode.CANCELLED, "the caller left")
+        except ImageFileError as error:  # not CANCELLED, which means a lost engine unless the caller left
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error))
         if context.add_callback(lambda: _cancel(work)):  # false: the caller has left already
             self._engine.submit(work)
         else:
@@ -90,13 +90,13 @@ class EngineService(EngineServiceServicer):
 
         Raises:
             InvalidArgumentError: it names the field, the value and the limit.
+            ImageFileError: the image is in a file that cannot be read.
         """
         received = time.monotonic()
         if self._abort_on and any(self._abort_on in (part.text, part.markup) for part in request.prompt):
             os.abort()
         options = self._defaults.complete(request.generation)
-        sent = Path(request.image_file).read_bytes() if request.image_file else request.image
-        image = self._images.decode(sent)
+        image = self._images.decode(sent_image(request))
         prompt_ids = self._tokenizer.encode(request.prompt, image.size)
         return Request(image, prompt_ids, start_search(options, prompt_ids), received=received)
 
