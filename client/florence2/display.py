@@ -18,7 +18,7 @@ _TURNS = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-_PART_PIXELS = 1_000_000
+_PART_PIXELS = 250_000
 _WHITE = (255, 255, 255, 255)
 _BITS_PER_SAMPLE, _PHOTOMETRIC_INTERPRETATION = 258, 262  # tags of TIFF 6.0
 _WHITE_IS_ZERO = 0
@@ -71,13 +71,28 @@ def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
         `image` itself if it is opaque RGB, else a new image.
 
     Raises:
-        InvalidArgumentError: the mode is I or F: nothing says which of their values is white.
+        InvalidArgumentError: the mode is I or F: nothing says which of their values is white. Or `info["transparency"]`
+            is not a color of the mode; None counts as opaque.
         OSError: the image was opened from a damaged file and has not been loaded yet.
     """
     if image.mode == "F" or (image.mode == "I" and not _is_png(image)):
         raise InvalidArgumentError.of_field(
             field, f"pixels of mode {image.mode}", "8 or 16 bits per channel: 32 bits do not say which value is white"
         )
+    image.load()
+    if "transparency" in image.info and image.info["transparency"] is None:
+        image = image.copy()
+        del image.info["transparency"]  # Pillow raises an error for None
+    try:
+        return _rgb(image)
+    except (IndexError, OverflowError, TypeError, ValueError):
+        if "transparency" not in image.info:
+            raise
+        got = f"transparency {image.info['transparency']!r} of mode {image.mode}"
+        raise InvalidArgumentError.of_field(field, got, "a color of that mode, or for P also bytes of alpha") from None
+
+
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith("I"):
         image = _eight_bits(image)
     if image.has_transparency_data:

@@ -151,3 +151,25 @@ def test_16_bit_png_files_that_open_as_mode_i_are_16_bits():
 def test_32_bits_are_refused_by_the_name_of_their_mode(mode):
     with pytest.raises(InvalidArgumentError, match=rf"^IMAGE: got 'pixels of mode {mode}', expected 8 or 16 bits"):
         displayed(PIL.Image.new(mode, (2, 2), 77), "IMAGE")
+
+
+@pytest.mark.parametrize(
+    ("mode", "key"),
+    [("I;16", 70_000), ("I;16", b"ab"), ("I;16", (1, 2)), ("RGB", b"abc"), ("RGB", "red"), ("P", 300), ("P", 1 << 40)],
+    ids=str,
+)
+def test_a_transparent_color_that_its_mode_does_not_have_is_named(mode, key):
+    picture = PIL.Image.new(mode, (2, 2))
+    picture.info["transparency"] = key
+    with pytest.raises(InvalidArgumentError) as error:
+        displayed(picture)
+    assert error.value.field == "image"
+    assert f"transparency {key!r} of mode {mode}" in error.value.value
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_no_transparent_color_is_opaque(mode):
+    picture = PIL.Image.new(mode, (2, 2), 0 if mode != "RGBA" else (0, 0, 0, 255))
+    picture.info["transparency"] = None
+    assert displayed(picture).getpixel((0, 0)) == (0, 0, 0)
+    assert picture.info == {"transparency": None}

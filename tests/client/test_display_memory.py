@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 from florence2.display import displayed
 
-PIXELS_A_PART = 1_000_000
+PIXELS_A_PART = 250_000
 MEASURE = """
 import io, sys
 from pathlib import Path
