@@ -68,7 +68,7 @@ def propose_regions() -> Question[Detections]:
 
 
 def ground(caption: Phrases) -> Question[Detections]:
-    """Where the phrases of a caption, or the given phrases, are."""
+    """The locations of a caption's phrases, or of the given phrases."""
     if isinstance(caption, str):
         task = v1.PhraseGrounding(caption=check_text("caption", caption, "phrase_grounding.caption"))
     else:

@@ -74,14 +74,14 @@ RANDOM_WEIGHTS = ["repetition", "decay", "together"]
 
 
 class RuledReference(Reference):
-    """Hugging Face with another generation config, which decides the length if a question does not."""
+    """Hugging Face with a different generation config, which sets the length unless the request does."""
 
     def __init__(self, folder) -> None:
         super().__init__(folder)
         self._own_config = self.model.generation_config
 
     def plain_question(self, question: Question) -> Question:
-        """The same question under the checkpoint's own config."""
+        """The same request, answered under the checkpoint's own config."""
         self.model.generation_config = self._own_config
         return self.question_of(question.image, question.request)
 

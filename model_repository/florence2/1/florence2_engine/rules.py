@@ -37,7 +37,7 @@ class CheckpointRules:
     Attributes:
         encoder_no_repeat_ngram_size: no n-gram of this size from the encoder's input may occur in an answer; 0: no
             such rule.
-        image_token_id: the placeholder token of the image in the encoder's input; None: there is none.
+        image_token_id: the placeholder token of the image in the encoder's input; None if the layout has no such token.
         exponential_decay: `exponential_decay_length_penalty`.
         bad_words: sequences of tokens that no answer contains.
         suppressed_tokens: tokens that no answer contains.
