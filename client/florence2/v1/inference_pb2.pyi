@@ -51,7 +51,7 @@ class GenerationOptions(_message.Message):
     def __init__(self, max_new_tokens: _Optional[int] = ..., min_new_tokens: _Optional[int] = ..., num_beams: _Optional[int] = ..., length_penalty: _Optional[float] = ..., early_stopping: _Optional[_Union[EarlyStopping, str]] = ..., no_repeat_ngram_size: _Optional[int] = ..., suppress_bos: _Optional[bool] = ..., repetition_penalty: _Optional[float] = ...) -> None: ...
 
 class TaskRequest(_message.Message):
-    __slots__ = ("caption", "detailed_caption", "more_detailed_caption", "object_detection", "dense_region_caption", "region_proposal", "phrase_grounding", "referring_expression_segmentation", "region_to_segmentation", "open_vocabulary_detection", "region_to_category", "region_to_description", "ocr", "ocr_with_region", "region_to_ocr", "free_prompt", "prompt", "generation", "raw")
+    __slots__ = ("caption", "detailed_caption", "more_detailed_caption", "object_detection", "dense_region_caption", "region_proposal", "phrase_grounding", "referring_expression_segmentation", "region_to_segmentation", "open_vocabulary_detection", "region_to_category", "region_to_description", "ocr", "ocr_with_region", "region_to_ocr", "free_prompt", "caption_grounding", "region_analysis", "task_list", "prompt", "generation", "raw", "priority", "timeout_seconds", "adapter")
     CAPTION_FIELD_NUMBER: _ClassVar[int]
     DETAILED_CAPTION_FIELD_NUMBER: _ClassVar[int]
     MORE_DETAILED_CAPTION_FIELD_NUMBER: _ClassVar[int]
@@ -68,9 +68,15 @@ class TaskRequest(_message.Message):
     OCR_WITH_REGION_FIELD_NUMBER: _ClassVar[int]
     REGION_TO_OCR_FIELD_NUMBER: _ClassVar[int]
     FREE_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    CAPTION_GROUNDING_FIELD_NUMBER: _ClassVar[int]
+    REGION_ANALYSIS_FIELD_NUMBER: _ClassVar[int]
+    TASK_LIST_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
     caption: _tasks_pb2.Caption
     detailed_caption: _tasks_pb2.DetailedCaption
     more_detailed_caption: _tasks_pb2.MoreDetailedCaption
@@ -87,10 +93,22 @@ class TaskRequest(_message.Message):
     ocr_with_region: _tasks_pb2.OcrWithRegion
     region_to_ocr: _tasks_pb2.RegionToOcr
     free_prompt: _tasks_pb2.Prompt
+    caption_grounding: _tasks_pb2.CaptionGrounding
+    region_analysis: _tasks_pb2.RegionAnalysis
+    task_list: TaskList
     prompt: str
     generation: GenerationOptions
     raw: bool
-    def __init__(self, caption: _Optional[_Union[_tasks_pb2.Caption, _Mapping]] = ..., detailed_caption: _Optional[_Union[_tasks_pb2.DetailedCaption, _Mapping]] = ..., more_detailed_caption: _Optional[_Union[_tasks_pb2.MoreDetailedCaption, _Mapping]] = ..., object_detection: _Optional[_Union[_tasks_pb2.ObjectDetection, _Mapping]] = ..., dense_region_caption: _Optional[_Union[_tasks_pb2.DenseRegionCaption, _Mapping]] = ..., region_proposal: _Optional[_Union[_tasks_pb2.RegionProposal, _Mapping]] = ..., phrase_grounding: _Optional[_Union[_tasks_pb2.PhraseGrounding, _Mapping]] = ..., referring_expression_segmentation: _Optional[_Union[_tasks_pb2.ReferringExpressionSegmentation, _Mapping]] = ..., region_to_segmentation: _Optional[_Union[_tasks_pb2.RegionToSegmentation, _Mapping]] = ..., open_vocabulary_detection: _Optional[_Union[_tasks_pb2.OpenVocabularyDetection, _Mapping]] = ..., region_to_category: _Optional[_Union[_tasks_pb2.RegionToCategory, _Mapping]] = ..., region_to_description: _Optional[_Union[_tasks_pb2.RegionToDescription, _Mapping]] = ..., ocr: _Optional[_Union[_tasks_pb2.Ocr, _Mapping]] = ..., ocr_with_region: _Optional[_Union[_tasks_pb2.OcrWithRegion, _Mapping]] = ..., region_to_ocr: _Optional[_Union[_tasks_pb2.RegionToOcr, _Mapping]] = ..., free_prompt: _Optional[_Union[_tasks_pb2.Prompt, _Mapping]] = ..., prompt: _Optional[str] = ..., generation: _Optional[_Union[GenerationOptions, _Mapping]] = ..., raw: _Optional[bool] = ...) -> None: ...
+    priority: int
+    timeout_seconds: float
+    adapter: str
+    def __init__(self, caption: _Optional[_Union[_tasks_pb2.Caption, _Mapping]] = ..., detailed_caption: _Optional[_Union[_tasks_pb2.DetailedCaption, _Mapping]] = ..., more_detailed_caption: _Optional[_Union[_tasks_pb2.MoreDetailedCaption, _Mapping]] = ..., object_detection: _Optional[_Union[_tasks_pb2.ObjectDetection, _Mapping]] = ..., dense_region_caption: _Optional[_Union[_tasks_pb2.DenseRegionCaption, _Mapping]] = ..., region_proposal: _Optional[_Union[_tasks_pb2.RegionProposal, _Mapping]] = ..., phrase_grounding: _Optional[_Union[_tasks_pb2.PhraseGrounding, _Mapping]] = ..., referring_expression_segmentation: _Optional[_Union[_tasks_pb2.ReferringExpressionSegmentation, _Mapping]] = ..., region_to_segmentation: _Optional[_Union[_tasks_pb2.RegionToSegmentation, _Mapping]] = ..., open_vocabulary_detection: _Optional[_Union[_tasks_pb2.OpenVocabularyDetection, _Mapping]] = ..., region_to_category: _Optional[_Union[_tasks_pb2.RegionToCategory, _Mapping]] = ..., region_to_description: _Optional[_Union[_tasks_pb2.RegionToDescription, _Mapping]] = ..., ocr: _Optional[_Union[_tasks_pb2.Ocr, _Mapping]] = ..., ocr_with_region: _Optional[_Union[_tasks_pb2.OcrWithRegion, _Mapping]] = ..., region_to_ocr: _Optional[_Union[_tasks_pb2.RegionToOcr, _Mapping]] = ..., free_prompt: _Optional[_Union[_tasks_pb2.Prompt, _Mapping]] = ..., caption_grounding: _Optional[_Union[_tasks_pb2.CaptionGrounding, _Mapping]] = ..., region_analysis: _Optional[_Union[_tasks_pb2.RegionAnalysis, _Mapping]] = ..., task_list: _Optional[_Union[TaskList, _Mapping]] = ..., prompt: _Optional[str] = ..., generation: _Optional[_Union[GenerationOptions, _Mapping]] = ..., raw: _Optional[bool] = ..., priority: _Optional[int] = ..., timeout_seconds: _Optional[float] = ..., adapter: _Optional[str] = ...) -> None: ...
+
+class TaskList(_message.Message):
+    __slots__ = ("tasks",)
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[TaskRequest]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskRequest, _Mapping]]] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "generated_tokens", "queue_milliseconds", "encode_milliseconds", "decode_milliseconds", "image_embedding_cached")
@@ -109,7 +127,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., queue_milliseconds: _Optional[float] = ..., encode_milliseconds: _Optional[float] = ..., decode_milliseconds: _Optional[float] = ..., image_embedding_cached: _Optional[bool] = ...) -> None: ...
 
 class TaskResponse(_message.Message):
-    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions", "token_log_probabilities", "token_ends")
+    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions", "token_log_probabilities", "token_ends", "steps")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -120,6 +138,7 @@ class TaskResponse(_message.Message):
     TEXT_REGIONS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     text: str
     image_size: _geometry_pb2.ImageSize
     finish_reason: FinishReason
@@ -130,4 +149,25 @@ class TaskResponse(_message.Message):
     text_regions: _results_pb2.TextRegions
     token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     token_ends: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[StepResponse]
+    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[_Union[StepResponse, _Mapping]]] = ...) -> None: ...
+
+class TaskError(_message.Message):
+    __slots__ = ("status", "message")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    message: str
+    def __init__(self, status: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class StepResponse(_message.Message):
+    __slots__ = ("request", "item", "response", "error")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    request: TaskRequest
+    item: int
+    response: TaskResponse
+    error: TaskError
+    def __init__(self, request: _Optional[_Union[TaskRequest, _Mapping]] = ..., item: _Optional[int] = ..., response: _Optional[_Union[TaskResponse, _Mapping]] = ..., error: _Optional[_Union[TaskError, _Mapping]] = ...) -> None: ...

@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lorence2/v1/tasks.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"\x0f\n\x07\x43\x61ptionJ\x04\x08\x01\x10\x10\"\x11\n\x0f\x44\x65tailedCaption\"\x15\n\x13MoreDetailedCaption\"\x11\n\x0fObjectDetection\"\x14\n\x12\x44\x65nseRegionCaption\"\x10\n\x0eRegionProposal\"3\n\x0fPhraseGrounding\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x0f\n\x07phrases\x18\x02 \x03(\t\"5\n\x1fReferringExpressionSegmentation\x12\x12\n\nexpression\x18\x01 \x01(\t\"A\n\x14RegionToSegmentation\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"9\n\x17OpenVocabularyDetection\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\"=\n\x10RegionToCategory\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"@\n\x13RegionToDescription\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x05\n\x03Ocr\"\x0f\n\rOcrWithRegion\"8\n\x0bRegionToOcr\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x16\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66lorence2/v1/tasks.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"\x0f\n\x07\x43\x61ptionJ\x04\x08\x01\x10\x10\"\x11\n\x0f\x44\x65tailedCaption\"\x15\n\x13MoreDetailedCaption\"\x11\n\x0fObjectDetection\"\x14\n\x12\x44\x65nseRegionCaption\"\x10\n\x0eRegionProposal\"3\n\x0fPhraseGrounding\x12\x0f\n\x07\x63\x61ption\x18\x01 \x01(\t\x12\x0f\n\x07phrases\x18\x02 \x03(\t\"5\n\x1fReferringExpressionSegmentation\x12\x12\n\nexpression\x18\x01 \x01(\t\"A\n\x14RegionToSegmentation\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"9\n\x17OpenVocabularyDetection\x12\r\n\x05query\x18\x01 \x01(\t\x12\x0f\n\x07queries\x18\x02 \x03(\t\"=\n\x10RegionToCategory\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"@\n\x13RegionToDescription\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x05\n\x03Ocr\"\x0f\n\rOcrWithRegion\"8\n\x0bRegionToOcr\x12)\n\x06region\x18\x01 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\"\x16\n\x06Prompt\x12\x0c\n\x04text\x18\x01 \x01(\t\"?\n\x10\x43\x61ptionGrounding\x12+\n\x06\x64\x65tail\x18\x01 \x01(\x0e\x32\x1b.florence2.v1.CaptionDetail\"\x9d\x03\n\x0eRegionAnalysis\x12\x39\n\x10object_detection\x18\x01 \x01(\x0b\x32\x1d.florence2.v1.ObjectDetectionH\x00\x12@\n\x14\x64\x65nse_region_caption\x18\x02 \x01(\x0b\x32 .florence2.v1.DenseRegionCaptionH\x00\x12\x37\n\x0fregion_proposal\x18\x03 \x01(\x0b\x32\x1c.florence2.v1.RegionProposalH\x00\x12\x39\n\x10phrase_grounding\x18\x04 \x01(\x0b\x32\x1d.florence2.v1.PhraseGroundingH\x00\x12J\n\x19open_vocabulary_detection\x18\x05 \x01(\x0b\x32%.florence2.v1.OpenVocabularyDetectionH\x00\x12-\n\x0bregion_task\x18\x06 \x01(\x0e\x32\x18.florence2.v1.RegionTask\x12\x13\n\x0bmax_regions\x18\x07 \x01(\x05\x42\n\n\x08\x64\x65tector*\x84\x01\n\rCaptionDetail\x12\x1e\n\x1a\x43\x41PTION_DETAIL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43\x41PTION_DETAIL_BRIEF\x10\x01\x12\x1b\n\x17\x43\x41PTION_DETAIL_DETAILED\x10\x02\x12\x1c\n\x18\x43\x41PTION_DETAIL_PARAGRAPH\x10\x03*\x94\x01\n\nRegionTask\x12\x1b\n\x17REGION_TASK_UNSPECIFIED\x10\x00\x12\x1b\n\x17REGION_TASK_DESCRIPTION\x10\x01\x12\x18\n\x14REGION_TASK_CATEGORY\x10\x02\x12\x14\n\x10REGION_TASK_TEXT\x10\x03\x12\x1c\n\x18REGION_TASK_SEGMENTATION\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.tasks_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CAPTIONDETAIL']._serialized_start=1140
+  _globals['_CAPTIONDETAIL']._serialized_end=1272
+  _globals['_REGIONTASK']._serialized_start=1275
+  _globals['_REGIONTASK']._serialized_end=1423
   _globals['_CAPTION']._serialized_start=71
   _globals['_CAPTION']._serialized_end=86
   _globals['_DETAILEDCAPTION']._serialized_start=88
@@ -64,4 +68,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGIONTOOCR']._serialized_end=632
   _globals['_PROMPT']._serialized_start=634
   _globals['_PROMPT']._serialized_end=656
+  _globals['_CAPTIONGROUNDING']._serialized_start=658
+  _globals['_CAPTIONGROUNDING']._serialized_end=721
+  _globals['_REGIONANALYSIS']._serialized_start=724
+  _globals['_REGIONANALYSIS']._serialized_end=1137
 # @@protoc_insertion_point(module_scope)

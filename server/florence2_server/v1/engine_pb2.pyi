@@ -21,18 +21,22 @@ class PromptPart(_message.Message):
     def __init__(self, text: _Optional[str] = ..., markup: _Optional[str] = ..., region: _Optional[_Union[_geometry_pb2.BoundingBox, _Mapping]] = ..., field: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("image", "prompt", "generation", "image_file", "image_file_bytes")
+    __slots__ = ("image", "prompt", "generation", "image_file", "image_file_bytes", "adapter", "plan")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FILE_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     prompt: _containers.RepeatedCompositeFieldContainer[PromptPart]
     generation: _inference_pb2.GenerationOptions
     image_file: str
     image_file_bytes: int
-    def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ..., image_file: _Optional[str] = ..., image_file_bytes: _Optional[int] = ...) -> None: ...
+    adapter: str
+    plan: str
+    def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ..., image_file: _Optional[str] = ..., image_file_bytes: _Optional[int] = ..., adapter: _Optional[str] = ..., plan: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "first_token_milliseconds")
@@ -52,12 +56,34 @@ class GenerateResponse(_message.Message):
     first_token_milliseconds: float
     def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., first_token_milliseconds: _Optional[float] = ...) -> None: ...
 
+class GenerateStreamResponse(_message.Message):
+    __slots__ = ("tokens", "response")
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    tokens: GeneratedTokens
+    response: GenerateResponse
+    def __init__(self, tokens: _Optional[_Union[GeneratedTokens, _Mapping]] = ..., response: _Optional[_Union[GenerateResponse, _Mapping]] = ...) -> None: ...
+
+class GeneratedTokens(_message.Message):
+    __slots__ = ("text", "token_log_probabilities", "token_ends", "image_size")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
+    token_ends: _containers.RepeatedScalarFieldContainer[int]
+    image_size: _geometry_pb2.ImageSize
+    def __init__(self, text: _Optional[str] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ...) -> None: ...
+
 class HeartbeatRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("plans",)
+    PLANS_FIELD_NUMBER: _ClassVar[int]
+    plans: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, plans: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class HeartbeatResponse(_message.Message):
-    __slots__ = ("seconds_without_progress", "waiting_requests", "running_requests", "decode_steps", "decode_rows", "image_embedding_cache_bytes", "host_memory_bytes", "device_memory_bytes")
+    __slots__ = ("seconds_without_progress", "waiting_requests", "running_requests", "decode_steps", "decode_rows", "image_embedding_cache_bytes", "host_memory_bytes", "device_memory_bytes", "waiting_adapters", "running_adapters")
     SECONDS_WITHOUT_PROGRESS_FIELD_NUMBER: _ClassVar[int]
     WAITING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     RUNNING_REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -66,6 +92,8 @@ class HeartbeatResponse(_message.Message):
     IMAGE_EMBEDDING_CACHE_BYTES_FIELD_NUMBER: _ClassVar[int]
     HOST_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     seconds_without_progress: float
     waiting_requests: int
     running_requests: int
@@ -74,4 +102,42 @@ class HeartbeatResponse(_message.Message):
     image_embedding_cache_bytes: int
     host_memory_bytes: int
     device_memory_bytes: int
-    def __init__(self, seconds_without_progress: _Optional[float] = ..., waiting_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., decode_steps: _Optional[int] = ..., decode_rows: _Optional[int] = ..., image_embedding_cache_bytes: _Optional[int] = ..., host_memory_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ...) -> None: ...
+    waiting_adapters: _containers.RepeatedScalarFieldContainer[str]
+    running_adapters: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, seconds_without_progress: _Optional[float] = ..., waiting_requests: _Optional[int] = ..., running_requests: _Optional[int] = ..., decode_steps: _Optional[int] = ..., decode_rows: _Optional[int] = ..., image_embedding_cache_bytes: _Optional[int] = ..., host_memory_bytes: _Optional[int] = ..., device_memory_bytes: _Optional[int] = ..., waiting_adapters: _Optional[_Iterable[str]] = ..., running_adapters: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetAdaptersRequest(_message.Message):
+    __slots__ = ("adapters",)
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterSource]
+    def __init__(self, adapters: _Optional[_Iterable[_Union[AdapterSource, _Mapping]]] = ...) -> None: ...
+
+class AdapterSource(_message.Message):
+    __slots__ = ("name", "folder", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    folder: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., folder: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class SetAdaptersResponse(_message.Message):
+    __slots__ = ("adapters",)
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    adapters: _containers.RepeatedCompositeFieldContainer[AdapterStatus]
+    def __init__(self, adapters: _Optional[_Iterable[_Union[AdapterStatus, _Mapping]]] = ...) -> None: ...
+
+class AdapterStatus(_message.Message):
+    __slots__ = ("name", "error", "rank", "bytes", "served")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    error: str
+    rank: int
+    bytes: int
+    served: bool
+    def __init__(self, name: _Optional[str] = ..., error: _Optional[str] = ..., rank: _Optional[int] = ..., bytes: _Optional[int] = ..., served: _Optional[bool] = ...) -> None: ...

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from florence2.engine.v1 import engine_pb2 as florence2_dot_engine_dot_v1_dot_engine__pb2
+from florence2_server.v1 import engine_pb2 as florence2__server_dot_v1_dot_engine__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in florence2/engine/v1/engine_pb2_grpc.py depends on'
+        + ' but the generated code in florence2_server/v1/engine_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EngineServiceStub:
-    """One engine: a checkpoint on a device.
+    """An engine: one checkpoint on one device.
     """
 
     def __init__(self, channel):
@@ -36,31 +36,60 @@ class EngineServiceStub:
             channel: A grpc.Channel.
         """
         self.Generate = channel.unary_unary(
-                '/florence2.engine.v1.EngineService/Generate',
-                request_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
-                response_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
+                '/florence2_server.v1.EngineService/Generate',
+                request_serializer=florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=florence2__server_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
+                _registered_method=True)
+        self.GenerateStream = channel.unary_stream(
+                '/florence2_server.v1.EngineService/GenerateStream',
+                request_serializer=florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
+                response_deserializer=florence2__server_dot_v1_dot_engine__pb2.GenerateStreamResponse.FromString,
                 _registered_method=True)
         self.Heartbeat = channel.unary_unary(
-                '/florence2.engine.v1.EngineService/Heartbeat',
-                request_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
-                response_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
+                '/florence2_server.v1.EngineService/Heartbeat',
+                request_serializer=florence2__server_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=florence2__server_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
+        self.SetAdapters = channel.unary_unary(
+                '/florence2_server.v1.EngineService/SetAdapters',
+                request_serializer=florence2__server_dot_v1_dot_engine__pb2.SetAdaptersRequest.SerializeToString,
+                response_deserializer=florence2__server_dot_v1_dot_engine__pb2.SetAdaptersResponse.FromString,
                 _registered_method=True)
 
 
 class EngineServiceServicer:
-    """One engine: a checkpoint on a device.
+    """An engine: one checkpoint on one device.
     """
 
     def Generate(self, request, context):
-        """Answers one prompt about one image. INVALID_ARGUMENT names the field, the value and the limit. FAILED_PRECONDITION:
-        the engine cannot read image_file; the same call with the image in the message may succeed.
+        """Runs one generation. INVALID_ARGUMENT: the request is wrong; the message names the field, the value and the limit.
+        FAILED_PRECONDITION: the engine cannot read image_file; the same request with the image inline may succeed.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GenerateStream(self, request, context):
+        """Runs one generation as Generate does, with the same response and errors, and sends its tokens as they are chosen.
+        It takes the same request as Generate: wrapping it in another message would copy the image.
+        buf:lint:ignore RPC_REQUEST_RESPONSE_UNIQUE
+        buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
-        """Says whether the engine gets on with its work. Who asks decides how long it may take, and how long is too long.
+        """Reports the engine's progress, load and memory. The caller sets the deadline, and decides how long is too long.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetAdapters(self, request, context):
+        """Has the engine serve these adapters and no others; those that it serves already stay as they are. Requests under way
+        finish with theirs. Returns when all are loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,24 +100,34 @@ def add_EngineServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Generate': grpc.unary_unary_rpc_method_handler(
                     servicer.Generate,
-                    request_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.FromString,
-                    response_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.SerializeToString,
+                    request_deserializer=florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.FromString,
+                    response_serializer=florence2__server_dot_v1_dot_engine__pb2.GenerateResponse.SerializeToString,
+            ),
+            'GenerateStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.GenerateStream,
+                    request_deserializer=florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.FromString,
+                    response_serializer=florence2__server_dot_v1_dot_engine__pb2.GenerateStreamResponse.SerializeToString,
             ),
             'Heartbeat': grpc.unary_unary_rpc_method_handler(
                     servicer.Heartbeat,
-                    request_deserializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.FromString,
-                    response_serializer=florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.SerializeToString,
+                    request_deserializer=florence2__server_dot_v1_dot_engine__pb2.HeartbeatRequest.FromString,
+                    response_serializer=florence2__server_dot_v1_dot_engine__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'SetAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAdapters,
+                    request_deserializer=florence2__server_dot_v1_dot_engine__pb2.SetAdaptersRequest.FromString,
+                    response_serializer=florence2__server_dot_v1_dot_engine__pb2.SetAdaptersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'florence2.engine.v1.EngineService', rpc_method_handlers)
+            'florence2_server.v1.EngineService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('florence2.engine.v1.EngineService', rpc_method_handlers)
+    server.add_registered_method_handlers('florence2_server.v1.EngineService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
 class EngineService:
-    """One engine: a checkpoint on a device.
+    """An engine: one checkpoint on one device.
     """
 
     @staticmethod
@@ -105,9 +144,36 @@ class EngineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/florence2.engine.v1.EngineService/Generate',
-            florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
-            florence2_dot_engine_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
+            '/florence2_server.v1.EngineService/Generate',
+            florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
+            florence2__server_dot_v1_dot_engine__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GenerateStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/florence2_server.v1.EngineService/GenerateStream',
+            florence2__server_dot_v1_dot_engine__pb2.GenerateRequest.SerializeToString,
+            florence2__server_dot_v1_dot_engine__pb2.GenerateStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -132,9 +198,36 @@ class EngineService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/florence2.engine.v1.EngineService/Heartbeat',
-            florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
-            florence2_dot_engine_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
+            '/florence2_server.v1.EngineService/Heartbeat',
+            florence2__server_dot_v1_dot_engine__pb2.HeartbeatRequest.SerializeToString,
+            florence2__server_dot_v1_dot_engine__pb2.HeartbeatResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/florence2_server.v1.EngineService/SetAdapters',
+            florence2__server_dot_v1_dot_engine__pb2.SetAdaptersRequest.SerializeToString,
+            florence2__server_dot_v1_dot_engine__pb2.SetAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,

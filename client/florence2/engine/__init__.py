@@ -1,1 +1,0 @@
-"""Messages between the server's own processes. Private to the server."""
