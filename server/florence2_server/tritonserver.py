@@ -1,15 +1,11 @@
-"""Serve this model repository with the tritonserver found on this machine.
+"""Runs tritonserver with this package's models.
 
-`python model_repository/serve.py` runs it in the foreground until Ctrl-C. `TritonServer` is the same for programs: the
-demo and the tests start their servers with it. `serve.py check`, `convert` and `fetch` inspect, convert and
-download a checkpoint.
-
-Two installations are known: NVIDIA's container (/opt/tritonserver), and the one inside the `nvidia-pytriton` wheel,
-which is a whole tritonserver with its Python backend and needs no Docker.
+It is found in one of two places: NVIDIA's container (/opt/tritonserver), or the `nvidia-pytriton` wheel, which contains
+a complete tritonserver with its Python backend and needs no Docker.
 """
 
-import argparse
-import contextlib
+import ctypes
+import http.client
 import importlib.util
 import os
 import signal
@@ -19,47 +15,46 @@ import sys
 import sysconfig
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NoReturn
+from typing import IO
 
-REPOSITORY = Path(__file__).resolve().parent
+from florence2_server.addresses import Hosts
+from florence2_server.addresses import Ports as Ports
+from florence2_server.environment import START_ERROR_FILE
+from florence2_server.repository import write_model
+from florence2_server.served_model import ServedModel
+from florence2_server.start_error import read_start_error
+
 CONTAINER_INSTALLATION = Path("/opt/tritonserver")
-CHECKPOINT_COMMANDS = ("check", "convert", "fetch")
 STOP_SECONDS = 30.0
+_PR_SET_PDEATHSIG = 1
 READY_POLL_SECONDS = 0.1
-# glibc gives threads arenas of their own, eight times as many as there are cores, and each keeps what was once freed in
-# it: under damaged images of all sizes the engine's memory grew by a fifth that way, and does not with two of them.
+# glibc creates up to eight malloc arenas per core, and each keeps the memory that was freed in it: with damaged images
+# of all sizes the engine's memory grew by a fifth. With two arenas it does not.
 _FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
-# Of shared memory between tritonserver and each stub. It grows when it is too small, by a mebibyte at a time, and each
-# time the whole is mapped once more beside the old mappings: that is memory which counts, and is never given back.
+# Freed blocks of a mebibyte and more return to the system. By default glibc raises this limit to the size of the
+# largest freed block, and tritonserver's memory grew each time that its queue filled up with large images. The engine
+# runs without this setting.
+_LARGE_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+# The initial size of the memory that tritonserver shares with each stub. If it is too small it grows, by a mebibyte at
+# a time, and each time all of it is mapped again beside the old mappings, which count as memory and are never unmapped.
 _SHARED_MEMORY_BYTES = 16 << 20
+_LOG_FLAGS = (
+    "--log-format=ISO8601",
+    # Triton's information is tables and the names of its functions. The stubs say what is served.
+    "--log-info=false",
+    # No model takes tensors from pinned memory, and a machine without a GPU has none, which would be a warning.
+    "--pinned-memory-pool-byte-size=0",
+)
 
 
-class ServerError(Exception):
-    """The server cannot be found, or ended before it was ready."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """TCP ports of one server."""
-
-    http: int = 8000
-    grpc: int = 8001
-    metrics: int = 8002
-
-    @classmethod
-    def free(cls) -> "Ports":
-        """Three ports that nobody uses right now."""
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
+class StartError(Exception):
+    """There is no tritonserver, its models cannot be found, or it ended before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -67,43 +62,44 @@ class Installation:
     """A tritonserver on this machine.
 
     Attributes:
-        home: folder with bin/ and backends/.
-        libraries: folders its dynamic linker has to look in.
+        home: the folder with bin/ and backends/.
+        libraries: additional folders for the dynamic linker.
     """
 
     home: Path
     libraries: tuple[Path, ...] = ()
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        """`base`, with the libraries found and this interpreter's packages the first to be found by the stub.
+        """The environment of the server: `base`, with the paths that its libraries and this interpreter need.
 
-        The stub is linked against libpython by name alone: without this interpreter's folder it takes the system's.
+        Triton's Python stub is linked to libpython by name alone, and would load the system's if this interpreter's
+        folder were not among the libraries.
         """
         folders = [*map(os.fspath, self.libraries), base.get("LD_LIBRARY_PATH"), sysconfig.get_config_var("LIBDIR")]
         libraries = os.pathsep.join(filter(None, folders))
         path = os.pathsep.join([os.fspath(Path(sys.executable).parent), base.get("PATH", os.defpath)])
-        return {**_FEW_ARENAS, **base, "LD_LIBRARY_PATH": libraries, "PATH": path}
+        return {**_FEW_ARENAS, **_LARGE_BLOCKS, **base, "LD_LIBRARY_PATH": libraries, "PATH": path}
 
 
 def find_installation(scratch: Path) -> Installation:
-    """The tritonserver of this machine.
+    """Find the tritonserver of this machine.
 
     Args:
-        scratch: a folder to lay out the wheel's server in.
+        scratch: an empty folder, in which the wheel's server is laid out.
 
     Raises:
-        ServerError: there is none.
+        StartError: there is no tritonserver.
     """
     if (CONTAINER_INSTALLATION / "bin" / "tritonserver").exists():
         return Installation(CONTAINER_INSTALLATION)
     package = importlib.util.find_spec("pytriton")
     if package is None or package.origin is None:
-        raise ServerError(f"no tritonserver: neither {CONTAINER_INSTALLATION} nor the nvidia-pytriton package is here")
+        raise StartError(f"no tritonserver: there is neither {CONTAINER_INSTALLATION} nor the nvidia-pytriton package")
     return _lay_out_wheel(Path(package.origin).parent, scratch)
 
 
 def _lay_out_wheel(package: Path, scratch: Path) -> Installation:
-    """The wheel keeps a Python stub for each version of Python apart from the backend; Triton wants it beside it."""
+    """Link the stub for this version of Python into the backend's folder, where Triton expects it."""
     home = package / "tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     backend = scratch / "backends" / "python"
@@ -117,15 +113,22 @@ def _lay_out_wheel(package: Path, scratch: Path) -> Installation:
 
 
 class TritonServer:
-    """A tritonserver process that serves this repository; a context manager that starts and stops it.
+    """A tritonserver process; a context manager that starts and stops it.
 
     Args:
-        ports: where it listens; on the loopback interface only unless `host` says otherwise.
+        ports: the ports to listen on; default: free ones.
         environment: added to this process's environment, e.g. `{"FLORENCE2_SLOTS": "4"}`.
-        log: where its output goes; None: to ours.
-        host: the address it listens on.
-        models: folders of the models it serves.
-        flags: more of tritonserver's; they win over those that it has anyway.
+        log: receives the output; default: that of this process.
+        hosts: the addresses to listen on; default: the loopback interface.
+        models: the served models; default: one, whose settings are those of the environment.
+        folders: folders of further Triton models to serve.
+        flags: further flags of tritonserver, which override the default ones.
+        stop_seconds: how long `stop` waits for the process to end before it kills it.
+
+    Attributes:
+        ports: the ports it listens on.
+        hosts: the addresses it listens on.
+        process: the process; None before the start.
     """
 
     def __init__(
@@ -133,18 +136,23 @@ class TritonServer:
         ports: Ports | None = None,
         environment: Mapping[str, str] | None = None,
         log: IO[bytes] | None = None,
-        host: str = "127.0.0.1",
-        models: Sequence[Path] = (REPOSITORY / "florence2", REPOSITORY / "florence2_health"),
+        hosts: Hosts | None = None,
+        models: Sequence[ServedModel] = (ServedModel(),),
+        folders: Sequence[Path] = (),
         flags: Sequence[str] = (),
+        stop_seconds: float = STOP_SECONDS,
     ) -> None:
         self.ports = ports or Ports.free()
-        self.host = host
+        self.hosts = hosts or Hosts.all_at("127.0.0.1")
+        self.process: subprocess.Popen[bytes] | None = None
         self._environment = {**os.environ, **(environment or {})}
         self._log = log
         self._models = models
+        self._folders = folders
         self._extra_flags = flags
+        self._stop_seconds = stop_seconds
         self._scratch = tempfile.TemporaryDirectory(prefix="florence2-triton-")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._start_error_file = Path(self._scratch.name) / "start-error"
 
     @property
     def process_id(self) -> int:
@@ -152,67 +160,98 @@ class TritonServer:
         return self._running().pid
 
     @property
+    def host(self) -> str:
+        """How this machine reaches gRPC and the metrics page; an IPv6 address is in brackets."""
+        return self.hosts.grpc.in_urls
+
+    @property
     def grpc_url(self) -> str:
-        """`host:port` of gRPC."""
+        """The address of gRPC, `host:port`."""
         return f"{self.host}:{self.ports.grpc}"
 
     @property
     def http_url(self) -> str:
         """The base URL of HTTP."""
-        return f"http://{self.host}:{self.ports.http}"
+        return f"http://{self.hosts.http.in_urls}:{self.ports.http}"
 
-    def start(self) -> None:
-        """Start the process; it is not ready yet."""
+    @property
+    def start_error(self) -> str | None:
+        """Why a model cannot be loaded, in one line, as far as a stub has reported it."""
+        return read_start_error(self._start_error_file)
+
+    def start(self, stdout: int | None = None, *, ends_with_parent: bool = False) -> "subprocess.Popen[bytes]":
+        """Start the process, without waiting until it is ready.
+
+        Args:
+            stdout: receives its standard output; default: as its standard error.
+            ends_with_parent: send it SIGTERM when the calling thread ends, even by SIGKILL. Only for a process with a
+                single thread.
+        """
         command, environment = self._command()
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=self._log, stderr=subprocess.STDOUT if self._log else None
+        output = self._log if stdout is None else stdout
+        prctl = ctypes.CDLL(None).prctl
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=output,
+            stderr=self._log,
+            preexec_fn=partial(prctl, _PR_SET_PDEATHSIG, signal.SIGTERM) if ends_with_parent else None,
         )
-
-    def become(self) -> NoReturn:
-        """Turn this process into the server. What was laid out for it stays behind when it ends."""
-        command, environment = self._command()
-        os.execve(command[0], command, environment)  # noqa: S606 - no shell is the point
+        return self.process
 
     def is_ready(self) -> bool:
-        """Whether every model can answer.
+        """Whether every model is ready, and the ports of HTTP, gRPC and the metrics page are open.
 
         Raises:
-            ServerError: the process has ended.
+            StartError: the process has ended.
         """
         status = self._running().poll()
         if status is not None:
-            raise ServerError(f"tritonserver ended with exit status {status} before it was ready; its log says why")
+            raise StartError(self.start_error or f"{describe_end(status)} before it was ready; its log says why")
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with urllib.request.urlopen(f"{self.http_url}/v2/health/ready", timeout=5) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            with direct.open(f"{self.http_url}/v2/health/ready", timeout=5) as response:
+                return response.status == 200 and self._metrics_port_is_open()
+        except (OSError, http.client.HTTPException):  # urllib's own errors are OSErrors
             return False
 
+    def _metrics_port_is_open(self) -> bool:
+        """Whether the metrics page can be read; tritonserver opens its port a moment after those of HTTP and gRPC."""
+        if any(flag.startswith(("--allow-metrics", "--metrics-")) for flag in self._extra_flags):
+            return True  # it may be elsewhere, or nowhere
+        with socket.create_connection((self.hosts.grpc.ip, self.ports.metrics), timeout=5):
+            return True
+
     def wait_until_ready(self, timeout: float) -> None:
-        """Wait until every model can answer, at most `timeout` seconds.
+        """Wait until every model is ready, at most `timeout` seconds.
 
         Raises:
-            ServerError: the process has ended, or is not ready in time.
+            StartError: the process has ended, or is not ready in time.
         """
         deadline = time.monotonic() + timeout
         while not self.is_ready():
             if time.monotonic() > deadline:
-                raise ServerError(f"tritonserver is not ready after {timeout:.0f} s; its log says why")
+                raise StartError(f"tritonserver is not ready after {timeout:.0f} s; its log says why")
             time.sleep(READY_POLL_SECONDS)
 
     def wait(self) -> int:
         """Wait for the process to end. Returns its exit status."""
         return self._running().wait()
 
+    def terminate(self) -> None:
+        """Send SIGTERM: the process ends once it has answered the requests in flight. Without one, do nothing."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
-        """Let it end what it is working on, then stop it and remove what it left."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        """Stop the process once it has answered the requests in flight, and remove its temporary folder."""
+        if self.process is not None:
+            self.terminate()
             try:
-                self._process.wait(STOP_SECONDS)
+                self.process.wait(self._stop_seconds)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.process.kill()
+                self.process.wait()
         self._scratch.cleanup()
 
     def __enter__(self) -> "TritonServer":
@@ -229,79 +268,66 @@ class TritonServer:
         self.stop()
 
     def _running(self) -> "subprocess.Popen[bytes]":
-        if self._process is None:
-            raise ServerError("the server was not started")
-        return self._process
+        if self.process is None:
+            raise StartError("the server has not been started")
+        return self.process
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
-        """Lay out what the server needs. Returns its command line and its environment."""
+        """Lay out the server's temporary folder. Returns its command line and its environment."""
         scratch = Path(self._scratch.name)
         installation = find_installation(scratch)
-        # Triton takes every folder of a repository for a model, also a __pycache__ beside this file.
-        (scratch / "models").mkdir()
+        repository = scratch / "models"
+        repository.mkdir()
         for model in self._models:
-            (scratch / "models" / model.name).symlink_to(model)
+            write_model(repository, model)
+        for folder in self._folders:
+            (repository / folder.name).symlink_to(folder)
         command = [os.fspath(installation.home / "bin" / "tritonserver"), *self._flags(installation)]
-        return command, installation.environment(self._environment)
+        return command, installation.environment({**self._environment, **self._variables()})
+
+    def _variables(self) -> dict[str, str]:
+        """What the stubs have to know."""
+        return {
+            "FLORENCE2_HEALTH_ADDRESS": self.hosts.health.ip,
+            "FLORENCE2_HEALTH_PORT": str(self.ports.health),
+            "FLORENCE2_GRPC_HEALTH_PORT": str(self.ports.grpc_health),
+            START_ERROR_FILE: os.fspath(self._start_error_file),
+        }
 
     def _flags(self, installation: Installation) -> list[str]:
-        flags = [
+        return [
             f"--model-repository={Path(self._scratch.name) / 'models'}",
             f"--backend-directory={installation.home / 'backends'}",
             "--model-control-mode=none",
             "--strict-readiness=true",
             "--disable-auto-complete-config",
-            *(f"--{protocol}-address={self.host}" for protocol in ("http", "grpc", "metrics")),
+            f"--http-address={self.hosts.http.of_http}",
+            f"--grpc-address={self.hosts.grpc.of_grpc}",
+            f"--metrics-address={self.hosts.grpc.of_http}",
             f"--http-port={self.ports.http}",
             f"--grpc-port={self.ports.grpc}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={STOP_SECONDS / 2:.0f}",
             f"--backend-config=python,shm-default-byte-size={_SHARED_MEMORY_BYTES}",
-            # The caller's trace context reaches the log of requests.
+            # For the request log.
             "--grpc-header-forward-pattern=traceparent",
+            *_LOG_FLAGS,
+            *([] if has_gpu() else ["--allow-gpu-metrics=false"]),
+            *self._extra_flags,
         ]
-        return [*flags, *([] if has_gpu() else ["--model-config-name=cpu"]), *self._extra_flags]
+
+
+def describe_end(status: int) -> str:
+    """Say how tritonserver ended.
+
+    Args:
+        status: its exit status; negative after a signal.
+    """
+    if status < 0:
+        return f"tritonserver was ended by {signal.Signals(-status).name}"
+    return f"tritonserver ended with exit status {status}"
 
 
 def has_gpu() -> bool:
     """Whether an NVIDIA GPU is visible."""
     return any(Path("/dev").glob("nvidia[0-9]*"))
-
-
-def main() -> None:
-    """Serve, or run one of the checkpoint commands."""
-    command, *arguments = sys.argv[1:] or ["serve"]
-    if command in CHECKPOINT_COMMANDS:
-        become_checkpoint_command([command, *arguments])
-    serve(arguments if command == "serve" else sys.argv[1:])
-
-
-def become_checkpoint_command(arguments: Sequence[str]) -> NoReturn:
-    """Replace this process with the engine's command of that name, which needs packages that this file does without."""
-    path = os.pathsep.join(filter(None, [os.fspath(REPOSITORY / "florence2" / "1"), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "florence2_engine.checkpoint", *arguments]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - no shell is the point
-
-
-def serve(arguments: Sequence[str]) -> None:
-    """Serve in the foreground until Ctrl-C or SIGTERM."""
-    parser = argparse.ArgumentParser(
-        description="Serve Florence-2. FLORENCE2_CHECKPOINT chooses the weights.",
-        epilog="Commands: check CHECKPOINT, convert CHECKPOINT FOLDER, fetch CHECKPOINT FOLDER; each has --help.",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    for name, port in (("http", Ports.http), ("grpc", Ports.grpc), ("metrics", Ports.metrics)):
-        parser.add_argument(f"--{name}-port", type=int, default=port, help=f"default {port}")
-    options = parser.parse_args(arguments)
-    ports = Ports(options.http_port, options.grpc_port, options.metrics_port)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts us in the background ignores it
-    try:
-        with TritonServer(ports, host=options.host) as server, contextlib.suppress(KeyboardInterrupt):
-            sys.exit(server.wait())
-    except ServerError as error:
-        sys.exit(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
-"""`python -m florence2_engine --socket PATH --config JSON`: one engine, started by Triton's stub.
+"""`python -m florence2_server.engine --socket PATH --config JSON --parent PID`: an engine process, started by the stub.
 
-Its first line on standard output is `ready`, or `error: ` and the reason why there will be no engine. Logs and progress
-go to standard error. It stops at SIGTERM, and with its parent.
+The first line on standard output is `ready` and an EngineInfo as JSON, or `error:` and why the engine cannot start.
+Logs and progress go to standard error. The process ends when its standard input does, or with its parent. It
+ignores SIGTERM and SIGINT: they may reach all processes of a server, which answers the requests in flight first.
 """
 
 import argparse
@@ -10,120 +11,93 @@ import logging
 import os
 import signal
 import sys
-import threading
 import warnings
-from typing import TextIO
+from collections.abc import Callable
+from typing import TextIO, TypeAlias
 
-import torch
+from google.protobuf import json_format
 
-from florence2_engine import warm_up
-from florence2_engine.candidates import CandidateFinder
-from florence2_engine.checkpoint.loading import load
-from florence2_engine.config import EngineConfig
-from florence2_engine.embeddings import EmbeddingCache
-from florence2_engine.engine import Engine
-from florence2_engine.errors import CheckpointError
-from florence2_engine.image_file import ImageReader
-from florence2_engine.images import ImageDecoder
-from florence2_engine.normalisation import Normalisation
-from florence2_engine.resizing import resizing_of
-from florence2_engine.runner import Runner
-from florence2_engine.scheduler import Scheduler
-from florence2_engine.server import EngineService, serve
-from florence2_engine.tokenizer import PromptTokenizer
+from florence2_server.config import EngineConfig
+from florence2_server.engine.build import BuiltEngine, build
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.service import EngineService, serve
+from florence2_server.log_format import set_up_logging
+
+Build: TypeAlias = Callable[[EngineConfig], BuiltEngine]
 
 _STOP_GRACE_SECONDS = 1.0
-_ABORT_VARIABLE = "FLORENCE2_TEST_ABORT_ON_PROMPT"
+# Where cores are few, tritonserver and its stub have to get one before the engine's threads do, which are busy all the
+# time: in overload, refusals took a second instead of milliseconds.
+_NICENESS = 10
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Load, serve, wait for SIGTERM, stop."""
+def main(build: Build = build) -> None:
+    """Load the checkpoint, serve until standard input is closed, and exit.
+
+    Args:
+        build: makes the engine; programs that wrap the engine pass their own.
+    """
     arguments = _arguments()
     report = _take_standard_output()
-    _die_with_parent(arguments.parent)
-    logging.basicConfig(level=logging.INFO, format="florence2_engine %(levelname)s %(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2"):  # the hub client's HTTP library logs a line for each file
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # What a damaged image is warned of, its caller is told; Python would keep every wording of it for ever.
-    warnings.filterwarnings("ignore", module="PIL")
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the stub stops us in order
+    os.nice(_NICENESS)
+    _exit_with_parent(arguments.parent)
+    _set_up_logging()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, signal.SIG_IGN)
     config = EngineConfig.from_json(arguments.config)
+    built = _build_or_exit(build, config, report)
+    built.engine.start()
+    # Twice as many as the stub submits at once: for heartbeats, and for cancelled ones whose images are being decoded.
+    max_concurrent_rpcs = 2 * (config.slots + config.ahead)
+    server = serve(EngineService(built.engine, built.preparation), arguments.socket, max_concurrent_rpcs)
+    report.write(f"ready {json_format.MessageToJson(built.info, indent=None)}\n")
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    built.engine.close()
+    server.stop(_STOP_GRACE_SECONDS).wait()
+    logging.shutdown()
+    os._exit(0)  # the finalizers of Python and torch take more than a second and achieve nothing here
+
+
+def _build_or_exit(build: Build, config: EngineConfig, report: TextIO) -> BuiltEngine:
     try:
-        engine, service = build(config)
+        return build(config)
     except CheckpointError as error:
         report.write(f"error: {error}\n")
-        sys.exit(1)
     except Exception as error:
         logging.exception("the engine cannot start")
         report.write(f"error: {' '.join(f'{type(error).__name__}: {error}'.split())}\n")
-        sys.exit(1)
-    engine.start()
-    server = serve(service, arguments.socket, calls=2 * config.slots)
-    report.write("ready\n")
-    stop.wait()
-    engine.close()
-    server.stop(_STOP_GRACE_SECONDS).wait()
-    logging.shutdown()
-    os._exit(0)  # taking Python and torch apart takes another second and more, and does nothing for anybody
-
-
-def build(config: EngineConfig) -> tuple[Engine, EngineService]:
-    """An engine and its service, warmed up.
-
-    Raises:
-        CheckpointError: the checkpoint cannot be served.
-    """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    checkpoint = load(config)
-    generation = checkpoint.generation
-    rows = config.rows_for(generation.num_beams)
-    image_batch = config.image_batch or (1 if checkpoint.model.device.type == "cpu" else config.prefill_batch)
-    tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.prompt_limit)
-    runner = Runner(
-        checkpoint.model,
-        Normalisation.of(checkpoint.image_processor),
-        config.slots,
-        rows,
-        generation.positions.value,
-    )
-    images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageReader.of(config))
-    scheduler = Scheduler(config.slots, rows, config.prefill_batch, image_batch)
-    if checkpoint.model.device.type == "cpu":
-        warm_up.run_once(runner, checkpoint)
-    else:
-        warm_up.record_ordinary_work(runner, checkpoint, scheduler)
-    engine = Engine(
-        runner,
-        scheduler,
-        CandidateFinder(generation.bos_token_id, generation.eos_token_id),
-        EmbeddingCache(config.embedding_cache_bytes),
-    )
-    return engine, EngineService(engine, images, tokenizer, generation, os.environ.get(_ABORT_VARIABLE, ""))
+    sys.exit(1)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="florence2_engine", description=__doc__)
+    parser = argparse.ArgumentParser(prog="florence2_server.engine", description=__doc__)
     parser.add_argument("--socket", required=True, help="path of the unix socket to serve on")
     parser.add_argument("--config", required=True, help="an EngineConfig as JSON")
-    parser.add_argument("--parent", type=int, required=True, help="process id of whom this engine must not outlive")
+    parser.add_argument("--parent", type=int, required=True, help="id of the process with which this one has to end")
     return parser.parse_args()
 
 
-def _die_with_parent(parent: int) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
-        sys.exit(1)
-
-
 def _take_standard_output() -> TextIO:
-    """The pipe to the stub, for our reports alone: what libraries print goes to standard error from now on."""
+    """The pipe to the stub, reserved for reports: what libraries print goes to standard error from now on."""
     report = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return report
+
+
+def _exit_with_parent(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before the call
+        sys.exit(1)
+
+
+def _set_up_logging() -> None:
+    set_up_logging()
+    for name in ("httpx", "httpx2"):  # the hub client's HTTP library logs a line for each file
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Callers learn from their errors what is wrong with an image. Python keeps every distinct warning forever.
+    warnings.filterwarnings("ignore", module="PIL")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a decode step's logits to what each search has to know: one pass on the device, one transfer to the host."""
+"""From the logits of a decode step to each search's candidates: one pass on the device, one transfer to the host."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from florence2_engine.request import Request
-from florence2_engine.search import Candidates, Float32Array
-from florence2_engine.transfer import to_device
+from florence2_server.engine.generation import Generation
+from florence2_server.engine.model.transfer import to_device
+from florence2_server.engine.search import Candidates, Float32Array
 
-# Columns of the transfer that are no candidate: the log-probabilities of the tokens that can be forced.
+# The first columns of the transfer are not candidates: they are the log-probabilities of bos and eos.
 _FORCED = 2
 
 
 class CandidateFinder:
-    """Finds the best next tokens of all rows.
+    """Applies logits processing and finds the best next tokens of all rows.
 
     Args:
         bos_token_id, eos_token_id: the tokens that a search can be forced to take.
@@ -26,33 +26,36 @@ class CandidateFinder:
         self._eos_token_id = eos_token_id
 
     @torch.inference_mode()
-    def find(self, logits: Tensor, requests: Sequence[Request]) -> list[Candidates]:
-        """The candidates of each request's beams.
+    def find(self, logits: Tensor, generations: Sequence[Generation]) -> list[Candidates]:
+        """Find the candidates of each generation's beams.
 
         Args:
             logits: (rows, vocabulary) float32; changed in place.
-            requests: all that run; their beams are on the first rows.
+            generations: all generations in the decode batch; together they have the rows.
         """
-        normaliser = logits.logsumexp(dim=-1, keepdim=True)  # before any rule: scores are the model's own
-        forced = torch.cat([logits[:, token : token + 1] for token in self._forced], dim=1) - normaliser
-        changing = [request for request in requests if request.search.changes_scores]
-        own = logits - normaliser if changing else None
-        if own is not None:
-            _use_log_probabilities(logits, normaliser, own, changing)
+        log_normalizer = logits.logsumexp(dim=-1, keepdim=True)  # before logits processing: scores are the model's own
+        forced = torch.cat([logits[:, token : token + 1] for token in self._forced], dim=1) - log_normalizer
+        changing = [generation for generation in generations if generation.search.changes_scores]
+        log_probabilities = logits - log_normalizer if changing else None
+        if log_probabilities is not None:
+            _use_log_probabilities(logits, log_normalizer, log_probabilities, changing)
             _penalize_repetition(logits, changing)
             self._favor_the_end(logits, changing)
-        _forbid(logits, requests)
-        count = min(max(request.search.candidates_needed for request in requests), logits.shape[1])
+        _forbid(logits, generations)
+        count = min(max(generation.search.candidates_needed for generation in generations), logits.shape[1])
         best, token_ids = _top(logits, count)
-        table = [forced, token_ids.to(torch.float32), best - normaliser]  # float32 holds token ids to 2**24 exactly
-        if own is not None:
-            table.append(own.gather(1, token_ids))
-        host = torch.cat(table, dim=1).cpu().numpy()  # the only wait for the device in a step
-        return _split(host, count, requests)
+        # float32 holds token ids up to 2**24 exactly.
+        table = [forced, token_ids.to(torch.float32), best - log_normalizer]
+        if log_probabilities is not None:
+            table.append(log_probabilities.gather(1, token_ids))
+        host = torch.cat(table, dim=1).cpu().numpy()  # the step's only wait for the device
+        return _split(host, count, generations)
 
-    def _favor_the_end(self, logits: Tensor, requests: Sequence[Request]) -> None:
+    def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
         """`ExponentialDecayLengthPenalty` of `generate()`."""
-        gains = {row: gain for request in requests if (gain := request.search.end_gain) for row in request.rows}
+        gains = {
+            row: gain for generation in generations if (gain := generation.search.end_gain) for row in generation.rows
+        }
         if gains:
             rows = to_device(list(gains), logits.device)
             scores = logits[rows, self._eos_token_id]
@@ -61,20 +64,20 @@ class CandidateFinder:
             logits[rows, self._eos_token_id] = scores + gained
 
 
-def _split(host: Float32Array, count: int, requests: Sequence[Request]) -> list[Candidates]:
-    """Split the table from the device into candidates per request."""
+def _split(host: Float32Array, count: int, generations: Sequence[Generation]) -> list[Candidates]:
+    """Split the table from the device by generation."""
     ids = host[:, _FORCED : _FORCED + count].astype("int64")
     scores = host[:, _FORCED + count : _FORCED + 2 * count]
-    log_probabilities = host[:, -count:]  # if no rule changed a score, these are the scores
+    log_probabilities = host[:, -count:]  # these columns are the scores, if logits processing changed none
     return [
         Candidates(
-            ids[request.rows, : request.search.candidates_needed],
-            scores[request.rows, : request.search.candidates_needed],
-            log_probabilities[request.rows, : request.search.candidates_needed],
-            host[request.rows, 0],
-            host[request.rows, 1],
+            ids[generation.rows, : generation.search.candidates_needed],
+            scores[generation.rows, : generation.search.candidates_needed],
+            log_probabilities[generation.rows, : generation.search.candidates_needed],
+            host[generation.rows, 0],
+            host[generation.rows, 1],
         )
-        for request in requests
+        for generation in generations
     ]
 
 
@@ -86,45 +89,53 @@ def _top(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return top.values, top.indices
 
 
-def _use_log_probabilities(logits: Tensor, normaliser: Tensor, own: Tensor, requests: Sequence[Request]) -> None:
-    """Replace logits by log-probabilities for beam search, as `generate()` does; greedy search processes raw logits."""
-    rows = [row for request in requests if request.search.beams > 1 for row in request.rows]
+def _use_log_probabilities(
+    logits: Tensor, log_normalizer: Tensor, log_probabilities: Tensor, generations: Sequence[Generation]
+) -> None:
+    """Replace beam searches' logits by log-probabilities, as `generate()` does; greedy search keeps its logits."""
+    rows = [row for generation in generations if generation.search.beams > 1 for row in generation.rows]
     if rows:
-        places = to_device(rows, logits.device)
-        logits[places] = own[places]
-        normaliser[places] = 0
+        indices = to_device(rows, logits.device)
+        logits[indices] = log_probabilities[indices]
+        log_normalizer[indices] = 0
 
 
-def _penalize_repetition(logits: Tensor, requests: Sequence[Request]) -> None:
+def _penalize_repetition(logits: Tensor, generations: Sequence[Generation]) -> None:
     """`RepetitionPenaltyLogitsProcessor` of `generate()`."""
-    penalized = [request for request in requests if request.search.repetition_penalty != 1]
-    if penalized:
-        histories = [request.search.history for request in penalized]
-        sizes = [history.size for history in histories]
-        rows = [
-            np.repeat(request.rows, history.shape[1]) for request, history in zip(penalized, histories, strict=True)
-        ]
-        tokens = [history.ravel() for history in histories]
-        penalties = np.repeat(np.array([request.search.repetition_penalty for request in penalized], np.float32), sizes)
-        places = tuple(to_device(np.stack([np.concatenate(rows), np.concatenate(tokens)]), logits.device))
-        penalty = to_device(penalties, logits.device)
-        scores = logits[places]
-        logits[places] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    penalized = [generation for generation in generations if generation.search.repetition_penalty != 1]
+    if not penalized:
+        return
+    histories = [generation.search.history for generation in penalized]
+    rows = [
+        np.repeat(generation.rows, history.shape[1]) for generation, history in zip(penalized, histories, strict=True)
+    ]
+    tokens = [history.ravel() for history in histories]
+    indices = tuple(to_device(np.stack([np.concatenate(rows), np.concatenate(tokens)]), logits.device))
+    factors = np.array([generation.search.repetition_penalty for generation in penalized], np.float32)
+    penalty = to_device(np.repeat(factors, [history.size for history in histories]), logits.device)
+    scores = logits[indices]
+    logits[indices] = torch.where(scores < 0, scores * penalty, scores / penalty)
 
 
-def _forbid(logits: Tensor, requests: Sequence[Request]) -> None:
+def _forbid(logits: Tensor, generations: Sequence[Generation]) -> None:
+    """Set the scores of forbidden tokens to -inf."""
     vocabulary = logits.shape[1]
     forbidden = [
-        (request.rows[beam], token)
-        for request in requests
-        for beam, token in request.search.forbidden_tokens()
+        (generation.rows[beam], token)
+        for generation in generations
+        for beam, token in generation.search.forbidden_tokens()
         if token < vocabulary
     ]
     if forbidden:
         rows, tokens = to_device(forbidden, logits.device).T
         logits[rows, tokens] = -torch.inf
-    never = [(row, request.search.never) for request in requests if request.search.never.size for row in request.rows]
-    if never:
-        pairs = np.concatenate([np.stack([np.full_like(tokens, row), tokens]) for row, tokens in never], axis=1)
+    always = [
+        (row, generation.search.always_forbidden)
+        for generation in generations
+        if generation.search.always_forbidden.size
+        for row in generation.rows
+    ]
+    if always:
+        pairs = np.concatenate([np.stack([np.full_like(tokens, row), tokens]) for row, tokens in always], axis=1)
         rows, tokens = to_device(pairs[:, pairs[1] < vocabulary], logits.device)
         logits[rows, tokens] = -torch.inf

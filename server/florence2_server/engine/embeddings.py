@@ -1,19 +1,19 @@
-"""The image embeddings that are kept, so that an image is encoded once for all its tasks."""
+"""A cache of image embeddings, so that an image is encoded once for all requests about it."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from florence2_engine.images import Image
+from florence2_server.engine.images.decoding import Image
 
 
 @dataclass(frozen=True)
-class EmbeddingCacheFigures:
-    """What a cache holds and what it was good for.
+class EmbeddingCacheStatistics:
+    """Size and hit counts of a cache.
 
     Attributes:
-        hits: requests whose image needed no encoding.
-        misses: requests whose image was encoded.
-        bytes: memory of the embeddings that are kept.
+        hits: generations whose image had been encoded before.
+        misses: generations whose image had to be encoded.
+        bytes: memory of the cached embeddings.
     """
 
     hits: int
@@ -22,13 +22,13 @@ class EmbeddingCacheFigures:
 
 
 class EmbeddingCache:
-    """Keeps the images that were asked about last, with their embeddings.
+    """Keeps the most recently used images with their embeddings. It belongs to the engine's thread.
 
-    While an image is kept here, `ImageDecoder` finds it by the hash of its bytes: neither decoding nor encoding is done
-    again. It belongs to the engine's thread.
+    As long as an image is kept here, `ImageDecoder` finds it by the hash of its bytes, and it is neither decoded nor
+    encoded again.
 
     Args:
-        max_bytes: the most memory of embeddings; 0 keeps none but those in use.
+        max_bytes: the maximum memory of embeddings; 0 caches none.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -39,15 +39,20 @@ class EmbeddingCache:
         self._misses = 0
 
     @property
-    def figures(self) -> EmbeddingCacheFigures:
-        """What it holds and what it was good for; any thread may ask."""
-        return EmbeddingCacheFigures(self._hits, self._misses, self._bytes)
+    def statistics(self) -> EmbeddingCacheStatistics:
+        """Size and hit counts. Thread-safe."""
+        return EmbeddingCacheStatistics(self._hits, self._misses, self._bytes)
 
     def use(self, image: Image, cached: bool) -> None:
-        """An image that has its embedding was asked about; the ones that were asked about longest ago make room."""
+        """Count a use of an encoded image, and keep it; the least recently used images are dropped to make room.
+
+        Args:
+            image: an image that has its embedding.
+            cached: whether this use is a hit.
+        """
         self._hits += cached
         self._misses += not cached
-        assert image.embedding is not None, "an image is kept for its embedding"
+        assert image.embedding is not None, "only encoded images are cached"
         if image not in self._images:
             size = image.embedding.numel() * image.embedding.element_size()
             self._images[image] = size
@@ -56,3 +61,8 @@ class EmbeddingCache:
         while self._bytes > self._max_bytes:
             _, size = self._images.popitem(last=False)
             self._bytes -= size
+
+    def drop(self, adapter: int) -> None:
+        """Drop the images that were encoded with an adapter."""
+        for image in [image for image in self._images if image.adapter == adapter]:
+            self._bytes -= self._images.pop(image)

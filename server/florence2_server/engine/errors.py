@@ -5,9 +5,13 @@ class CheckpointError(Exception):
     """A checkpoint cannot be served. The message is one line and says why."""
 
 
+class AdapterError(CheckpointError):
+    """An adapter cannot be served with this checkpoint. The message is one line and says why."""
+
+
 class ImageFileError(Exception):
-    """The file in which a call's image was passed cannot be read by this process."""
+    """This process cannot read the file in which a request's image was passed."""
 
 
 class EngineClosedError(Exception):
-    """The engine stopped before it answered."""
+    """The engine stopped before a generation was complete."""

@@ -1,38 +1,40 @@
-"""A checkpoint's generation config -> the engine's defaults.
+"""From a checkpoint's generation config to the engine's defaults.
 
-`FIELDS` says for every field of `GenerationConfig` what the engine does with it: nothing that would change an answer is
-silently ignored.
+`FIELDS` states the effect of every field of `GenerationConfig`: no setting that would change an answer is silently
+ignored.
 """
 
 import logging
+from dataclasses import replace
 from enum import Enum
 from math import inf
 from typing import Any
 
+from florence2.options import GENERATION_OPTIONS, Limit, Option
 from transformers import GenerationConfig
 
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
-from florence2_engine.limits import Limit, answer_limit
-from florence2_engine.options import MAX_LENGTH_PENALTY, GenerationDefaults
-from florence2_engine.request import EarlyStopping
-from florence2_engine.rules import CheckpointRules, ExponentialDecay
+from florence2_server.config import EngineConfig
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.limits import completion_limit
+from florence2_server.engine.options import GenerationDefaults
+from florence2_server.engine.rules import CheckpointRules, ExponentialDecay
+from florence2_server.engine.search_options import EarlyStopping
 
 _logger = logging.getLogger(__name__)
 
-# The library's default, which many saved configs contain although nobody chose a length.
+# The library's default, which many saved configs contain although it was not chosen.
 _UNCHOSEN_MAX_LENGTH = 20
 _SHOWN_CHARACTERS = 80
 
 
 class Effect(Enum):
-    """What the engine does with a field of a generation config."""
+    """The effect of a field of a generation config in the engine."""
 
-    APPLIED = "applied as `generate()` does"
+    APPLIED = "applied as by `generate()`"
     HARMLESS = "changes no answer"
     SAMPLING = "changes no answer, because the engine searches instead of sampling"
-    LOGGED = "the engine searches all the same, and the log says so"
-    REFUSED = "would change answers, but the engine does not implement it: a checkpoint that sets it is not loaded"
+    LOGGED = "the engine searches anyway, and logs a warning"
+    REJECTED = "would change answers, but is not implemented: a checkpoint that sets it is rejected"
 
 
 def _fields(effect: Effect, names: str) -> dict[str, Effect]:
@@ -58,13 +60,13 @@ FIELDS: dict[str, Effect] = {
     **_fields(Effect.HARMLESS, "num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold"),
     **_fields(Effect.HARMLESS, "prompt_lookup_num_tokens max_matching_ngram_size assistant_early_exit"),
     **_fields(Effect.HARMLESS, "assistant_lookbehind target_lookbehind assistant_ensemble_weight speculation_type"),
-    **_fields(Effect.REFUSED, "encoder_repetition_penalty sequence_bias guidance_scale renormalize_logits"),
+    **_fields(Effect.REJECTED, "encoder_repetition_penalty sequence_bias guidance_scale renormalize_logits"),
     **_fields(
-        Effect.REFUSED, "watermarking_config stop_strings max_time token_healing is_assistant use_mtp constraints"
+        Effect.REJECTED, "watermarking_config stop_strings max_time token_healing is_assistant use_mtp constraints"
     ),
-    **_fields(Effect.REFUSED, "num_beam_groups diversity_penalty penalty_alpha dola_layers force_words_ids"),
+    **_fields(Effect.REJECTED, "num_beam_groups diversity_penalty penalty_alpha dola_layers force_words_ids"),
 }
-# Values other than None that a refused field may have: the library's defaults, with which it has no effect.
+# Values besides None that a rejected field may have: the library's defaults, which have no effect.
 _NEUTRAL: dict[str, float | bool] = {
     **dict.fromkeys(("encoder_repetition_penalty", "guidance_scale", "num_beam_groups"), 1),
     **dict.fromkeys(("diversity_penalty", "penalty_alpha"), 0),
@@ -78,32 +80,22 @@ def generation_defaults(
     """The defaults of the generation options, and their limits.
 
     Args:
-        config: the checkpoint's generation config; wrong token ids in it are repaired in place.
+        config: the checkpoint's generation config; wrong token ids are repaired in place.
         tokenizer: the checkpoint's Hugging Face tokenizer.
         positions: the number of positions in use.
         limits: the server's settings.
 
     Raises:
-        CheckpointError: the config sets something that the engine does not implement, or that `generate()` itself
-            rejects.
+        CheckpointError: the config has a setting that the engine does not implement, or that `generate()` rejects.
     """
     _repair_token_ids(config, tokenizer)
     _check_effects(config)
-    num_beams = _whole(config, "num_beams", 1, least=1)
-    if num_beams > limits.max_beams:
-        raise CheckpointError(f"max_beams: got {limits.max_beams}, expected at least the checkpoint's own {num_beams}")
-    longest_answer = answer_limit(limits.max_new_tokens, positions)
-    return GenerationDefaults(
+    longest_completion = completion_limit(limits.max_new_tokens, positions)
+    defaults = GenerationDefaults(
+        **_own_options(config, longest_completion.value),
         positions=positions,
-        longest_answer=longest_answer,
+        longest_completion=longest_completion,
         most_beams=limits.max_beams,
-        max_new_tokens=min(_max_new_tokens(config) or longest_answer.value, longest_answer.value),
-        min_new_tokens=_min_new_tokens(config),
-        num_beams=num_beams,
-        length_penalty=_number(config, "length_penalty", 1.0, -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY),
-        early_stopping=_early_stopping(config),
-        no_repeat_ngram_size=_whole(config, "no_repeat_ngram_size", 0),
-        repetition_penalty=_repetition_penalty(config),
         rules=_rules(config, tokenizer),
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
@@ -111,10 +103,34 @@ def generation_defaults(
         forced_bos_token_id=config.forced_bos_token_id,
         forced_eos_token_id=config.forced_eos_token_id,
     )
+    if (beams := defaults.num_beams) > limits.max_beams:
+        raise CheckpointError(f"max_beams: got {limits.max_beams}, expected at least the checkpoint's own {beams}")
+    return defaults
+
+
+def _own_options(config: GenerationConfig, longest_completion: int) -> dict[str, Any]:
+    """The generation options that the config sets, and the declared defaults of the others."""
+    special = {
+        "max_new_tokens": min(_max_new_tokens(config) or longest_completion, longest_completion),
+        "min_new_tokens": _min_new_tokens(config),
+        "early_stopping": _early_stopping(config),
+        "repetition_penalty": _repetition_penalty(config),
+    }
+    others = {name: option for name, option in GENERATION_OPTIONS.items() if name not in special}
+    return special | {name: _own_option(config, option) for name, option in others.items()}
+
+
+def _own_option(config: GenerationConfig, option: Option) -> Any:
+    # An option that is not a field of the config can be set by requests only.
+    if option.name not in FIELDS or getattr(config, option.name) is None:
+        return option.default
+    if option.type is float:
+        return _number(config, option)
+    return _whole(config, option.name, 0, least=option.least or None)
 
 
 def _repair_token_ids(config: GenerationConfig, tokenizer: Any) -> None:
-    """Some fine-tunes ship ids that differ from their tokenizer's, and never stop. The tokenizer is right."""
+    """Replace token ids that differ from the tokenizer's. Some fine-tunes have such ids, and would never stop."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     right = {"bos_token_id": bos, "eos_token_id": eos, "decoder_start_token_id": eos}
     if config.forced_bos_token_id is not None:
@@ -131,11 +147,11 @@ def _repair_token_ids(config: GenerationConfig, tokenizer: Any) -> None:
 
 
 def _check_effects(config: GenerationConfig) -> None:
-    """Reject what would change answers, and warn that there is no sampling."""
+    """Reject settings that would change answers, and warn that there is no sampling."""
     for name, effect in FIELDS.items():
         value = getattr(config, name, None)
         is_set = value is not None and value not in ([], {}) and value != _NEUTRAL.get(name)
-        if effect is Effect.REFUSED and is_set:
+        if effect is Effect.REJECTED and is_set:
             raise _error(name, value, "null: the engine does not implement it")
     if config.do_sample:
         sampling = [name for name, effect in FIELDS.items() if effect is Effect.SAMPLING]
@@ -155,22 +171,23 @@ def _max_new_tokens(config: GenerationConfig) -> int | None:
 
 
 def _min_new_tokens(config: GenerationConfig) -> int:
-    """As for the longest answer, `min_new_tokens` takes precedence."""
+    """`min_new_tokens` takes precedence over `min_length`, as for the maximum."""
     if config.min_new_tokens is not None:
         return _whole(config, "min_new_tokens", 0)
     return max(_whole(config, "min_length", 0) - 1, 0)
 
 
 def _early_stopping(config: GenerationConfig) -> EarlyStopping:
-    """`generate()` compares with `True` by identity, so 1 means the heuristic."""
+    """`generate()` compares with `True` by identity, so 1 selects the heuristic."""
     if config.early_stopping is True or config.early_stopping == "never":
         return EarlyStopping(config.early_stopping)
     return EarlyStopping.HEURISTIC
 
 
 def _repetition_penalty(config: GenerationConfig) -> float:
-    penalty = _number(config, "repetition_penalty", 1.0, 0, inf)
-    if not 0 < penalty < inf:
+    """The penalty, in the range of `generate()`, which is wider than that of requests."""
+    penalty: float = _own_option(config, replace(GENERATION_OPTIONS["repetition_penalty"], least=0, most=inf))
+    if penalty == 0:
         raise _error("repetition_penalty", penalty, "a number above 0")
     return penalty
 
@@ -192,7 +209,7 @@ def _rules(config: GenerationConfig, tokenizer: Any) -> CheckpointRules:
 
 
 def _bad_words(config: GenerationConfig) -> tuple[tuple[int, ...], ...]:
-    """The bad words except the end token by itself, which `generate()` leaves out too."""
+    """The bad words without the end token alone, which `generate()` also leaves out."""
     words = config.bad_words_ids or []
     if not isinstance(words, list) or not all(_are_token_ids(word) and word for word in words):
         raise _error("bad_words_ids", words, "lists of token ids")
@@ -200,7 +217,7 @@ def _bad_words(config: GenerationConfig) -> tuple[tuple[int, ...], ...]:
 
 
 def _token_ids(config: GenerationConfig, name: str) -> tuple[int, ...]:
-    """The ids in a field, except those below 0, which mean nothing."""
+    """The token ids in a field, without those below 0, which have no meaning."""
     ids = getattr(config, name) or []
     if not isinstance(ids, list) or not all(_is_whole(token_id) for token_id in ids):
         raise _error(name, ids, "a list of token ids")
@@ -220,8 +237,8 @@ def _exponential_decay(config: GenerationConfig) -> ExponentialDecay | None:
     )
 
 
-def _whole(config: GenerationConfig, name: str, default: int, least: int | None = None) -> int:
-    """A number of tokens or beams. Without `least`, a value below 0 counts as 0, as it does in `generate()`."""
+def _whole(config: GenerationConfig, name: str, default: int, least: float | None = None) -> int:
+    """A number of tokens or beams. Without `least`, a value below 0 counts as 0, as in `generate()`."""
     value = getattr(config, name)
     if value is None:
         return default
@@ -230,12 +247,10 @@ def _whole(config: GenerationConfig, name: str, default: int, least: int | None 
     return max(int(value), 0)
 
 
-def _number(config: GenerationConfig, name: str, default: float, least: float, most: float) -> float:
-    value = getattr(config, name)
-    if value is None:
-        return default
-    if not _is_number(value) or not least <= value <= most:
-        raise _error(name, value, f"{least} to {most}")
+def _number(config: GenerationConfig, option: Option) -> float:
+    value = getattr(config, option.name)
+    if not _is_number(value) or not option.least <= value <= option.most:
+        raise _error(option.name, value, option.values)
     return float(value)
 
 

@@ -1,4 +1,4 @@
-"""Which next tokens the logits processors of Hugging Face `generate()` would forbid. Imports no torch.
+"""The logits processors of Hugging Face `generate()` that forbid tokens. Imports no torch.
 
 Each rule is that of `transformers/generation/logits_process.py`, applied to one generation's beams.
 """
@@ -17,14 +17,14 @@ BeamToken = tuple[int, int]
 
 
 class ExponentialDecay(NamedTuple):
-    """After `start` generated tokens, the score of the end token grows by `factor` to the power of the tokens since."""
+    """The end token's score gains `factor ** n - 1` times its magnitude, n tokens after the first `start` ones."""
 
     start: int
     factor: float
 
 
 class BadEndings(NamedTuple):
-    """Bad words of one length: `tokens` (words,) may not follow `prefixes` (words, length - 1)."""
+    """Bad words of one length: `tokens` (words,) must not follow `prefixes` (words, length - 1)."""
 
     prefixes: IntArray
     tokens: IntArray
@@ -32,16 +32,15 @@ class BadEndings(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckpointRules:
-    """Search rules that a checkpoint's generation config sets and no request can change.
+    """Logits processing that a checkpoint's generation config sets and that no request can change.
 
     Attributes:
-        encoder_no_repeat_ngram_size: no n-gram of this size from the encoder's input may occur in an answer; 0: no
-            such rule.
-        image_token_id: the placeholder token of the image in the encoder's input; None if the layout has no such token.
+        encoder_no_repeat_ngram_size: size of the n-grams of the encoder's input that must not be generated; 0: none.
+        image_token_id: the image's placeholder token in the encoder's input; None if the layout has no such token.
         exponential_decay: `exponential_decay_length_penalty`.
-        bad_words: sequences of tokens that no answer contains.
-        suppressed_tokens: tokens that no answer contains.
-        begin_suppressed_tokens: tokens that cannot be the first token that is not forced.
+        bad_words: sequences of tokens that must not be generated.
+        suppressed_tokens: tokens that must not be generated.
+        begin_suppressed_tokens: tokens that must not be the first token that is not forced.
     """
 
     encoder_no_repeat_ngram_size: int = 0
@@ -52,13 +51,13 @@ class CheckpointRules:
     begin_suppressed_tokens: tuple[int, ...] = ()
 
     @cached_property
-    def never(self) -> frozenset[int]:
+    def always_forbidden(self) -> frozenset[int]:
         """The tokens that no step may choose."""
         return frozenset(self.suppressed_tokens) | {word[0] for word in self.bad_words if len(word) == 1}
 
     @cached_property
     def bad_endings(self) -> list[BadEndings]:
-        """The bad words of more than one token, grouped by length."""
+        """The bad words of more than one token, by length."""
         words_by_length: dict[int, list[tuple[int, ...]]] = defaultdict(list)
         for word in self.bad_words:
             words_by_length[len(word)].append(word)
@@ -76,11 +75,11 @@ class CheckpointRules:
 
 
 def repeating_tokens(token_ids: IntArray, size: int) -> list[BeamToken]:
-    """Tokens that would complete an n-gram for the second time.
+    """Tokens that would repeat an n-gram.
 
     Args:
-        token_ids: (beams, length), what each beam has so far.
-        size: the size of the n-grams; 0: no such rule.
+        token_ids: (beams, length), the tokens of each beam.
+        size: the size of the n-grams; 0: any may be repeated.
     """
     beams, length = token_ids.shape
     if size == 0 or length < size:
@@ -106,17 +105,17 @@ def bad_words_completed(token_ids: IntArray, endings: Iterable[BadEndings]) -> l
 
 
 class EncoderNgrams:
-    """The n-grams of the encoder's input, which consists of the image's tokens and the prompt.
+    """The n-grams of the encoder's input, which consists of image tokens and the prompt.
 
     Args:
         size: the size of the n-grams, at least 1.
         image_token_id: see `CheckpointRules`.
-        prompt_ids: the prompt's tokens, start and end token included.
+        prompt_ids: token ids of the prompt, including the start and end token.
     """
 
     def __init__(self, size: int, image_token_id: int | None, prompt_ids: Sequence[int]) -> None:
         self._size = size
-        # An image has hundreds of identical tokens: as many as one n-gram has produce all possible n-grams.
+        # The image's tokens are identical and number in the hundreds: `size` of them yield every n-gram that has any.
         images = [] if image_token_id is None else [image_token_id] * size
         encoder_ids = [*images, *prompt_ids]
         self._endings: dict[tuple[int, ...], set[int]] = defaultdict(set)

@@ -1,267 +1,308 @@
-"""Triton requests -> engine calls, as many at once as the engine has slots.
+"""Takes requests, runs their plans, submits the generations to the engine, and answers.
 
-`dispatch` blocks until there is a slot. That is the backpressure: what does not fit stays in Triton's queue, where
-priorities, limits, timeouts and metrics apply to it.
+Nothing here blocks. A request is admitted or refused; the generations of its plan wait in the admission queue until
+they have a place at the engine; and whatever ends a generation (the engine, the caller, a deadline) advances its plan.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, Future
 from functools import partial
-from typing import Any
 
 import grpc
-import triton_python_backend_utils as pb_utils
-from florence2.engine.v1.engine_pb2 import GenerateRequest, GenerateResponse
 from florence2.errors import InvalidArgumentError
-from florence2.messages import set_result
-from florence2.parsing import decode
-from florence2.prompts import check_request
-from florence2.scores import TokenScores
+from florence2.plans import Outcome as PlanOutcome
+from florence2.plans import Step, with_result
 from florence2.tasks import task_of
-from florence2.v1 import TaskRequest, TaskResponse
+from florence2.v1 import TaskError
 
-from florence2_adapter.config import RequestLimits
-from florence2_adapter.image_files import ImageFile, ImageFiles, image_hash
-from florence2_adapter.job import EngineCallError, Job
-from florence2_adapter.metrics import Metrics
-from florence2_adapter.outcomes import UNKNOWN_TASK, Outcome, task_name
-from florence2_adapter.pending import PendingRequest
-from florence2_adapter.prompts import prompt_parts
-from florence2_adapter.request_log import RequestLog
-from florence2_adapter.slots import Slots
-from florence2_adapter.statuses import triton_code
-from florence2_adapter.supervisor import EngineSupervisor
-from florence2_adapter.wire import Encoding, parse_request, serialize_response
+from florence2_server.config import AdmissionConfig, RequestLimits
+from florence2_server.stub.admission import AdmissionQueue, RefusedError
+from florence2_server.stub.admission_metrics import AdmissionMetrics
+from florence2_server.stub.answers import StreamedAnswer, UnaryAnswer
+from florence2_server.stub.batch import ElementLimits, batch_elements, check_shapes
+from florence2_server.stub.image_files import ImageFiles
+from florence2_server.stub.incoming import IncomingRequest
+from florence2_server.stub.metrics import RequestMetrics
+from florence2_server.stub.outcomes import Outcome, StepOutcome
+from florence2_server.stub.pending_request import ElementRun, PendingRequest, QueuedStep, status_of
+from florence2_server.stub.request_log import RequestLog
+from florence2_server.stub.responses import step_outcome
+from florence2_server.stub.wire import encoding_of
+from florence2_server.supervision.pending_generation import GenerationError, PendingGeneration
+from florence2_server.supervision.supervisor import EngineSupervisor
+from florence2_server.v1.engine_pb2 import GenerateResponse
 
 _logger = logging.getLogger(__name__)
 
-# Asking Triton whether a caller has left is a round trip to its process: often enough to free slots soon, no oftener.
-_CANCELLATION_SWEEP_SECONDS = 0.1
-_SHOWN_HASH = 16  # hexadecimal digits of an image's SHA-256
-
-
-@dataclass(frozen=True)
-class Row:
-    """One question of a Triton request, parsed and checked.
-
-    Attributes:
-        label: names the row in an error's message, where there are several.
-        image_file: holds the image if the call does not.
-    """
-
-    index: int
-    label: str
-    request: TaskRequest
-    encoding: Encoding
-    call: GenerateRequest
-    image_file: ImageFile | None
-
-    def describe(self, request_id: str) -> str:
-        """Names the question, for whoever has to find out what it does to the engine."""
-        image = image_hash(self._image())[:_SHOWN_HASH]
-        return f"request id {request_id!r}, {self.label}image {image}, task {task_name(self.request)}"
-
-    def without_file(self) -> "Row":
-        """The same row with the image in the call."""
-        call = GenerateRequest(image=self._image(), prompt=self.call.prompt, generation=self.call.generation)
-        return replace(self, call=call, image_file=None)
-
-    def _image(self) -> bytes:
-        return self.image_file.read() if self.image_file else self.call.image
+_CANCELLED = "the caller cancelled the request"
+# A caller whose own deadline passes cancels the request at about the time when the stub notices that deadline.
+_DEADLINE_TOLERANCE_SECONDS = 0.2
+# A request that was checked for cancellation less than this ago is submitted without another check.
+_CHECK_SECONDS = 0.1
 
 
 class Dispatcher:
-    """Submits requests to the engine and sends its responses. An error is returned only to the request that caused it.
+    """Answers requests. An error is returned only to the request that caused it.
 
     Args:
-        engine: where requests are submitted.
-        slots: how many requests may be in the engine at once.
+        engine: where generations are submitted.
+        admission: the limits of what may wait.
+        slots: the engine's number of slots.
         limits: a request over one of these is rejected right away.
-        metrics, log: record each outcome.
-        turn: held during each call into tritonserver; see `TritonPythonModel`.
+        metrics, admission_metrics, log: record what happens.
+        plans: runs what takes too long for a thread that delivers completions.
     """
 
     def __init__(
         self,
         engine: EngineSupervisor,
+        admission: AdmissionConfig,
         slots: int,
         limits: RequestLimits,
-        metrics: Metrics,
+        metrics: RequestMetrics,
+        admission_metrics: AdmissionMetrics,
         log: RequestLog,
-        turn: threading.Lock,
+        plans: Executor,
     ) -> None:
         self._engine = engine
-        self._limits = limits
+        self._limits = ElementLimits(limits, admission.plan_limits)
         self._metrics = metrics
+        self._admission_metrics = admission_metrics
         self._log = log
-        self._turn = turn
+        self._plans = plans
         self._files = ImageFiles()
-        self._slots = Slots(slots, metrics.set_slots_in_use)
-        self._lock = threading.Lock()
-        self._pending: set[PendingRequest] = set()
-        self._closed = threading.Event()
-        self._sweeper = threading.Thread(target=self._sweep, name="cancellations", daemon=True)
-        self._sweeper.start()
+        self._lock = threading.Lock()  # of the four below; nothing foreign is called while it is held
+        self._queue: AdmissionQueue[tuple[QueuedStep, PendingGeneration]] = AdmissionQueue(admission, slots)
+        self._pending: dict[PendingRequest, None] = {}  # in the order of arrival
+        self._is_launching = False
 
-    def dispatch(self, requests: Sequence[Any]) -> None:
-        """Start the calls of the Triton requests of a batch; blocks until each has a slot."""
-        for pending in [PendingRequest(request, self._turn) for request in requests]:
-            self._dispatch(pending)
+    def dispatch(self, requests: Iterable[IncomingRequest]) -> None:
+        """Take requests; each is answered later, on another thread, or refused at once. Does not block."""
+        for incoming in requests:
+            try:
+                self._take(PendingRequest(incoming), incoming)
+            except Exception:
+                _logger.exception("a request could not be answered")
+        self._launch()
 
-    def _dispatch(self, pending: PendingRequest) -> None:
+    def pending(self) -> list[tuple[PendingRequest, bool]]:
+        """The requests that are not answered, in the order of arrival, each with whether it still waits."""
+        with self._lock:
+            return [(each, each.admission is None or self._queue.is_waiting(each.admission)) for each in self._pending]
+
+    def end_if_over(self, pending: PendingRequest, *, is_waiting: bool, ask_caller: bool) -> bool:
+        """End a request that is no longer needed: its deadline has passed, or its caller has cancelled it.
+
+        Args:
+            pending: the request.
+            is_waiting: whether none of its generations has been submitted.
+            ask_caller: whether to find out if it is cancelled, a round-trip to tritonserver.
+        """
         try:
-            rows = _rows(pending, self._limits, self._files)
-            pending.expect_rows(len(rows))
-            with self._lock:
-                self._pending.add(pending)
-            for row in rows:
-                self._start(pending, row)
+            now = time.monotonic()
+            is_late = pending.deadlines.passed(now, is_waiting=is_waiting)
+            if not is_late and ask_caller and pending.is_cancelled():
+                is_late = pending.deadlines.passed(now + _DEADLINE_TOLERANCE_SECONDS, is_waiting=is_waiting)
+                if not is_late:
+                    self._fail(pending, grpc.StatusCode.CANCELLED, _CANCELLED)
+            if is_late:
+                message = _deadline_message(now - pending.received, is_waiting=is_waiting)
+                self._fail(pending, grpc.StatusCode.DEADLINE_EXCEEDED, message)
+        except Exception as error:  # noqa: BLE001 - the others must not wait for this one
+            self._fail_unexpectedly(pending, error)
+        return pending.is_answered
+
+    def show(self) -> None:
+        """Show the state of the queue in the metrics."""
+        with self._lock:
+            statistics = self._queue.statistics
+        self._admission_metrics.show(statistics)
+
+    def waiting_adapters(self) -> set[str]:
+        """The adapters that waiting generations name, whether or not there are such."""
+        with self._lock:
+            waiting = self._queue.waiting
+        return {generation.request.adapter for _, generation in waiting}
+
+    def plans(self) -> list[str]:
+        """The ids of the plans under way that have several steps."""
+        with self._lock:
+            pending = list(self._pending)
+        return [plan for each in pending for plan in each.plans]
+
+    def _take(self, pending: PendingRequest, incoming: IncomingRequest) -> None:
+        try:
+            pending.answer = UnaryAnswer(incoming)
+            for run in self._admit(pending, incoming):
+                self._queue_steps(pending, run, run.plan.start())
+        except RefusedError as refusal:
+            self._refuse(pending, refusal)
         except InvalidArgumentError as error:
-            pending.fail(pb_utils.TritonError.INVALID_ARG, str(error))
-            self._report(pending, None, grpc.StatusCode.INVALID_ARGUMENT)
-        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
+            self._fail(pending, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Exception as error:  # noqa: BLE001 - a request that is never answered hangs forever
             self._fail_unexpectedly(pending, error)
-        self._forget_answered(pending)
 
-    def close(self) -> None:
-        """Stop looking for cancelled requests."""
-        self._closed.set()
-        self._sweeper.join()
+    def _refuse(self, pending: PendingRequest, refusal: RefusedError) -> None:
+        for outcome in pending.fail(grpc.StatusCode.UNAVAILABLE, str(refusal)):
+            self._admission_metrics.count_refusal(refusal.reason, outcome.seconds)
+            self._log.write(pending, outcome)
 
-    def _start(self, pending: PendingRequest, row: Row) -> None:
-        self._slots.take()
-        if (
-            time.monotonic() - pending.received > _CANCELLATION_SWEEP_SECONDS
-        ):  # it waited, behind others of its batch perhaps
-            self._fail_if_cancelled(pending)
-        if pending.answered:  # an earlier row failed, or the caller left while this one waited
-            self._slots.give_back()
-            self._report(pending, row, grpc.StatusCode.CANCELLED)
+    def _admit(self, pending: PendingRequest, incoming: IncomingRequest) -> list[ElementRun]:
+        """Admit a request, parse it, and check it."""
+        if incoming.is_streamed:
+            # Read before anything can fail, because errors have the request's encoding.
+            requests = incoming.input("REQUEST")
+            pending.answer = StreamedAnswer(incoming, encoding_of(requests))
+            images = incoming.input("IMAGE")
+        else:
+            with self._lock:
+                self._queue.check_requests()  # reading a large image takes longer than refusing it
+            images, requests = incoming.input("IMAGE"), incoming.input("REQUEST")
+        check_shapes(images, requests)
+        with self._lock:
+            pending.admission = self._queue.admit(sum(map(len, images.ravel())))
+            self._pending[pending] = None
+        elements = batch_elements(images, requests, self._limits, self._files)
+        runs = [ElementRun(element, self._limits.plan) for element in elements]
+        pending.expect(runs)
+        return runs
+
+    def _queue_steps(self, pending: PendingRequest, run: ElementRun, steps: Sequence[Step]) -> None:
+        """Queue the generations of steps, and answer if there is nothing left to generate."""
+        for step in steps:
+            emitter = pending.answer.emitter(step, is_single=run.is_single_step)
+            self._queue_step(QueuedStep(pending, run, step, emitter))
+        result = run.plan.claim_result()
+        if isinstance(result, TaskError):
+            self._fail(pending, status_of(result), f"{run.element.label}{result.message}", run)
+        elif result is not None:
+            self._close(pending, pending.finish(run, result))
+
+    def _queue_step(self, queued: QueuedStep) -> None:
+        element, pending, emitter = queued.run.element, queued.pending, queued.emitter
+        generation = PendingGeneration(
+            element.generate_request(queued.step.request, queued.run.plan_id),
+            partial(element.describe, pending.request_id),
+            emitter.on_tokens if emitter else None,
+        )
+        if not pending.add(queued, generation):
             return
-        self._submit(pending, row)
+        generation.completion.add_done_callback(partial(self._finish, queued))
+        with self._lock:
+            if pending.admission is not None:
+                self._queue.add(pending.admission, element.priority, (queued, generation))
 
-    def _submit(self, pending: PendingRequest, row: Row) -> None:
-        job = Job(row.call, partial(row.describe, pending.request_id))
-        job.outcome.add_done_callback(partial(self._finish, pending, row))
-        pending.add_job(job)
-        self._engine.submit(job)
-
-    def _finish(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
-        try:
-            if row.image_file and not pending.answered and (reason := _unreadable_file(outcome)):
-                self._files.stop(reason)
-                self._submit(pending, row.without_file())  # in the same slot
+    def _launch(self) -> None:
+        """Submit the generations that have a place. One thread does it at a time, so that they keep their order."""
+        with self._lock:
+            if self._is_launching:  # that thread will find whatever was queued
                 return
-        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
-            self._fail_unexpectedly(pending, error)
-        self._slots.give_back()
+            self._is_launching = True
+        while (launched := self._next()) is not None:
+            self._submit(*launched)
+
+    def _next(self) -> tuple[QueuedStep, PendingGeneration, bool] | None:
+        """The next generation that has a place, and whether it is the first of its request."""
+        with self._lock:
+            while (launched := self._queue.launch()) is not None:
+                queued, generation = launched
+                if not (queued.pending.is_answered or generation.completion.cancelled()):
+                    queued.is_launched = True
+                    is_first, queued.pending.has_started = not queued.pending.has_started, True
+                    return queued, generation, is_first
+                self._queue.land()
+            self._is_launching = False
+            return None
+
+    def _submit(self, queued: QueuedStep, generation: PendingGeneration, is_first: bool) -> None:
         try:
-            self._tell(pending, row, outcome)
-        except Exception as error:  # noqa: BLE001 - a request whose sender is never used hangs for ever
-            self._fail_unexpectedly(pending, error)
-        self._forget_answered(pending)
+            has_waited = time.monotonic() - queued.pending.checked > _CHECK_SECONDS
+            if has_waited and self.end_if_over(queued.pending, is_waiting=is_first, ask_caller=True):
+                return
+            # Not before: of a request that waits, there is one copy of the image.
+            queued.run.element.image.write_to(generation.request)
+            queued.has_file = bool(generation.request.image_file)
+            self._engine.submit(generation)
+        except Exception as error:
+            _logger.exception("a generation could not be submitted")
+            generation.fail(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
-    def _tell(self, pending: PendingRequest, row: Row, outcome: "Future[GenerateResponse]") -> None:
-        """Answer with what became of a row. Nothing is raised of it: its trace would hold what holds the outcome."""
-        if outcome.cancelled():
-            pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
-            self._report(pending, row, grpc.StatusCode.CANCELLED)
-            return
-        error = outcome.exception()
-        if isinstance(error, EngineCallError):
-            pending.fail(triton_code(error.status), f"{row.label}{error}")
-            self._report(pending, row, error.status)
-            return
-        answer = outcome.result()
-        pending.succeed(row.index, _response(row, answer))
-        self._report(pending, row, grpc.StatusCode.OK, answer)
+    def _finish(self, queued: QueuedStep, completion: "Future[GenerateResponse]") -> None:
+        """Free the place of a generation that has ended, and advance its plan."""
+        with self._lock:
+            if queued.is_launched:
+                self._queue.land()
+        queued.pending.remove(queued)
+        if queued.pending.is_answered:
+            self._launch()
+        elif queued.run.is_single_step:
+            self._advance(queued, completion)
+        else:
+            # The completions of all generations come on one thread, and the response to a long plan takes a while.
+            self._plans.submit(self._advance, queued, completion)
 
-    def _sweep(self) -> None:
-        while not self._closed.wait(_CANCELLATION_SWEEP_SECONDS):
-            with self._lock:
-                pending = [request for request in self._pending if not request.answered]
-            for request in pending:
-                self._fail_if_cancelled(request)
-
-    def _fail_if_cancelled(self, pending: PendingRequest) -> None:
+    def _advance(self, queued: QueuedStep, completion: "Future[GenerateResponse]") -> None:
         try:
-            if pending.cancelled_by_caller():
-                pending.fail(pb_utils.TritonError.CANCELLED, "the caller left")
-        except Exception as error:  # noqa: BLE001 - the sweep has to go on for the others
-            self._fail_unexpectedly(pending, error)
+            self._go_on(queued, completion)
+        except Exception as error:  # noqa: BLE001 - a request that is never answered hangs forever
+            self._fail_unexpectedly(queued.pending, error)
+        self._launch()
 
-    def _forget_answered(self, pending: PendingRequest) -> None:
-        if pending.answered:
-            with self._lock:
-                self._pending.discard(pending)
+    def _go_on(self, queued: QueuedStep, completion: "Future[GenerateResponse]") -> None:
+        run, step, error = queued.run, queued.step, _error_of(completion)
+        if error and error.is_culprit:
+            # All other steps are about the same image: each of them would crash several engines, too.
+            self._fail(queued.pending, error.status, f"{run.element.label}{error}", run)
+            return
+        if error and queued.has_file and error.status is grpc.StatusCode.FAILED_PRECONDITION:
+            self._files.stop(str(error))
+            run.element.image.leave_file()
+            self._queue_step(QueuedStep(queued.pending, run, step, queued.emitter, queued.since))
+            return
+        outcome = with_result(step.request, step_outcome(completion))
+        run.steps.append(_step_outcome(queued, outcome, completion))
+        if queued.emitter:
+            queued.emitter.finish(outcome)
+        self._queue_steps(queued.pending, run, run.plan.complete(step.number, outcome))
+
+    def _fail(
+        self, pending: PendingRequest, status: grpc.StatusCode, message: str, culprit: ElementRun | None = None
+    ) -> None:
+        self._close(pending, pending.fail(status, message, culprit))
 
     def _fail_unexpectedly(self, pending: PendingRequest, error: Exception) -> None:
-        _logger.exception("a request failed", exc_info=error)
-        pending.fail(pb_utils.TritonError.INTERNAL, f"{type(error).__name__}: {error}")
-        self._report(pending, None, grpc.StatusCode.INTERNAL)
+        _logger.exception("a request failed unexpectedly", exc_info=error)
+        self._fail(pending, grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
 
-    def _report(
-        self,
-        pending: PendingRequest,
-        row: Row | None,
-        status: grpc.StatusCode,
-        answer: GenerateResponse | None = None,
-    ) -> None:
-        """Count and log what became of a question, after its caller knows."""
-        task = UNKNOWN_TASK if row is None else task_name(row.request)
-        outcome = Outcome(task, status, time.monotonic() - pending.received, answer)
-        self._metrics.observe(outcome)
-        self._log.write(pending, outcome)
+    def _close(self, pending: PendingRequest, outcomes: Iterable[Outcome]) -> None:
+        """Forget a request that is answered, and record its outcomes."""
+        if not pending.is_answered:
+            return
+        with self._lock:
+            self._pending.pop(pending, None)
+            if pending.admission is not None:
+                self._queue.release(pending.admission)
+        for outcome in outcomes:
+            self._metrics.observe(outcome)
+            self._log.write(pending, outcome)
 
 
-def _unreadable_file(outcome: "Future[GenerateResponse]") -> str | None:
-    """Why the engine could not read the image's file, if that is how a call ended."""
-    error = None if outcome.cancelled() else outcome.exception()
-    is_unreadable = isinstance(error, EngineCallError) and error.status is grpc.StatusCode.FAILED_PRECONDITION
-    return str(error) if is_unreadable else None
+def _step_outcome(queued: QueuedStep, outcome: PlanOutcome, completion: "Future[GenerateResponse]") -> StepOutcome:
+    task = task_of(queued.step.request).name
+    if isinstance(outcome, TaskError):
+        return StepOutcome(task, status_of(outcome))
+    return StepOutcome(task, grpc.StatusCode.OK, time.monotonic() - queued.since, completion.result())
 
 
-def _rows(pending: PendingRequest, limits: RequestLimits, files: ImageFiles) -> list[Row]:
-    images, requests = pending.inputs("IMAGE"), pending.inputs("REQUEST")
-    for name, tensor in (("IMAGE", images), ("REQUEST", requests)):
-        if tensor.size == 0 or tensor.shape != images.shape:
-            raise InvalidArgumentError.of_field(f"{name} shape", tensor.shape, "(rows, 1), alike for IMAGE and REQUEST")
-    pairs = zip(images.ravel(), requests.ravel(), strict=True)
-    return [
-        _row(index, f"row {index}: " if len(images) > 1 else "", image, request, limits, files)
-        for index, (image, request) in enumerate(pairs)
-    ]
+def _deadline_message(seconds: float, *, is_waiting: bool) -> str:
+    state = "was still waiting" if is_waiting else "was not answered"
+    return f"deadline exceeded: the request {state} after {seconds:.3f} s"
 
 
-def _row(index: int, label: str, image: bytes, data: bytes, limits: RequestLimits, files: ImageFiles) -> Row:
-    try:
-        limits.check(image, data)
-        request, encoding = parse_request(data)
-        check_request(request)
-        call = GenerateRequest(prompt=prompt_parts(request), generation=request.generation)
-    except InvalidArgumentError as error:
-        raise InvalidArgumentError(f"{label}{error}") from None
-    if file := files.file(image):
-        call.image_file, call.image_file_bytes = str(file.path), file.size
-    else:
-        call.image = image
-    return Row(index, label, request, encoding, call, file)
-
-
-def _response(row: Row, answer: GenerateResponse) -> bytes:
-    response = TaskResponse(
-        text=answer.text,
-        image_size=answer.image_size,
-        finish_reason=answer.finish_reason,
-        usage=answer.usage,
-        token_log_probabilities=answer.token_log_probabilities,
-        token_ends=answer.token_ends,
-    )
-    if not row.request.raw:
-        token_scores = TokenScores.of_response(response)
-        set_result(response, decode(task_of(row.request) or "", answer.text, answer.image_size, token_scores))
-    return serialize_response(response, row.encoding)
+def _error_of(completion: "Future[GenerateResponse]") -> GenerationError | None:
+    """The error with which a generation ended; None if it ended otherwise."""
+    error = None if completion.cancelled() else completion.exception()
+    return error if isinstance(error, GenerationError) else None

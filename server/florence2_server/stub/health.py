@@ -1,91 +1,119 @@
-"""How one stub of a tritonserver tells another how its engine is: gRPC's health protocol over a unix socket.
+"""Carries the state of the engines, and what they serve, from one stub of a tritonserver to another.
 
-The stub of the model `florence2` answers; that of `florence2_health` asks, whom Triton's queue for the first one does
-not keep waiting. They find each other by the tritonserver that started both.
+The stub of a served model is the server, on a unix socket. The stub of its health model is the client: requests to that
+model do not wait behind those to the served one.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import ExitStack, suppress
+from typing import Protocol
 
 import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthServicer, HealthStub, add_HealthServicer_to_server
+from florence2.v1 import EngineInfo, ServerInfo
 
-from florence2_adapter.supervisor import EngineState
+from florence2_server import __version__
+from florence2_server.stub.sockets import STATE, served_sockets, socket_path
+from florence2_server.supervision.supervisor import EngineState
+from florence2_server.v1.state_pb2 import GetStateRequest, GetStateResponse
+from florence2_server.v1.state_pb2_grpc import (
+    StateServiceServicer,
+    StateServiceStub,
+    add_StateServiceServicer_to_server,
+)
 
-# A probe has a second in all.
-_ANSWER_SECONDS = 0.5
-UNREACHABLE = "unreachable"
-_START_TIME = 19  # among the fields of /proc/PID/stat behind the name, proc(5)
-_STATUSES = {
-    EngineState.RUNNING: HealthCheckResponse.SERVING,
-    EngineState.STARTING: HealthCheckResponse.UNKNOWN,
-    EngineState.FAILED: HealthCheckResponse.NOT_SERVING,
-    EngineState.CLOSED: HealthCheckResponse.NOT_SERVING,
-}
-# From well to worst.
+_TIMEOUT_SECONDS = 0.5  # half of a probe's time limit
+RUNNING, STARTING, FAILED, UNREACHABLE = "running", "starting", "failed", "unreachable"
 _STATES = {
-    HealthCheckResponse.SERVING: "running",
-    HealthCheckResponse.UNKNOWN: "starting",
-    HealthCheckResponse.NOT_SERVING: "failed",
+    EngineState.RUNNING: RUNNING,
+    EngineState.STARTING: STARTING,
+    EngineState.FAILED: FAILED,
+    EngineState.CLOSED: FAILED,
 }
 
 
-class HealthServer(HealthServicer):
-    """Answers on a socket in the folder of this tritonserver.
+class SupervisedEngine(Protocol):
+    """The engine that a stub supervises."""
+
+    @property
+    def state(self) -> EngineState:
+        """The state of the engine, as far as it is known."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves; empty until it is ready for the first time."""
+
+
+class StateServer(StateServiceServicer):
+    """Serves the state of an engine on a socket in the folder of this tritonserver.
 
     Args:
-        instance: the name of the model instance, unique within the tritonserver.
-        state: tells how its engine is.
-
-    Attributes:
-        folder: where the sockets of this tritonserver's instances are.
+        model: the name of the served model.
+        engine: the name of the engine, unique within the model.
+        supervised: the engine.
     """
 
-    def __init__(self, instance: str, state: Callable[[], EngineState]) -> None:
-        self._state = state
-        self.folder = _folder_of(os.getppid())
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        self._socket = self.folder / f"{instance}.sock"
-        self._server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="health"))
-        add_HealthServicer_to_server(self, self._server)
-        self._server.add_insecure_port(f"unix:{self._socket}")
+    def __init__(self, model: str, engine: str, supervised: SupervisedEngine) -> None:
+        self._engine = engine
+        self._supervised = supervised
+        self._path = socket_path(model, engine, STATE)
+        self._server = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="state"))
+        add_StateServiceServicer_to_server(self, self._server)
+        self._server.add_insecure_port(f"unix:{self._path}")
         self._server.start()
 
-    def Check(self, request: HealthCheckRequest, context: grpc.ServicerContext) -> HealthCheckResponse:  # noqa: ARG002, N802
-        """The health protocol's question."""
-        return HealthCheckResponse(status=_STATUSES[self._state()])
+    def GetState(self, request: GetStateRequest, context: grpc.ServicerContext) -> GetStateResponse:  # noqa: ARG002, N802
+        """Report the engine's state, and what it serves."""
+        info = EngineInfo(name=self._engine, state=_STATES[self._supervised.state])
+        info.MergeFrom(self._supervised.info)
+        return GetStateResponse(engine=info)
 
     def close(self) -> None:
-        """Answer no more, and remove the folder."""
+        """Stop serving, and remove the socket; the last one removes the folder."""
+        self._path.unlink(missing_ok=True)  # first: a socket without a server means that the stub was killed
         self._server.stop(None).wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # it holds sockets of other stubs
+            self._path.parent.rmdir()
 
 
-def worst_state() -> str:
-    """How the engine is that is worst off, of all those of the tritonserver that started this process."""
-    folder = _folder_of(os.getppid())
-    if not folder.is_dir() or folder.stat().st_uid != os.getuid():
-        return UNREACHABLE
-    states = [_state_at(socket) for socket in sorted(folder.glob("*.sock"))]
-    return max(states, key=[*_STATES.values(), UNREACHABLE].index, default=UNREACHABLE)
+def server_info(model: str, timeout: float = _TIMEOUT_SECONDS) -> ServerInfo:
+    """The engines of a served model, in the tritonserver that started this process.
+
+    Args:
+        model: the name of the model.
+        timeout: seconds after which a stub that does not respond counts as unreachable.
+    """
+    with ExitStack() as stack:
+        calls = {}
+        for engine, socket in served_sockets(model, STATE).items():
+            channel = stack.enter_context(grpc.insecure_channel(f"unix:{socket}"))
+            calls[engine] = StateServiceStub(channel).GetState.future(GetStateRequest(), timeout=timeout)
+        answers = [_answer(engine, call) for engine, call in calls.items()]
+        remaining = served_sockets(model, STATE)  # without those of stubs that have stopped in order meanwhile
+        engines = [answer for answer in answers if answer.state != UNREACHABLE or answer.name in remaining]
+    return ServerInfo(version=__version__, model=model, engines=engines)
 
 
-def _state_at(socket: Path) -> str:
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
-        try:
-            # types-grpcio-health-checking does not know the stub's methods.
-            answer = HealthStub(channel).Check(HealthCheckRequest(), timeout=_ANSWER_SECONDS)  # type: ignore[attr-defined]
-        except grpc.RpcError:
-            return UNREACHABLE
-    return _STATES[answer.status]
+def state_of(info: ServerInfo) -> str:
+    """The state of a served model.
+
+    Each engine is handed its share of the requests, whatever its state. So one that rejects them decides. One that is
+    being restarted does not: its requests wait for it, and others are answered meanwhile.
+    """
+    states = {engine.state for engine in info.engines}
+    return next((state for state in (UNREACHABLE, FAILED, RUNNING) if state in states), STARTING)
 
 
-def _folder_of(tritonserver: int) -> Path:
-    # With its start: process ids come again, above all in containers, and a folder may outlive a killed server.
-    start = Path(f"/proc/{tritonserver}/stat").read_text().rsplit(")", 1)[1].split()[_START_TIME]
-    return Path(tempfile.gettempdir()) / f"florence2-health-{os.getuid()}-{tritonserver}-{start}"
+def describe(info: EngineInfo, version: str) -> str:
+    """What an engine serves, in words."""
+    checkpoint = f"{info.checkpoint}@{info.revision}" if info.revision else info.checkpoint
+    return (
+        f"florence2-triton {version} serves {checkpoint} ({info.layout} layout) on {info.device} in {info.dtype} with "
+        f"{info.slots} slots"
+    )
+
+
+def _answer(engine: str, call: "grpc.Future[GetStateResponse]") -> EngineInfo:
+    try:
+        return call.result().engine
+    except grpc.RpcError:
+        return EngineInfo(name=engine, state=UNREACHABLE)

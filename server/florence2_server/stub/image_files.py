@@ -1,4 +1,4 @@
-"""Large images, passed to the engine as in-memory files: a gRPC message is copied eight times, a file twice."""
+"""In-memory files that pass large images to the engine: a gRPC message is copied eight times, a file twice."""
 
 import hashlib
 import logging
@@ -6,16 +6,18 @@ import os
 import weakref
 from pathlib import Path
 
+from florence2_server.v1.engine_pb2 import GenerateRequest
+
 _logger = logging.getLogger(__name__)
 
-_LARGE_BYTES = 4 * 1024 * 1024  # below this, a message takes a few milliseconds, and a file would too
+_LARGE_BYTES = 4 * 1024 * 1024  # a smaller image takes a few milliseconds, as a message or as a file
 
 
 class ImageFile:
-    """An in-memory file (memfd_create(2)) with an image; it exists for as long as this object does.
+    """An in-memory file (memfd_create(2)) that holds an image; it lives as long as this object.
 
     Attributes:
-        path: where another process of the same user can open it, unless a sandbox or a hardened /proc forbids that.
+        path: where another process of the same user can open the file, unless a sandbox or a hardened /proc forbids it.
         size: in bytes.
 
     Raises:
@@ -32,22 +34,26 @@ class ImageFile:
             file.write(image)
 
     def read(self) -> bytes:
-        """The image."""
+        """Read the image."""
         return os.pread(self._descriptor, self.size, 0)
 
 
 class ImageFiles:
-    """Makes files for large images, for as long as the engine can open them."""
+    """Creates files for images, unless the engine turns out to be unable to open them."""
 
     def __init__(self) -> None:
         self._are_readable = True
 
-    def file(self, image: bytes) -> ImageFile | None:
-        """The image as a file; None if a message is as good or the only way.
+    def file(self, image: bytes, *, is_shared: bool = False) -> ImageFile | None:
+        """Create a file for an image; None if the image has to travel in the message.
 
-        A message it is if the image is small, if a file cannot be created, or if the engine could not open one before.
+        That is so if the image is small, if no file can be created, or if the engine was unable to open one before.
+
+        Args:
+            image: the encoded image.
+            is_shared: whether several generations are about it: then even a small one is worth a file.
         """
-        if len(image) < _LARGE_BYTES or not self._are_readable:
+        if not (is_shared or len(image) >= _LARGE_BYTES) or not self._are_readable:
             return None
         try:
             return ImageFile(image)
@@ -55,12 +61,40 @@ class ImageFiles:
             return None
 
     def stop(self, reason: str) -> None:
-        """Make no more files: the engine could not read one."""
+        """Create no more files, because the engine could not read one."""
         if self._are_readable:
-            _logger.warning("large images are sent to the engine in messages from now on, which is slower: %s", reason)
+            _logger.warning("images are sent to the engine in messages from now on, which is slower: %s", reason)
         self._are_readable = False
 
 
-def image_hash(image: bytes) -> str:
-    """The SHA-256 of an image, in hexadecimal."""
-    return hashlib.sha256(image).hexdigest()
+class ElementImage:
+    """The image of a batch element: in a file if that is faster, else in each message to the engine.
+
+    Args:
+        image: the encoded image.
+        files: creates the file.
+        is_shared: whether several generations are about it.
+    """
+
+    def __init__(self, image: bytes, files: ImageFiles, *, is_shared: bool) -> None:
+        self._file = files.file(image, is_shared=is_shared)
+        self._is_file_readable = True
+        self._bytes = b"" if self._file else image
+
+    def write_to(self, message: GenerateRequest) -> None:
+        """Add the image to a message to the engine."""
+        if self._file and self._is_file_readable:
+            message.image_file, message.image_file_bytes = str(self._file.path), self._file.size
+        else:
+            message.image = self._file.read() if self._file else self._bytes
+
+    def leave_file(self) -> None:
+        """Put the image into the messages from now on, because the engine cannot read the file.
+
+        The file remains open, because messages that were sent before name it.
+        """
+        self._is_file_readable = False
+
+    def hash(self) -> str:
+        """The SHA-256 of the image, in hexadecimal."""
+        return hashlib.sha256(self._file.read() if self._file else self._bytes).hexdigest()

@@ -1,196 +1,174 @@
-"""What this model adds to Triton's metrics page. Labels are tasks and outcomes, never anything of a user's."""
+"""The metrics that the stub adds to Triton's. Their labels are tasks, outcomes and reasons, never a caller's words.
 
-import threading
-from typing import Any
+All have the labels `model` and `engine` too: each stub has time series of its own.
 
-import triton_python_backend_utils as pb_utils
-from florence2.engine.v1.engine_pb2 import GenerateResponse, HeartbeatResponse
+A new value takes 0.04 ms to reach Triton, so it is reported after the response has been sent.
+"""
 
-from florence2_adapter.outcomes import Outcome, Times
+from typing import TYPE_CHECKING, Protocol
 
-# Seconds, from a cached one-token answer to a page of text on a slow machine.
+import grpc
+
+from florence2_server.config import ObjectiveConfig
+from florence2_server.stub.objectives import FAILED, TASK_CLASSES, VERDICTS, objective_seconds, task_class, verdict
+from florence2_server.stub.outcomes import UNKNOWN_TASK, Outcome, StepOutcome
+
+if TYPE_CHECKING:
+    from florence2_server.stub.triton import Metric, MetricFamily, Triton
+
+# Seconds, from a one-token answer about a cached image to a page of text on a slow machine.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+# The outcome of requests that a full queue refused.
+REFUSED = grpc.StatusCode.UNAVAILABLE.name.lower()
 
 
-class Series:
-    """One time series on the metrics page.
+class CountsAdapters(Protocol):
+    """Counts requests by adapter."""
 
-    Args:
-        metric: a metric of `triton_python_backend_utils`.
-        turn: held during each call into tritonserver; see `TritonPythonModel`.
-    """
-
-    def __init__(self, metric: Any, turn: threading.Lock) -> None:
-        self._metric = metric
-        self._turn = turn
-
-    def increment(self, value: float) -> None:
-        """Add to a counter."""
-        with self._turn:
-            self._metric.increment(value)
-
-    def set(self, value: float) -> None:
-        """Set a gauge."""
-        with self._turn:
-            self._metric.set(value)
-
-    def observe(self, value: float) -> None:
-        """Add an observation to a histogram."""
-        with self._turn:
-            self._metric.observe(value)
+    def count(self, adapter: str, outcome: str) -> None:
+        """Count a request that named an adapter."""
 
 
-class Family:
-    """One name on the page, and a series for each combination of label values that was met."""
-
-    def __init__(self, kind: str, name: str, description: str, turn: threading.Lock) -> None:
-        self._family = pb_utils.MetricFamily(
-            name=name, description=description, kind=getattr(pb_utils.MetricFamily, kind)
-        )
-        self._arguments = {"buckets": list(BUCKETS)} if kind == "HISTOGRAM" else {}
-        self._series: dict[tuple[str, ...], Series] = {}
-        self._turn = turn
-
-    def with_labels(self, **labels: str) -> Series:
-        """The series of these label values."""
-        values = tuple(labels.values())
-        with self._turn:
-            if values not in self._series:
-                metric = self._family.Metric(labels=labels, **self._arguments)
-                self._series[values] = Series(metric, self._turn)
-            return self._series[values]
-
-
-class Metrics:
-    """Told of each outcome after it was sent, and of each heartbeat.
-
-    A value takes 0.04 ms to reach the page, so nobody's answer waits for it.
+class RequestMetrics:
+    """Counts and times the requests that were answered, and their steps.
 
     Args:
-        slots: the engine's number of slots.
-        turn: held during each call into tritonserver; see `TritonPythonModel`.
+        triton: where the metrics are exported.
+        objectives: the latency objectives.
+        adapters: count the requests that name an adapter.
     """
 
-    def __init__(self, slots: int, turn: threading.Lock) -> None:
-        self._turn = turn
-        self._families: list[Family] = []  # held on to: Triton forgets a series when nobody has its family
-        self._requests = self._family("COUNTER", "florence2_requests_total", "Questions, by task and outcome")
-        self._seconds = self._family(
-            "HISTOGRAM", "florence2_request_seconds", "Seconds from Triton's queue to the answer, of those answered"
+    def __init__(self, triton: "Triton", objectives: ObjectiveConfig, adapters: "CountsAdapters") -> None:
+        self._adapters = adapters
+        self._objectives = ObjectiveMetrics(triton, objectives)
+        self._requests = requests_total(triton)
+        self._seconds = triton.histogram(
+            "florence2_request_seconds", "Seconds from the receipt of a request to its response, if successful", BUCKETS
         )
-        self._queue = self._family(
-            "HISTOGRAM", "florence2_queue_seconds", "Of these, waiting for a slot and the prefill"
+        self._steps = triton.counter(
+            "florence2_steps_total", "Steps of cascades and task lists that ended, by the step's task and outcome"
         )
-        self._encode = self._family("HISTOGRAM", "florence2_encode_seconds", "Of these, encoding image and prompt")
-        self._decode = self._family(
-            "HISTOGRAM", "florence2_decode_seconds", "Of these, from the first decode step to the last"
+        self._queue = triton.histogram(
+            "florence2_queue_seconds",
+            "Seconds of waiting for a slot, for image decoding and for prefill, of successful requests and steps",
+            BUCKETS,
         )
-        self._first_token = self._family(
-            "HISTOGRAM", "florence2_time_to_first_token_seconds", "Seconds from Triton's queue to the first token"
+        self._encode = triton.histogram(
+            "florence2_encode_seconds",
+            "Seconds of encoding image and prompt, of successful requests and steps",
+            BUCKETS,
         )
-        self._prompt_tokens = self._family("COUNTER", "florence2_prompt_tokens_total", "Tokens of the prompts answered")
-        self._generated_tokens = self._family("COUNTER", "florence2_generated_tokens_total", "Tokens of the answers")
-        self._hits = self._one(
-            "COUNTER", "florence2_image_embedding_hits_total", "Answers whose image needed no encoding"
+        self._decode = triton.histogram(
+            "florence2_decode_seconds",
+            "Seconds from the first decode step to the last, of successful requests and steps",
+            BUCKETS,
         )
-        self._misses = self._one(
-            "COUNTER", "florence2_image_embedding_misses_total", "Answers whose image had to be encoded"
+        self._first_token = triton.histogram(
+            "florence2_time_to_first_token_seconds",
+            "Seconds from receipt, or from the start of a later step, to the first generated token, if successful",
+            BUCKETS,
         )
-        self._cache_bytes = self._one(
-            "GAUGE", "florence2_image_embedding_cache_bytes", "Memory of the image embeddings that are kept"
+        self._prompt_tokens = triton.counter(
+            "florence2_prompt_tokens_total", "Prompt tokens of successful requests and steps"
         )
-        self._one("GAUGE", "florence2_slots", "Questions that the engine can work on at once").set(slots)
-        self._slots_in_use = self._one("GAUGE", "florence2_slots_in_use", "Questions that the engine works on")
-        self._waiting = self._one(
-            "GAUGE", "florence2_engine_waiting_requests", "Of these, those that wait for the prefill"
+        self._generated_tokens = triton.counter(
+            "florence2_generated_tokens_total", "Tokens generated for successful requests and steps"
         )
-        self._running = self._one("GAUGE", "florence2_engine_running_requests", "Of these, those in the decode batch")
-        self._steps = Increases(self._one("COUNTER", "florence2_decode_steps_total", "Decode steps of the batch"))
-        self._rows = Increases(
-            self._one("COUNTER", "florence2_decode_rows_total", "Rows, which are beams, of all decode steps together")
-        )
-        self._up = self._one("GAUGE", "florence2_engine_up", "1 while the engine answers, else 0")
-        self._restarts = self._one("COUNTER", "florence2_engine_restarts_total", "Engines that were lost and replaced")
-        self._retried = self._one(
-            "COUNTER", "florence2_engine_retried_requests_total", "Questions that were asked again of another engine"
-        )
-        memory = self._family(
-            "GAUGE", "florence2_engine_memory_bytes", "Memory that the engine has, of the host and the device"
-        )
-        self._host_memory, self._device_memory = memory.with_labels(kind="host"), memory.with_labels(kind="device")
+        self._hits = triton.counter(
+            "florence2_image_embedding_hits_total", "Successful requests and steps whose image embedding was cached"
+        ).with_labels()
+        self._misses = triton.counter(
+            "florence2_image_embedding_misses_total", "Successful requests and steps whose image had to be encoded"
+        ).with_labels()
 
     def observe(self, outcome: Outcome) -> None:
-        """Count an outcome; as a question last of all, so that a counted question has all its figures on the page."""
-        if outcome.answer is not None and outcome.times is not None:
-            self._observe_answer(outcome.task, outcome.answer, outcome.times)
+        """Record an outcome. The request is counted last, so that a counted request has all its values on the page."""
+        for step in outcome.steps:
+            self._observe_step(step)
+            if not outcome.is_single_step:
+                self._steps.with_labels(task=step.task, outcome=step.name).increment(1)
+        if outcome.status is grpc.StatusCode.OK:
+            self._seconds.with_labels(task=outcome.task).observe(outcome.seconds)
+        self._objectives.observe(outcome)
+        if outcome.adapter:
+            self._adapters.count(outcome.adapter, outcome.name)
         self._requests.with_labels(task=outcome.task, outcome=outcome.name).increment(1)
 
-    def _observe_answer(self, task: str, answer: GenerateResponse, times: Times) -> None:
-        self._seconds.with_labels(task=task).observe(times.total)
-        self._queue.with_labels(task=task).observe(times.queue)
-        self._encode.with_labels(task=task).observe(times.encode)
-        self._decode.with_labels(task=task).observe(times.decode)
-        self._first_token.with_labels(task=task).observe(times.first_token)
-        self._prompt_tokens.with_labels(task=task).increment(answer.usage.prompt_tokens)
-        self._generated_tokens.with_labels(task=task).increment(answer.usage.generated_tokens)
-        (self._hits if answer.usage.image_embedding_cached else self._misses).increment(1)
+    def count_refused(self, requests: int) -> None:
+        """Count requests that were refused before they were parsed."""
+        self._objectives.count_refused(requests)
+        self._requests.with_labels(task=UNKNOWN_TASK, outcome=REFUSED).increment(requests)
 
-    def observe_heartbeat(self, heartbeat: HeartbeatResponse) -> None:
-        """Show what the engine is at."""
-        self._up.set(1)
-        self._waiting.set(heartbeat.waiting_requests)
-        self._running.set(heartbeat.running_requests)
-        self._steps.to(heartbeat.decode_steps)
-        self._rows.to(heartbeat.decode_rows)
-        self._cache_bytes.set(heartbeat.image_embedding_cache_bytes)
-        self._host_memory.set(heartbeat.host_memory_bytes)
-        self._device_memory.set(heartbeat.device_memory_bytes)
-
-    def set_slots_in_use(self, slots: int) -> None:
-        """So many questions are with the engine, or wait for the next one."""
-        self._slots_in_use.set(slots)
-
-    def count_restart(self) -> None:
-        """An engine was lost."""
-        self._restarts.increment(1)
-        self._steps.begin_again()
-        self._rows.begin_again()
-        for gauge in (
-            self._up,
-            self._waiting,
-            self._running,
-            self._cache_bytes,
-            self._host_memory,
-            self._device_memory,
-        ):
-            gauge.set(0)
-
-    def count_retried(self) -> None:
-        """A question was with an engine that was lost, and is asked again of the next one."""
-        self._retried.increment(1)
-
-    def _family(self, kind: str, name: str, description: str) -> "Family":
-        family = Family(kind, name, description, self._turn)
-        self._families.append(family)
-        return family
-
-    def _one(self, kind: str, name: str, description: str) -> Series:
-        """The one series of a name without labels."""
-        return self._family(kind, name, description).with_labels()
+    def _observe_step(self, step: StepOutcome) -> None:
+        if step.usage is None or step.times is None:
+            return
+        self._queue.with_labels(task=step.task).observe(step.times.queue)
+        self._encode.with_labels(task=step.task).observe(step.times.encode)
+        self._decode.with_labels(task=step.task).observe(step.times.decode)
+        self._first_token.with_labels(task=step.task).observe(step.times.first_token)
+        self._prompt_tokens.with_labels(task=step.task).increment(step.usage.prompt_tokens)
+        self._generated_tokens.with_labels(task=step.task).increment(step.usage.generated_tokens)
+        (self._hits if step.usage.image_embedding_cached else self._misses).increment(1)
 
 
-class Increases:
-    """A counter of something that an engine counts itself, from 0 each time that one is started."""
+class ObjectiveMetrics:
+    """Counts the requests that were answered in time, late, or not.
 
-    def __init__(self, counter: Series) -> None:
-        self._counter = counter
-        self._last = 0
+    Args:
+        triton: where the metrics are exported.
+        config: the latency objectives.
+    """
 
-    def to(self, count: int) -> None:
-        """The engine has counted so far."""
-        self._counter.increment(count - self._last)
-        self._last = count
+    def __init__(self, triton: "Triton", config: ObjectiveConfig) -> None:
+        self._config = config
+        self._requests = objective_requests_total(triton)
+        seconds = triton.gauge("florence2_objective_seconds", "The latency objective of a task class, in seconds")
+        for class_ in TASK_CLASSES:
+            for verdict_ in VERDICTS:  # at 0, so that the first failure is an increase
+                self._requests.with_labels(task_class=class_, verdict=verdict_)
+            if class_ != UNKNOWN_TASK:
+                seconds.with_labels(task_class=class_).set(objective_seconds(config, class_))
+        self._seconds = seconds  # kept, because Triton drops a time series with its object
 
-    def begin_again(self) -> None:
-        """The next engine counts from 0."""
-        self._last = 0
+    def observe(self, outcome: Outcome) -> None:
+        """Count a request, if it counts."""
+        class_ = task_class(outcome.task)
+        if counted := verdict(outcome, objective_seconds(self._config, class_)):
+            self._requests.with_labels(task_class=class_, verdict=counted).increment(1)
+
+    def count_refused(self, requests: int) -> None:
+        """Count requests that were refused before they were parsed."""
+        self._requests.with_labels(task_class=UNKNOWN_TASK, verdict=FAILED).increment(requests)
+
+
+def requests_total(triton: "Triton") -> "MetricFamily":
+    """The counter of answered requests, by task and outcome."""
+    return triton.counter("florence2_requests_total", "Requests answered, by task and outcome")
+
+
+def objective_requests_total(triton: "Triton") -> "MetricFamily":
+    """The counter of requests that count for the objectives, by task class and verdict."""
+    return triton.counter(
+        "florence2_objective_requests_total",
+        "Requests that count for the objectives, by task class: good, slow (later than the objective) or failed",
+    )
+
+
+class Gauge:
+    """A gauge. A change is a round-trip to tritonserver; setting the same value again is none.
+
+    Args:
+        gauge: Triton's own.
+        value: the first value.
+    """
+
+    def __init__(self, gauge: "Metric", value: float = 0) -> None:
+        self._gauge = gauge
+        self._value = value
+        gauge.set(value)
+
+    def set(self, value: float) -> None:
+        """Set the value."""
+        if value != self._value:
+            self._gauge.set(value)
+            self._value = value

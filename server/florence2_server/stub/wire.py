@@ -3,20 +3,23 @@
 import codecs
 import re
 from enum import Enum
+from typing import Any
 
+import numpy as np
 from florence2.errors import InvalidArgumentError
-from florence2.v1 import TaskRequest, TaskResponse
+from florence2.v1 import StreamEvent, TaskRequest, TaskResponse
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
-# How a JSON object begins (RFC 8259, section 2), but no TaskRequest in protobuf does. As a tag, a brace would open a
-# group, which proto3 does not have. Of the white space that may precede it, only a line break is a tag of TaskRequest:
-# that of `caption`. It is followed by a length, which may equal the brace, and then by a tag of Caption, whose first
+# The start of a JSON object (RFC 8259, section 2), which no TaskRequest in protobuf can have. As a tag, a brace would
+# open a group, which proto3 does not have. Of the white space that may precede it, only a line break is a tag of
+# TaskRequest: that of `caption`. A length follows it, which may equal the brace, and then a tag of Caption, whose first
 # byte is not ASCII (see tasks.proto).
 _JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\n\r]*\{(?![\x80-\xff])")
 _MAX_REASON_CHARACTERS = 200
 
-# How a JSON object in UTF-16 or UTF-32 begins: with a byte order mark, or with a brace of several bytes.
+# The start of a JSON object in UTF-16 or UTF-32: a byte order mark, or a brace of several bytes.
 _WIDE_JSON = (
     codecs.BOM_UTF16_LE,
     codecs.BOM_UTF16_BE,
@@ -26,30 +29,38 @@ _WIDE_JSON = (
 
 
 class Encoding(Enum):
-    """How a request is written, and so how its response is."""
+    """The encoding of a request, and so of its response."""
 
     BINARY = "binary"
     JSON = "json"
 
 
+def encoding_of(requests: NDArray[np.object_]) -> Encoding:
+    """The encoding of the first element of the REQUEST tensor, which may not be a TaskRequest at all."""
+    first: Any = requests.flat[0] if requests.size else b""
+    return Encoding.JSON if _JSON_START.match(first) else Encoding.BINARY
+
+
 def parse_request(data: bytes) -> tuple[TaskRequest, Encoding]:
-    """The request in a REQUEST tensor's element.
+    """Parse an element of the REQUEST tensor.
 
     Raises:
-        InvalidArgumentError: neither protobuf nor JSON of a TaskRequest.
+        InvalidArgumentError: it is not a TaskRequest, in protobuf or in JSON.
     """
     if data.startswith(_WIDE_JSON):
         raise _refusal(data, "in protobuf, or as JSON in UTF-8", "it looks like UTF-16 or UTF-32")
     if _JSON_START.match(data):
         return _parse_json(data), Encoding.JSON
     try:
-        return TaskRequest.FromString(data), Encoding.BINARY
+        request = TaskRequest.FromString(data)
+        request.DiscardUnknownFields()  # steps and responses repeat parts of the request
+        return request, Encoding.BINARY
     except DecodeError as error:
         raise _refusal(data, "in protobuf, or as an object in JSON", error) from None
 
 
-def serialize_response(response: TaskResponse, encoding: Encoding) -> bytes:
-    """The element of the RESPONSE tensor."""
+def serialize(response: TaskResponse | StreamEvent, encoding: Encoding) -> bytes:
+    """Serialize a response, or an event of a stream, into an element of the RESPONSE tensor."""
     if encoding is Encoding.BINARY:
         return response.SerializeToString()
     return json_format.MessageToJson(response, indent=None, ensure_ascii=False).encode()

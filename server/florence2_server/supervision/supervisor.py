@@ -1,25 +1,28 @@
-"""Keeps an engine running, and questions alive while engines die.
+"""Supervises the engine: restarts it, and keeps generations alive across restarts.
 
-Engines die of what they are made for: native image decoders fed hostile bytes, out-of-memory kills, CUDA faults. When
-one is gone or stuck, the next is started at once and every unanswered question is asked of it again, in the order of
-arrival. Whoever was there when two engines died is asked alone from then on, and fails where a third one dies of it.
+What crashes engines: native image decoders fed hostile bytes, out-of-memory kills, CUDA faults. When an engine crashes
+or hangs, the next one is started at once, and every generation in flight is resubmitted in the order of arrival. A
+generation that was in flight in two crashes is from then on resubmitted alone, and fails if the engine crashes a third
+time.
 """
 
-import bisect
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import Enum
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import grpc
-from florence2.engine.v1.engine_pb2 import HeartbeatRequest, HeartbeatResponse
+from florence2.v1 import EngineInfo
 
-from florence2_adapter.config import SupervisionConfig
-from florence2_adapter.engine_process import EngineProcess, EngineStartError
-from florence2_adapter.job import EngineCall, Job
+from florence2_server.config import SupervisionConfig
+from florence2_server.supervision.engine_adapters import EngineAdapters
+from florence2_server.supervision.engine_call import CallEnd, EngineCall
+from florence2_server.supervision.engine_process import EngineProcess, EngineStartError, describe_exit
+from florence2_server.supervision.pending_generation import GenerationQueue, PendingGeneration
+from florence2_server.v1.engine_pb2 import HeartbeatRequest, HeartbeatResponse
 
 _logger = logging.getLogger(__name__)
 
@@ -27,12 +30,12 @@ _HEARTBEAT_INTERVAL_SECONDS = 1.0
 _FIRST_BACKOFF_SECONDS = 0.5
 # The calls of a killed engine end within milliseconds, when its socket closes.
 _CALLS_END_SECONDS = 10.0
-# A call that nobody cancelled ends so when its connection breaks, or when an engine stops that nobody told to.
-_OF_A_LOST_ENGINE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+# An engine that crashes closes its connection a moment before its process has ended.
+_EXIT_SECONDS = 0.2
 
 
 class EngineState(Enum):
-    """How the engine is. FAILED: it cannot start or dies of all it is asked; it is started again all the same."""
+    """The state of the engine. FAILED: it cannot start or keeps crashing; further restarts are tried all the same."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -41,48 +44,70 @@ class EngineState(Enum):
 
 
 class Observer(Protocol):
-    """Who shows how the engine is."""
+    """Shows an operator the state of the engine."""
+
+    def observe_start(self, info: EngineInfo) -> None:
+        """Record what an engine serves that is ready now."""
 
     def observe_heartbeat(self, heartbeat: HeartbeatResponse) -> None:
-        """The engine is well."""
+        """Record the state of a responsive engine."""
 
     def count_restart(self) -> None:
-        """An engine was lost."""
+        """Count a restart after a crash or a hang."""
 
-    def count_retried(self) -> None:
-        """A question was with an engine that was lost, and is asked again of the next one."""
+    def count_resubmission(self) -> None:
+        """Count a generation that is resubmitted because it was in flight in a crash."""
+
+
+_Sent: TypeAlias = tuple[PendingGeneration, EngineProcess, EngineCall]
 
 
 class EngineSupervisor:
-    """One engine at a time.
+    """Runs one engine at a time.
 
     Args:
-        launch: starts an engine process, which is not ready yet; raises EngineStartError where it cannot.
-        config: limits.
-        observer: told what an operator wants to know.
+        launch: starts an engine process, which is not ready yet; raises EngineStartError if it cannot.
+        config: time limits and the number of restarts.
+        observer: receives what an operator wants to know.
+        adapters: has each engine load adapters before it is sent generations; by default none.
     """
 
-    def __init__(self, launch: Callable[[], EngineProcess], config: SupervisionConfig, observer: Observer) -> None:
+    def __init__(
+        self,
+        launch: Callable[[], EngineProcess],
+        config: SupervisionConfig,
+        observer: Observer,
+        adapters: EngineAdapters | None = None,
+    ) -> None:
         self._launch = launch
         self._config = config
         self._observer = observer
-        self._lock = threading.RLock()  # a call that is over already calls back while it is being sent
+        self._adapters = adapters or EngineAdapters()
+        self._plans: Callable[[], Collection[str]] = tuple
+        self._lock = threading.Lock()  # not held while a completion's or a call's callbacks run
         self._engine: EngineProcess | None = None
         self._state = EngineState.STARTING
+        self._info = EngineInfo()
         self._reason = "the engine is starting"
-        self._waiting: list[Job] = []  # in the order of arrival
-        self._sent: set[Job] = set()
-        self._all_returned = threading.Condition(self._lock)
-        self._accepted = 0
-        self._starts_without_answer = 0
-        self._woken = threading.Event()
+        self._queue = GenerationQueue()
+        self._none_in_flight = threading.Condition(self._lock)
+        self._is_unexplained = False  # whether a call has lost the engine, which does not know why
+        self._fruitless_starts = 0  # since a generation was last completed
+        self._wake_up = threading.Event()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
 
     @property
     def state(self) -> EngineState:
-        """How the engine is, as far as is known."""
+        """The state of the engine, as far as it is known."""
         return self._state
+
+    @property
+    def info(self) -> EngineInfo:
+        """What the engine serves, or the one before it; empty until the first is ready."""
+        info = EngineInfo(adapters=[status.name for status in self._adapters.served])
+        info.MergeFrom(self._info)
+        return info
 
     def start(self) -> None:
         """Start the first engine and wait until it is ready.
@@ -92,177 +117,227 @@ class EngineSupervisor:
         """
         self._engine = self._launch()
         try:
-            self._engine.wait_until_ready(self._config.start_seconds)
+            self._wait_until_ready(self._engine, is_first=True)
         except EngineStartError:
             self._engine.stop()
             raise
         self._state = EngineState.RUNNING
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
-        """Ask a question; its outcome tells of the answer."""
+    def watch_plans(self, plans: Callable[[], Collection[str]]) -> None:
+        """Have the engine keep the adapters of the plans that a function names."""
+        self._plans = plans
+
+    def submit(self, generation: PendingGeneration) -> None:
+        """Accept a generation. Its completion always ends; if there is no engine, with UNAVAILABLE."""
         with self._lock:
-            if self._state in (EngineState.FAILED, EngineState.CLOSED):
-                job.fail(grpc.StatusCode.UNAVAILABLE, self._reason)
-                return
-            self._accepted += 1
-            job.number = self._accepted
-            self._waiting.append(job)
-            self._send_waiting()
+            rejection = self._rejection()
+            if rejection is None:
+                self._queue.add(generation)
+            sent = self._send_waiting()
+        if rejection is not None:
+            generation.fail(grpc.StatusCode.UNAVAILABLE, rejection)
+        self._follow(sent)
 
     def close(self) -> None:
-        """Stop the engine; what is unanswered ends with UNAVAILABLE."""
+        """Stop the engine; pending generations end with UNAVAILABLE."""
+        self._closing.set()
+        self._reject_waiting(EngineState.CLOSED, "the server is stopping")
         with self._lock:
-            self._give_up(EngineState.CLOSED, "the server is stopping")
-            self._closing.set()
             engine = self._engine
-        self._woken.set()
+        self._wake_up.set()
         if engine is not None:
             engine.stop()
         self._thread.join()
 
-    def _send_waiting(self) -> None:
-        """Send what may be sent: everything, but suspects one by one and with nobody beside them."""
-        while self._waiting and self._state is EngineState.RUNNING:
-            job = self._waiting[0]
-            if self._sent and (job.is_suspect or any(sent.is_suspect for sent in self._sent)):
-                return
-            del self._waiting[0]
-            if not job.outcome.cancelled():
-                self._send(job)
+    def _rejection(self) -> str | None:
+        """Why generations are rejected; None if they are accepted. The lock is held."""
+        return self._reason if self._state in (EngineState.FAILED, EngineState.CLOSED) else None
 
-    def _send(self, job: Job) -> None:
+    def _send_waiting(self) -> list[_Sent]:
+        """Send all generations that may be in flight now. The lock is held."""
+        sent: list[_Sent] = []
         engine = self._engine
-        assert engine is not None, "a running engine is one"
-        self._sent.add(job)
-        call = engine.stub.Generate.future(job.request)
-        job.sent(call)
-        call.add_done_callback(partial(self._returned, job, engine))
+        if engine is not None and self._state is EngineState.RUNNING:
+            while (generation := self._queue.launch()) is not None:
+                sent.append((generation, engine, generation.call(engine.stub)))
+        return sent
 
-    def _returned(self, job: Job, engine: EngineProcess, call: EngineCall) -> None:
-        """A call is over; on a thread of gRPC's."""
-        status = call.code()
+    def _follow(self, sent: list[_Sent]) -> None:
+        """Have `_returned` called when each call has ended; at once if it already has."""
+        for generation, engine, call in sent:
+            generation.attach(call)
+            call.follow(partial(self._returned, generation, engine))
+
+    def _returned(self, generation: PendingGeneration, engine: EngineProcess, end: CallEnd) -> None:
+        """Handle the end of a call, on a thread of gRPC's or the call's own."""
+        is_cancelled = generation.completion.cancelled()
+        if end.has_lost_engine and not is_cancelled:
+            self._resubmit(generation, engine)
+            return
         with self._lock:
-            self._sent.discard(job)
-            if not self._sent:
-                self._all_returned.notify_all()
-            if status in _OF_A_LOST_ENGINE and not job.outcome.cancelled():
-                self._lose(engine)
-                self._take_back(job)
-                return
-            if not job.outcome.cancelled():
-                self._starts_without_answer = 0
-            self._send_waiting()
-        if status is grpc.StatusCode.OK:
-            job.succeed(call.result())
+            self._land(generation)
+            if not is_cancelled:
+                self._fruitless_starts = 0
+            sent = self._send_waiting()
+        self._follow(sent)
+        if end.response is not None:
+            generation.succeed(end.response)
         else:
-            job.fail(status, call.details() or "the engine gave no reason")
+            generation.fail(end.status, end.details)
 
-    def _take_back(self, job: Job) -> None:
-        """An engine was lost while it worked on a job."""
-        if self._state in (EngineState.FAILED, EngineState.CLOSED):
-            job.fail(grpc.StatusCode.UNAVAILABLE, self._reason)
-        elif job.is_suspect:
-            name = job.describe()
-            _logger.error("the engine dies of one request, alone with it: %s", name)
-            job.fail(grpc.StatusCode.INTERNAL, f"the engine dies of this request: {name}")
+    def _resubmit(self, generation: PendingGeneration, engine: EngineProcess) -> None:
+        """Requeue a generation that was in flight when its engine was lost, or end it."""
+        with self._lock:
+            self._land(generation)
+            self._is_unexplained |= self._lose(engine)
+            rejection, is_culprit = self._rejection(), generation.is_suspect
+            if rejection is None and not is_culprit:
+                self._queue.requeue(generation)
+            sent = self._send_waiting()
+        self._follow(sent)
+        if rejection is not None:
+            generation.fail(grpc.StatusCode.UNAVAILABLE, rejection)
+        elif is_culprit:
+            name = generation.describe()
+            _logger.error("one request crashes the engine: %s", name)
+            generation.fail(grpc.StatusCode.INTERNAL, f"this request crashes the engine: {name}", is_culprit=True)
         else:
-            job.crashes += 1
-            self._observer.count_retried()
-            bisect.insort(self._waiting, job, key=lambda waiting: waiting.number)
+            self._observer.count_resubmission()
 
-    def _lose(self, engine: EngineProcess) -> None:
-        if engine is self._engine and self._state is EngineState.RUNNING:
+    def _land(self, generation: PendingGeneration) -> None:
+        self._queue.land(generation)
+        if not self._queue.is_any_in_flight:
+            self._none_in_flight.notify_all()
+
+    def _lose(self, engine: EngineProcess) -> bool:
+        """Have an engine replaced unless it already is. Returns whether it was not. The lock is held."""
+        is_new = engine is self._engine and self._state is EngineState.RUNNING
+        if is_new:
             self._state, self._reason = EngineState.STARTING, "the engine is starting"
-            self._woken.set()
+            self._wake_up.set()
+        return is_new
 
-    def _give_up(self, state: EngineState, reason: str) -> None:
-        self._state, self._reason = state, reason
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            job.fail(grpc.StatusCode.UNAVAILABLE, reason)
+    def _reject_waiting(self, state: EngineState, reason: str) -> None:
+        """Enter a state in which no generation is accepted: CLOSED if the supervisor is closing."""
+        with self._lock:
+            if self._closing.is_set() and state is not EngineState.CLOSED:
+                return
+            self._state, self._reason = state, reason
+            waiting = self._queue.clear()
+        for generation in waiting:
+            generation.fail(grpc.StatusCode.UNAVAILABLE, reason)
 
-    def _watch(self) -> None:
+    def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._look_after()
+                self._supervise()
             except Exception:
-                # Without this thread nobody would ever be told that an engine is gone, and all would wait for ever.
-                _logger.exception("watching over the engine failed, and goes on")
+                # Without this thread no lost engine would ever be noticed, and all callers would wait forever.
+                _logger.exception("supervision of the engine failed, and continues")
                 self._closing.wait(_HEARTBEAT_INTERVAL_SECONDS)
 
-    def _look_after(self) -> None:
+    def _supervise(self) -> None:
         if self._state is not EngineState.RUNNING:
-            self._replace()
+            self._restart()
             return
-        self._woken.wait(_HEARTBEAT_INTERVAL_SECONDS)
-        self._woken.clear()
+        self._wake_up.wait(_HEARTBEAT_INTERVAL_SECONDS)
+        self._wake_up.clear()
         if not self._closing.is_set():
             self._check()
 
     def _check(self) -> None:
         engine = self._engine
-        assert engine is not None, "a running engine is one"
+        assert engine is not None, "the state is RUNNING"
         fault = self._fault_of(engine)
+        if fault is None or self._closing.is_set():
+            return
         with self._lock:
-            if fault is not None and not self._closing.is_set():
-                _logger.error("%s; starting another", fault)
-                self._lose(engine)
+            is_new = self._lose(engine)
+        if is_new:  # else a call has lost it meanwhile, and the restart logs why
+            _logger.error("%s; restarting it", fault)
 
-    def _replace(self) -> None:
-        """End the engine that was lost, and start another."""
+    def _restart(self) -> None:
+        """Replace a lost engine by a new one."""
         self._end_lost()
-        if self._starts_without_answer >= self._config.max_restarts:
-            self._fail(f"the engine died {self._starts_without_answer} times without an answer in between")
-        self._closing.wait(self._backoff())
+        if self._fruitless_starts >= self._config.max_restarts:
+            reason = f"the engine was started {self._fruitless_starts} times without completing a request"
+            self._reject_waiting(EngineState.FAILED, reason)
+        if self._closing.wait(self._backoff()):
+            return
         begin = time.monotonic()
-        self._starts_without_answer += 1
+        with self._lock:
+            self._fruitless_starts += 1
         try:
-            with self._lock:
-                if self._closing.is_set():
-                    return
-                engine = self._engine = self._launch()
-            engine.wait_until_ready(self._config.start_seconds)
+            if not self._start_next():
+                return
         except EngineStartError as error:
             _logger.error("the engine cannot start: %s", error)
-            self._fail(f"the engine cannot start: {error}")
+            self._reject_waiting(EngineState.FAILED, f"the engine cannot start: {error}")
             return
-        _logger.warning("another engine is ready after %.2f s", time.monotonic() - begin)
+        _logger.warning("the new engine is ready after %.2f s", time.monotonic() - begin)
         with self._lock:
             if not self._closing.is_set():
                 self._state = EngineState.RUNNING
-                self._send_waiting()
+            sent = self._send_waiting()
+        self._follow(sent)
+
+    def _start_next(self) -> bool:
+        """Start an engine and wait until it is ready; False if the supervisor is closing."""
+        engine = self._launch()
+        with self._lock:
+            is_closing = self._closing.is_set()
+            if not is_closing:
+                self._engine = engine  # from here on, `close` stops it
+        if is_closing:
+            engine.stop()
+            return False
+        self._wait_until_ready(engine, is_first=False)
+        return True
+
+    def _wait_until_ready(self, engine: EngineProcess, *, is_first: bool) -> None:
+        self._info = engine.wait_until_ready(self._config.start_seconds)
+        self._adapters.start(engine.stub, is_first=is_first)
+        self._observer.observe_start(self._info)
 
     def _end_lost(self) -> None:
         lost, self._engine = self._engine, None
         if lost is None:
             return
         self._observer.count_restart()
+        if self._is_unexplained:
+            fault = _exit_of(lost) or "the engine process closed its connection, and still runs"
+            _logger.error("%s; restarting it", fault)
+            self._is_unexplained = False
         lost.kill()
-        with self._lock:  # their jobs wait for the next engine before it is there
-            self._all_returned.wait_for(lambda: not self._sent, _CALLS_END_SECONDS)
+        with self._lock:  # what was in flight is to be waiting when the next engine is ready
+            self._none_in_flight.wait_for(lambda: not self._queue.is_any_in_flight, _CALLS_END_SECONDS)
         lost.stop()
 
     def _fault_of(self, engine: EngineProcess) -> str | None:
-        """What is wrong with an engine; None where nothing is."""
+        """What is wrong with an engine; None if it is healthy."""
         try:
-            heartbeat = engine.stub.Heartbeat(HeartbeatRequest(), timeout=self._config.heartbeat_seconds)
+            heartbeat = engine.stub.Heartbeat(
+                HeartbeatRequest(plans=self._plans()), timeout=self._config.heartbeat_seconds
+            )
         except grpc.RpcError as error:
-            if engine.exit_status is not None:
-                return f"the engine process ended with exit status {engine.exit_status}"
-            return f"the engine gave no heartbeat within {self._config.heartbeat_seconds} s ({error.code().name})"
+            is_late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            within = f"within {self._config.heartbeat_seconds:g} s" if is_late else f"({error.code().name})"
+            return _exit_of(engine) or f"the engine gave no heartbeat {within}, and its process still runs"
         if heartbeat.seconds_without_progress > self._config.stuck_seconds:
             return f"the engine has made no progress for {heartbeat.seconds_without_progress:.0f} s"
         self._observer.observe_heartbeat(heartbeat)
         return None
 
-    def _fail(self, reason: str) -> None:
-        with self._lock:
-            if not self._closing.is_set():
-                self._give_up(EngineState.FAILED, reason)
-
     def _backoff(self) -> float:
-        if self._starts_without_answer == 0:
+        """Seconds to wait before a start; they double with each fruitless one."""
+        if self._fruitless_starts == 0:
             return 0.0
-        seconds: float = _FIRST_BACKOFF_SECONDS * 2 ** (self._starts_without_answer - 1)
+        seconds: float = _FIRST_BACKOFF_SECONDS * 2 ** (self._fruitless_starts - 1)
         return min(seconds, self._config.max_backoff_seconds)
+
+
+def _exit_of(engine: EngineProcess) -> str | None:
+    """Say how an engine's process ended that has just lost its connection; None if it still runs."""
+    status = engine.exit_status_within(_EXIT_SECONDS)
+    return None if status is None else f"the engine process {describe_exit(status)}"

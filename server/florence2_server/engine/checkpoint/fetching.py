@@ -1,4 +1,4 @@
-"""Downloads a checkpoint from the hub into a folder, e.g. on a volume or in a Docker image. Imports no torch."""
+"""Download of a checkpoint into a folder, e.g. on a volume or in a Docker image. Imports no torch."""
 
 import json
 import logging
@@ -7,13 +7,14 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from florence2_engine.checkpoint import hub
-from florence2_engine.checkpoint.files import CONFIG_FILES, hub_id, needed
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.checkpoint import hub
+from florence2_server.engine.checkpoint.files import CONFIG_FILES, hub_id, needed
+from florence2_server.engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# Written when everything has been downloaded. Pods that share a volume may write it at the same time, identically.
+# Written after everything has been downloaded. Pods that share a volume may write it at the same time, with the same
+# content.
 _RECORD = "fetched.json"
 
 
@@ -23,9 +24,9 @@ class _Fetched:
 
     Attributes:
         repository: `owner/name`.
-        asked_for: the branch, tag or commit; None: the main branch.
+        asked_for: the requested branch, tag or commit; None for the main branch.
         revision: the commit.
-        files: all files that serving needs.
+        files: names of all files that serving needs.
     """
 
     repository: str
@@ -35,11 +36,11 @@ class _Fetched:
 
 
 def fetch(name: str, folder: Path, *, safetensors_only: bool) -> None:
-    """Download the files that serving needs into a folder, in one weights format, and no others.
+    """Download only the files that serving needs, in one weights format, into a folder.
 
-    Files that are already there are not downloaded again. If the folder holds a commit completely, the hub is not
-    needed; if it holds a branch, it stays as it is if the hub cannot be reached. Several processes may fetch into one
-    folder at the same time.
+    Files that are already there are not downloaded again. If `name` is a commit that the folder holds completely, the
+    hub is not contacted. If `name` is a branch that the folder holds, and the hub cannot be reached, the folder stays
+    as it is. Several processes may fetch into one folder at the same time.
 
     Args:
         name: `owner/name` or `owner/name@revision`.
@@ -47,8 +48,8 @@ def fetch(name: str, folder: Path, *, safetensors_only: bool) -> None:
         safetensors_only: reject `.bin` weights.
 
     Raises:
-        CheckpointError: there is no such checkpoint, it lacks a file that serving needs, the folder holds another one,
-            or the hub cannot be reached.
+        CheckpointError: there is no such checkpoint, it lacks a file that serving needs, the folder holds another
+            checkpoint, or the hub cannot be reached.
     """
     if Path(name).is_dir():
         raise CheckpointError(f"checkpoint {name!r} is already a folder")
@@ -60,20 +61,20 @@ def fetch(name: str, folder: Path, *, safetensors_only: bool) -> None:
 
 def _fetch(name: str, folder: Path, safetensors_only: bool) -> None:
     repository, revision = hub_id(name)
-    there = _there(folder)
-    if there is not None and there.repository != repository:
-        raise CheckpointError(f"{folder} already holds {there.repository}")
-    if there is not None and revision == there.revision and _is_whole(there, folder, safetensors_only):
+    earlier = _earlier(folder)
+    if earlier is not None and earlier.repository != repository:
+        raise CheckpointError(f"{folder} already holds {earlier.repository}")
+    if earlier is not None and revision == earlier.revision and _is_complete(earlier, folder, safetensors_only):
         _logger.info("%s is already complete", name)
         return
     try:
         fetched = _download(repository, revision, folder, safetensors_only)
     except hub.HubUnreachableError as error:
-        if there is None or revision != there.asked_for or not _is_whole(there, folder, safetensors_only):
+        if earlier is None or revision != earlier.asked_for or not _is_complete(earlier, folder, safetensors_only):
             raise
-        _logger.warning("%s stays at revision %s: %s", name, there.revision, error)
+        _logger.warning("%s stays at revision %s: %s", name, earlier.revision, error)
         return
-    _record(fetched, there, folder)
+    _record(fetched, earlier, folder)
     _logger.info("%s is complete, at revision %s", name, fetched.revision)
 
 
@@ -92,22 +93,22 @@ def _download(repository: str, revision: str | None, folder: Path, safetensors_o
     return _Fetched(repository, revision, snapshot.revision, files)
 
 
-def _there(folder: Path) -> _Fetched | None:
-    """What an earlier fetch brought."""
+def _earlier(folder: Path) -> _Fetched | None:
+    """The record of an earlier fetch."""
     try:
         return _Fetched(**json.loads((folder / _RECORD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
 
-def _is_whole(fetched: _Fetched, folder: Path, safetensors_only: bool) -> bool:
-    is_refused = safetensors_only and any(file.endswith(".bin") for file in fetched.files)
-    return not is_refused and all((folder / file).is_file() for file in fetched.files)
+def _is_complete(fetched: _Fetched, folder: Path, safetensors_only: bool) -> bool:
+    is_rejected = safetensors_only and any(file.endswith(".bin") for file in fetched.files)
+    return not is_rejected and all((folder / file).is_file() for file in fetched.files)
 
 
-def _record(fetched: _Fetched, before: _Fetched | None, folder: Path) -> None:
-    """Record what was fetched, and remove files that only an earlier commit had, because they would be read too."""
-    for file in set(before.files if before else ()) - set(fetched.files):
+def _record(fetched: _Fetched, earlier: _Fetched | None, folder: Path) -> None:
+    """Record what was fetched, and remove files that only an earlier commit has, because they would be read too."""
+    for file in set(earlier.files if earlier else ()) - set(fetched.files):
         (folder / file).unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{_RECORD}.", delete=False, encoding="utf-8") as record:
         json.dump(asdict(fetched), record, indent=2)

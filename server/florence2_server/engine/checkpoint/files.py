@@ -1,4 +1,4 @@
-"""Which files make up a checkpoint, and where they are: in a folder, or in the hub's cache after a download."""
+"""The files that make up a checkpoint, in a folder or, downloaded from the hub, in its cache."""
 
 import json
 import logging
@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
-# Read from every checkpoint that has them. Besides these, only tokenizer files and weights are ever downloaded.
+# Read if present. Besides these, only tokenizer files and weights are ever downloaded.
 CONFIG_FILES = (
     "config.json",
     "generation_config.json",
@@ -22,7 +22,7 @@ CONFIG_FILES = (
     "added_tokens.json",
 )
 _TOKENIZER_FILE = "tokenizer.json"
-_TOKENIZER_PARTS = ("vocab.json", "merges.txt")  # in repositories without tokenizer.json, what it is made from
+_TOKENIZER_PARTS = ("vocab.json", "merges.txt")  # needed if there is no tokenizer.json, which is made from them
 _SAFETENSORS = "model.safetensors"
 _PICKLE = "pytorch_model.bin"
 _ADAPTER_CONFIG = "adapter_config.json"
@@ -34,11 +34,11 @@ class CheckpointFiles:
     """A checkpoint's files on this machine.
 
     Attributes:
-        name: the checkpoint as given in the setting.
-        folder: where its files are.
+        name: the checkpoint, as in the setting.
+        folder: the folder that holds its files.
         revision: the commit on the hub; None for a local folder.
         weights: names of the weight files, all of one format, in the order of their index.
-        adapters: names of adapter files next to the weights.
+        adapters: names of the adapter files next to the weights.
     """
 
     name: str
@@ -49,11 +49,11 @@ class CheckpointFiles:
 
     @property
     def are_safetensors(self) -> bool:
-        """Whether the weights are safetensors; otherwise they are pickles."""
+        """Whether the weights are safetensors, not pickles."""
         return self.weights[0].endswith(".safetensors")
 
     def json(self, name: str) -> dict[str, object]:
-        """The object in one of the JSON files; empty if there is no such file.
+        """The content of a JSON file; empty if there is no such file.
 
         Raises:
             CheckpointError: the file is not a JSON object.
@@ -74,7 +74,7 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
     """The files of a checkpoint, downloaded first if `name` is a hub id.
 
     Args:
-        name: a folder, `owner/name`, or `owner/name@revision`, with a branch, tag or commit as the revision.
+        name: a folder, `owner/name` or `owner/name@revision`; a revision is a branch, tag or commit.
         safetensors_only: reject `.bin` weights.
 
     Raises:
@@ -84,7 +84,7 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
     if folder.is_dir():
         return _described(name, folder, None, {path.name for path in folder.iterdir()}, safetensors_only)
     repository, revision = hub_id(name)
-    from florence2_engine.checkpoint import hub  # the only place that uses the network
+    from florence2_server.engine.checkpoint import hub  # the only place that uses the network
 
     snapshot = hub.download(
         repository, revision, lambda names, read: needed(names, read, safetensors_only), always=CONFIG_FILES
@@ -93,7 +93,7 @@ def find(name: str, *, safetensors_only: bool) -> CheckpointFiles:
 
 
 def hub_id(name: str) -> tuple[str, str | None]:
-    """The repository, `owner/name`, and its revision, None for the main branch.
+    """The repository, `owner/name`, and the revision, None for the main branch.
 
     Raises:
         CheckpointError: `name` is not a hub id.
@@ -118,7 +118,7 @@ def _described(
 
 
 def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
-    """Which files to download from a repository with these names. `read` downloads one of them immediately.
+    """The files to download from a repository with these file names. `read` downloads a file immediately.
 
     Raises:
         CheckpointError: a file that serving needs is missing.
@@ -128,12 +128,12 @@ def needed(names: Collection[str], read: Callable[[str], Path], safetensors_only
 
 
 def _text_files(names: Collection[str]) -> list[str]:
-    """The configuration and tokenizer files that this checkpoint must have."""
+    """The configuration and tokenizer files that serving needs."""
     if "config.json" not in names:
         if _ADAPTER_CONFIG in names:
             raise CheckpointError(
-                "this is a peft adapter, not a whole checkpoint: merge it into its base model "
-                "(merge_and_unload, save_pretrained) and serve the result"
+                "this is a peft adapter, not a whole checkpoint: serve it next to its base model, with "
+                "FLORENCE2_ADAPTERS=NAME=FOLDER, or merge it into that (merge_and_unload, save_pretrained)"
             )
         raise CheckpointError("config.json is missing")
     if _TOKENIZER_FILE in names:
@@ -147,7 +147,7 @@ def _text_files(names: Collection[str]) -> list[str]:
 
 
 def _weights(names: Collection[str], read: Callable[[str], Path], safetensors_only: bool) -> list[str]:
-    """The weight files, all of one format; safetensors are preferred."""
+    """The weight files, all of one format, preferably safetensors."""
     for single in (_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE):
         if single in names:
             return [single]
@@ -157,7 +157,7 @@ def _weights(names: Collection[str], read: Callable[[str], Path], safetensors_on
         raise CheckpointError("there are only .bin weights, which FLORENCE2_SAFETENSORS_ONLY rejects")
     expected = " or ".join((_SAFETENSORS,) if safetensors_only else (_SAFETENSORS, _PICKLE))
     others = _listed(file for file in names if file.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")))
-    raise CheckpointError(f"{expected}, whole or sharded, is missing{others}")
+    raise CheckpointError(f"{expected}, single-file or sharded, is missing{others}")
 
 
 def _shards(index: str, path: Path) -> list[str]:
@@ -166,11 +166,11 @@ def _shards(index: str, path: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not a weight index ({error!r})") from None
     suffix = Path(index.removesuffix(".index.json")).suffix
-    for shard in shards:  # an index must not point outside the folder, or to another format
+    for shard in shards:  # an index must not lead out of the folder, or to another format
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(suffix):
-            raise CheckpointError(f"{index} names {shard!r}, expected a {suffix} file beside it")
+            raise CheckpointError(f"{index} lists {shard!r}, expected a {suffix} file next to it")
     if not shards:
-        raise CheckpointError(f"{index} names no file")
+        raise CheckpointError(f"{index} lists no file")
     return shards
 
 

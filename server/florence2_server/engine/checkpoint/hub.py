@@ -1,6 +1,6 @@
 """Downloads from the Hugging Face hub.
 
-`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they do in `huggingface_hub`.
+`HF_TOKEN`, `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have the same meaning as in `huggingface_hub`.
 """
 
 import logging
@@ -19,17 +19,17 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.errors import CheckpointError
 
 _logger = logging.getLogger(__name__)
 
 # The base error of the HTTP library, which differs between releases of huggingface_hub.
 _HTTP_ERROR: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
-# Without it the hub's client waits forever; a firewall that drops packets must not keep a full cache from being used.
+# By default the hub's client waits forever, and a firewall that drops packets would keep a full cache from being used.
 _INFO_SECONDS = 10.0
-# Statuses below 500 that say nothing about the repository: timeouts and rate limits, which a fleet's restart meets.
-_PASSING_STATUSES = (408, 425, 429)
+# Statuses below 500 that are no verdict on the repository: timeouts and rate limits, as after the restart of a fleet.
+_TRANSIENT_STATUSES = (408, 425, 429)
 
 Names = Collection[str]
 Read = Callable[[str], Path]
@@ -45,9 +45,9 @@ class Snapshot:
     """A repository's files at one commit, in the hub's cache or in a local folder.
 
     Attributes:
-        folder: where they are.
+        folder: the folder that holds them.
         revision: the commit.
-        names: names of all files in the repository, downloaded or not; offline, only of those in the cache.
+        names: the names of all files in the repository, downloaded or not; offline, of those in the cache.
     """
 
     folder: Path
@@ -58,14 +58,14 @@ class Snapshot:
 def download(
     repository: str, revision: str | None, needed: Needed, always: Sequence[str], into: Path | None = None
 ) -> Snapshot:
-    """Download the needed files of a repository into the cache, and no others.
+    """Download only the needed files of a repository, into the cache or a folder.
 
     Args:
         repository: `owner/name`.
         revision: a branch, tag or commit; None for the main branch.
-        needed: selects the files to download, given the names of all; may read a file first.
-        always: names of files that are needed from every repository that has them.
-        into: a folder to download to instead of the cache. Files that are already there unchanged are kept.
+        needed: selects the files to download from the names of all; may read a file to do so.
+        always: names of files that are needed if the repository has them.
+        into: a folder to download into instead of the cache. Unchanged files that are already there are kept.
 
     Raises:
         HubUnreachableError: the hub cannot be reached, and the files are not all in the cache.
@@ -80,11 +80,11 @@ def download(
     except RevisionNotFoundError:
         raise CheckpointError(f"the repository has no revision {revision!r}") from None
     except RepositoryNotFoundError:
-        raise CheckpointError("no such folder, and no such repository on the hub, or one that needs HF_TOKEN") from None
+        raise CheckpointError("no such folder, and no such repository on the hub, or it needs HF_TOKEN") from None
     except HfHubHTTPError as error:
         status = 500 if error.response is None else error.response.status_code
-        if status < 500 and status not in _PASSING_STATUSES:
-            raise CheckpointError(f"the hub refused the request: {_one_line(error)}") from None
+        if status < 500 and status not in _TRANSIENT_STATUSES:
+            raise CheckpointError(f"the hub rejected the request: {_one_line(error)}") from None
         return _cached(repository, revision, _one_line(error), always, into)
     except HFValidationError as error:
         raise CheckpointError(f"not a hub id: {_one_line(error)}") from None
@@ -96,11 +96,11 @@ def download(
 
 def _fetched(repository: str, revision: str | None, needed: Needed, into: Path | None) -> Snapshot:
     info = HfApi().model_info(repository, revision=revision, timeout=_INFO_SECONDS)
-    if into is not None:  # a folder has no named revisions: everything comes from this one commit
+    if into is not None:  # a folder has no named revisions: all files must be of one commit
         revision = info.sha
     _logger.info("fetching %s at revision %s from the hub", repository, info.sha)
     names = frozenset(sibling.rfilename for sibling in info.siblings or ())
-    # By the revision's name, not its commit, so that the cache can resolve the name when the hub is unreachable.
+    # By the name of the revision, not the commit, so that the cache can resolve it if the hub cannot be reached.
     files = needed(names, lambda file: Path(hf_hub_download(repository, file, revision=revision, local_dir=into)))
     folder = Path(snapshot_download(repository, revision=revision, allow_patterns=files, local_dir=into))
     return Snapshot(folder, folder.name if into is None else str(info.sha), names)
@@ -111,7 +111,7 @@ def _cached(repository: str, revision: str | None, reason: str, always: Sequence
     if into is not None:
         raise HubUnreachableError(f"it cannot be downloaded: {reason}")
     try:
-        # The cache knows the names of all files in the repository, so a missing one of these is an error.
+        # The cache knows the names of all files in the repository, so it is an error if one of these is missing.
         texts = list(always)
         folder = Path(snapshot_download(repository, revision=revision, local_files_only=True, allow_patterns=texts))
     except IncompleteSnapshotError:

@@ -1,47 +1,57 @@
-"""Loads a checkpoint as the engine would, and reports what it found."""
+"""A checkpoint, loaded as the engine would load it, and a report about it."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 
-from florence2_engine.checkpoint.files import CheckpointFiles, find
-from florence2_engine.checkpoint.loading import Checkpoint, device_of, dtype_of, load
-from florence2_engine.checkpoint.original_layout import ADDED_TOKENS
-from florence2_engine.checkpoint.processors import image_size
-from florence2_engine.checkpoint.report import Report, listed, size
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
-from florence2_engine.kv_cache import KeyValueCache
-from florence2_engine.options import GenerationDefaults
+from florence2_server import __version__
+from florence2_server.config import EngineConfig
+from florence2_server.engine.checkpoint.files import CheckpointFiles, find
+from florence2_server.engine.checkpoint.loading import Checkpoint, device_of, dtype_of, load
+from florence2_server.engine.checkpoint.original_layout import ADDED_TOKENS
+from florence2_server.engine.checkpoint.processors import image_size
+from florence2_server.engine.checkpoint.report import Report, listed, size
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.model.kv_cache import KeyValueCache
+from florence2_server.engine.options import GenerationDefaults
 
-# In every Florence-2 tokenizer, besides the tokens that its processor adds.
+# Every Florence-2 tokenizer has these besides the tokens that its processor adds.
 _CONTROL_TOKENS = {"<s>", "</s>", "<pad>", "<unk>", "<mask>", "<image>"}
-# Values with which a generation option has no effect.
-_TRIVIAL: dict[str, object] = {
+# Values of generation options that have no effect.
+_NEUTRAL: dict[str, object] = {
     "min_new_tokens": 0,
     "length_penalty": 1.0,
     "no_repeat_ngram_size": 0,
     "repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
+    "suppress_bos": False,
 }
-_NO_OPTIONS = {"positions", "longest_answer", "most_beams", "rules", "image_token_id"}
+_NOT_OPTIONS = {"positions", "longest_completion", "most_beams", "rules", "image_token_id"}
 
 
-def inspect(config: EngineConfig) -> Report:
-    """Report what would be served, and anything surprising about it.
+class Inspected(NamedTuple):
+    """A checkpoint, if it can be served, and the report about it."""
 
-    The checkpoint is loaded on the CPU, whatever device it would be served on, because a server may be using that.
+    report: Report
+    checkpoint: Checkpoint | None
+
+
+def inspect(config: EngineConfig) -> Inspected:
+    """Report how a checkpoint would be served, with the warnings that the engine would log.
+
+    The checkpoint is loaded on the CPU, even if it would be served on a GPU, because a server may be using the GPU.
 
     Args:
-        config: the settings that it would be served with.
+        config: the settings with which it would be served.
     """
-    report = Report()
+    report, checkpoint = Report(), None
     report.add("checkpoint", config.checkpoint)
-    with _warnings(report.surprises):
+    with collect_warnings(report.warnings):
         try:
             device = device_of(config.device)
             dtype = dtype_of(config.dtype, device)
@@ -52,17 +62,16 @@ def inspect(config: EngineConfig) -> Report:
             _add_memory(report, checkpoint, config)
             _require(device)
         except CheckpointError as error:
-            cause = error.__cause__  # without the checkpoint's name, which is in the first line
-            report.refusal = str(cause if isinstance(cause, CheckpointError) else error)
-    report.surprises[:] = dict.fromkeys(report.surprises)  # files are checked twice
-    return report
+            report.fail(error)
+    report.warnings[:] = dict.fromkeys(report.warnings)  # without duplicates: files are checked twice
+    return Inspected(report, None if report.error else checkpoint)
 
 
 def _add_files(report: Report, files: CheckpointFiles) -> None:
     kind = "safetensors" if files.are_safetensors else ".bin, read without running code"
     report.add("revision", files.revision or "none (a local folder)")
     report.add("weights", f"{listed(files.weights, most=3)} ({kind})")
-    report.add("on disk", size(sum((files.folder / file).stat().st_size for file in files.weights)))
+    report.add("size on disk", size(sum((files.folder / file).stat().st_size for file in files.weights)))
     folders = sorted(f"{path.parent.name}/" for path in files.folder.glob("*/adapter_config.json"))
     adapters = [*files.adapters, *folders]
     report.add("adapters", f"{listed(adapters)}{', not applied' if adapters else ''}")
@@ -71,24 +80,25 @@ def _add_files(report: Report, files: CheckpointFiles) -> None:
 def _add_model(report: Report, checkpoint: Checkpoint, device: torch.device) -> None:
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     height, width = image_size(checkpoint.image_processor)
-    own_tokens = sorted(set(tokenizer.get_added_vocab()) - set(ADDED_TOKENS) - _CONTROL_TOKENS)
+    added_tokens = sorted(set(tokenizer.get_added_vocab()) - set(ADDED_TOKENS) - _CONTROL_TOKENS)
     tied = model.lm_head.weight is model.get_input_embeddings().weight
+    report.add("served by", f"florence2-triton {__version__}")
     report.add("layout", checkpoint.layout.value)
-    report.add("saved in", _name(checkpoint.saved_dtype))
-    report.add("served in", f"{_name(model.dtype)} on {device}")
+    report.add("saved dtype", _name(checkpoint.saved_dtype))
+    report.add("served dtype", f"{_name(model.dtype)} on {device}")
     report.add("parameters", f"{sum(parameter.numel() for parameter in model.parameters()):,}")
     report.add("image", f"{width} x {height} pixels, {checkpoint.image_tokens} tokens")
     report.add("vocabulary", f"{len(model.get_input_embeddings().weight):,} embeddings, {len(tokenizer):,} tokens")
-    report.add("own tokens", listed(own_tokens))
-    report.add("output layer", "tied to the embeddings" if tied else "its own")
+    report.add("added tokens", listed(added_tokens))
+    report.add("output layer", "tied to the embeddings" if tied else "separate")
     positions = model.config.text_config.max_position_embeddings
     used = checkpoint.generation.positions
-    report.add("positions", f"{positions:,} of the checkpoint; in force: {used.value:,} ({used.cause})")
+    report.add("positions", f"{positions:,} in the checkpoint, {used.value:,} used ({used.cause})")
     report.add("generation", _generation(checkpoint.generation))
 
 
 def _generation(defaults: GenerationDefaults) -> str:
-    """The options and rules that have an effect."""
+    """The generation options and rules that have an effect."""
     options = {
         **vars(defaults),
         **{field.name: getattr(defaults.rules, field.name) for field in fields(defaults.rules)},
@@ -96,7 +106,7 @@ def _generation(defaults: GenerationDefaults) -> str:
     return ", ".join(
         f"{name}={value.value if isinstance(value, Enum) else value}"
         for name, value in options.items()
-        if name not in _NO_OPTIONS and value not in (None, (), _TRIVIAL.get(name))
+        if name not in _NOT_OPTIONS and value not in (None, (), _NEUTRAL.get(name))
     )
 
 
@@ -104,31 +114,31 @@ def _add_memory(report: Report, checkpoint: Checkpoint, config: EngineConfig) ->
     model, rows = checkpoint.model, config.rows_for(checkpoint.generation.num_beams)
     positions = checkpoint.generation.positions.value
     cache = KeyValueCache.of(model, config.slots, rows, positions, torch.device("meta"))
-    report.add("weights take", size(sum(weight.nbytes for weight in model.parameters())))
-    report.add("cache takes", f"{size(cache.size_in_bytes)} for {config.slots} slots and {rows} beams")
+    report.add("weights memory", size(sum(weight.nbytes for weight in model.parameters())))
+    report.add("cache memory", f"{size(cache.size_in_bytes)} for {config.slots} slots and {rows} beams")
 
 
 def _require(device: torch.device) -> None:
-    """Check that the device that the checkpoint would be served on is available.
+    """Check that the device on which the checkpoint would be served is available.
 
     Raises:
         CheckpointError: it is not.
     """
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what PyTorch raises depends on how it was built
+    except (RuntimeError, AssertionError) as error:  # which one depends on how PyTorch was built
         raise CheckpointError(f"device: got '{device}': {str(error).splitlines()[0]}") from error
 
 
 @contextmanager
-def _warnings(messages: list[str]) -> Iterator[None]:
+def collect_warnings(messages: list[str]) -> Iterator[None]:
     """Collect the warnings that the engine would log."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             messages.append(record.getMessage())
 
-    collector, logger = Collector(logging.WARNING), logging.getLogger("florence2_engine")
+    collector, logger = Collector(logging.WARNING), logging.getLogger("florence2_server.engine")
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(collector)
     try:

@@ -1,4 +1,4 @@
-"""Loads a checkpoint: weights, processor, tokenizer and generation config, from a folder or the hub."""
+"""A loaded checkpoint: model, processor, tokenizer and generation defaults, from a folder or the hub."""
 
 import logging
 from collections.abc import Mapping
@@ -8,34 +8,35 @@ from functools import reduce
 from typing import Any
 
 import torch
+from florence2.options import Limit
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from florence2_engine.checkpoint import original_layout
-from florence2_engine.checkpoint.files import CheckpointFiles, find
-from florence2_engine.checkpoint.processors import check_tokenizer, image_size, load_processors
-from florence2_engine.checkpoint.vision_geometry import check_declared, count_image_tokens
-from florence2_engine.checkpoint.weights import read_weights
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
-from florence2_engine.generation_config import generation_defaults
-from florence2_engine.limits import Limit, positions_limit, prompt_limit
-from florence2_engine.options import GenerationDefaults
+from florence2_server.config import EngineConfig
+from florence2_server.engine.checkpoint import original_layout
+from florence2_server.engine.checkpoint.files import CheckpointFiles, find
+from florence2_server.engine.checkpoint.processors import check_tokenizer, image_size, load_processors
+from florence2_server.engine.checkpoint.vision_geometry import check_declared, count_image_tokens
+from florence2_server.engine.checkpoint.weights import read_weights
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.generation_config import generation_defaults
+from florence2_server.engine.limits import positions_limit, prompt_limit
+from florence2_server.engine.options import GenerationDefaults
 
 _logger = logging.getLogger(__name__)
 
 _SHARED = "model.language_model.shared.weight"
 _EMBEDDINGS = ("model.language_model.encoder.embed_tokens.weight", "model.language_model.decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
-# DistributedDataParallel and torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+# Added to names by DistributedDataParallel and torch.compile.
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _PEFT_PREFIX = "base_model.model."
-# Computed from the config, so a file may omit it.
+# Computed from the config, so files may omit it.
 _TEMPORAL_EMBEDDING = "model.multi_modal_projector.visual_temporal_embed.pos_idx_to_embed"
 
 
 class Layout(Enum):
-    """Which code a checkpoint's tensors are named after."""
+    """The naming scheme of a checkpoint's tensors: that of transformers, or of the original code."""
 
     NATIVE = "native"
     ORIGINAL = "original"
@@ -50,12 +51,12 @@ class Checkpoint:
         image_processor: the Hugging Face image processor.
         tokenizer: the Hugging Face tokenizer.
         generation: defaults of the generation options.
-        generation_config: the config that they were made from, with its token ids repaired.
+        generation_config: the config that the defaults were made from, with token ids repaired.
         prompt_limit: the most tokens of a prompt.
         image_tokens: how many tokens the vision tower makes from an image.
         files: the files that it was loaded from.
         layout: the layout of the weights in these files.
-        saved_dtype: the dtype of the weights in these files; the widest if there are several.
+        saved_dtype: the dtype of the weights in these files; the widest one if they differ.
     """
 
     model: Any
@@ -81,7 +82,7 @@ def load(config: EngineConfig) -> Checkpoint:
         return _load(files, config)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {config.checkpoint!r}: {error}") from error
-    except Exception as error:  # libraries raise anything for damaged files; operators need one line
+    except Exception as error:  # damaged files make libraries raise anything; operators need one line
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise CheckpointError(f"checkpoint {config.checkpoint!r} cannot be loaded: {reason}") from error
 
@@ -101,13 +102,13 @@ def _load(files: CheckpointFiles, config: EngineConfig) -> Checkpoint:
     check_tokenizer(tokenizer, text_config.vocab_size)
     model = _model(model_config, weights, config)
     saved_dtypes = (weights[name].dtype for name in model.state_dict().keys() & weights.keys())
-    own_generation = original_layout.generation_config(saved_config) if is_original else _generation(files, model)
+    generation_config = original_layout.generation_config(saved_config) if is_original else _generation(files, model)
     checkpoint = Checkpoint(
         model=model,
         image_processor=image_processor,
         tokenizer=tokenizer,
-        generation=generation_defaults(own_generation, tokenizer, positions, config),
-        generation_config=own_generation,
+        generation=generation_defaults(generation_config, tokenizer, positions, config),
+        generation_config=generation_config,
         prompt_limit=prompt,
         image_tokens=image_tokens,
         files=files,
@@ -135,7 +136,7 @@ def _model_config(saved: Mapping[str, Any], is_original: bool) -> tuple[Florence
 
 
 def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], Layout]:
-    """The tensors under transformers' names, and the layout of the files."""
+    """The tensors by transformers' names, and the layout of the files."""
     weights = _unwrapped(read_weights(files))
     layout = Layout.ORIGINAL if original_layout.has_original_weights(weights) else Layout.NATIVE
     if layout is Layout.ORIGINAL:
@@ -145,22 +146,20 @@ def _weights(files: CheckpointFiles, *, tied: bool) -> tuple[dict[str, Tensor], 
 
 
 def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors without the prefixes of what training wrapped the model in."""
-    for prefix in _WRAPPERS:
+    """The tensors by their names without the prefixes of training wrappers."""
+    for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     if any(name.startswith(_PEFT_PREFIX) for name in weights):
-        raise CheckpointError(
-            "the weights are those of a peft model that was not merged: save it again after merge_and_unload"
-        )
+        raise CheckpointError("the weights are those of an unmerged peft model: save it again after merge_and_unload")
     return weights
 
 
 def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
-    """Keep one of the tied tensors that a file repeats, under the name that every model has.
+    """Keep only one of the tied tensors that a file repeats, under the name that every model has.
 
-    The embeddings of encoder and decoder are one tensor. The output layer is the same tensor too, unless the config
-    unties it or the file holds a different one, which transformers also respects.
+    Encoder and decoder embeddings are the same tensor. So is the output layer, unless the config unties it or the file
+    has a different tensor for it, which transformers uses as well.
     """
     aliases = [name for name in (_SHARED, *_EMBEDDINGS, *((_HEAD,) if tied else ())) if name in weights]
     if not aliases:
@@ -170,10 +169,10 @@ def _resolve_tied(weights: dict[str, Tensor], *, tied: bool) -> None:
         if name != _SHARED and _same(weights[name], shared):
             del weights[name]
     if tied and _HEAD in weights:
-        _logger.warning("the output layer is not the token embeddings, as the config says; the file's own is used")
+        _logger.warning("the config ties the output layer to the token embeddings, but the file's differs and is used")
     if not tied and _HEAD not in weights:
         raise CheckpointError(f"config.json: tie_word_embeddings is false, but the weights have no {_HEAD}")
-    if not tied:  # transformers then treats all of them as separate tensors
+    if not tied:  # transformers then expects all of them as separate tensors
         weights.update(dict.fromkeys((name for name in _EMBEDDINGS if name not in weights), shared))
 
 
@@ -193,10 +192,10 @@ def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: En
         config=model_config,
         state_dict=weights,
         dtype=dtype,
-        ignore_mismatched_sizes=True,  # they are rejected below, in one line
+        ignore_mismatched_sizes=True,  # rejected below, in one line
         output_loading_info=True,
     )
-    # transformers fills missing weights with random numbers and only warns; a server must not use those.
+    # transformers only warns of missing weights and initializes them randomly, which a server must not use.
     for fault in ("missing_keys", "mismatched_keys"):
         if names := {str(name) for name in loading[fault]} - {_TEMPORAL_EMBEDDING}:
             raise CheckpointError(f"{len(names)} {fault}, e.g. {min(names)}")
@@ -208,21 +207,21 @@ def _model(model_config: Florence2Config, weights: dict[str, Tensor], config: En
 def _generation(files: CheckpointFiles, model: Any) -> GenerationConfig:
     """A native checkpoint's generation config."""
     if (files.folder / "generation_config.json").is_file():
-        own: GenerationConfig = GenerationConfig.from_pretrained(files.folder, local_files_only=True)
+        config: GenerationConfig = GenerationConfig.from_pretrained(files.folder, local_files_only=True)
     else:
-        own = model.generation_config  # what transformers makes of config.json
-    return own
+        config = model.generation_config  # made from config.json by transformers
+    return config
 
 
 def device_of(name: str) -> torch.device:
-    """The device that a setting names."""
+    """The device of a setting."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a setting names, on this device."""
+    """The dtype of a setting, on this device."""
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
     dtype: torch.dtype = getattr(torch, name)
@@ -236,4 +235,4 @@ def _log(checkpoint: Checkpoint) -> None:
     served = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     _logger.info("loaded %s%s: %s layout, %s weights, served in %s", files.name, revision, layout, saved, served)
     for adapter in files.adapters:
-        _logger.warning("%s is next to the weights, but it is not applied", adapter)
+        _logger.warning("%s next to the weights is not applied", adapter)

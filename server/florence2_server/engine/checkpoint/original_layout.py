@@ -1,7 +1,7 @@
-"""Maps the layout of `microsoft/Florence-2-*`, and of models fine-tuned from them, to transformers' native one.
+"""The layout of `microsoft/Florence-2-*` and of their fine-tunes, mapped to transformers' native layout.
 
-Names of tensors, configuration fields and tokens are those of the files and the remote code in these repositories
-(modeling_florence2.py, configuration_florence2.py, processing_florence2.py), which is never run.
+Names of tensors, configuration fields and tokens come from the files and the remote code in these repositories
+(modeling_florence2.py, configuration_florence2.py, processing_florence2.py). That code is never run.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig
 
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.errors import CheckpointError
 
 _IMAGE_PROJECTION = "image_projection"
 _FINAL_LOGITS_BIAS = "language_model.final_logits_bias"
@@ -36,7 +36,7 @@ _RENAMINGS = tuple(
     )
 )
 
-# What configuration_florence2.py assumes for fields that config.json omits.
+# Defaults of configuration_florence2.py for fields that config.json omits.
 _VISION_DEFAULTS: dict[str, Any] = {
     "patch_size": [7, 3, 3, 3],
     "patch_stride": [4, 2, 2, 2],
@@ -72,7 +72,7 @@ _GENERATION_DEFAULTS: dict[str, Any] = {
     "decoder_start_token_id": 2,
     "forced_eos_token_id": 2,
 }
-# The only way that transformers' model makes image tokens from features, and that all published checkpoints use.
+# The only value that transformers' model supports; all published checkpoints have it.
 _FEATURE_SOURCES = ["spatial_avg_pool", "temporal_avg_pool"]
 
 ADDED_TOKENS = (
@@ -92,7 +92,7 @@ ADDED_TOKENS = (
 
 
 def has_original_config(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` has the fields of the original configuration, whatever its model types say."""
+    """Whether a `config.json` has the fields of the original configuration, whatever its model types are."""
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     return not vision.keys().isdisjoint({"dim_embed", "visual_temporal_embedding", "image_pos_embed"}) or (
         vision.get("model_type") == "davit" or text.get("model_type") == "florence2_language"
@@ -100,15 +100,15 @@ def has_original_config(config: Mapping[str, Any]) -> bool:
 
 
 def has_original_weights(weights: Mapping[str, Tensor]) -> bool:
-    """Whether tensors have the names of the original code."""
+    """Whether the tensors have the names of the original code."""
     return any(name.startswith(("vision_tower.", "language_model.model.")) for name in weights)
 
 
 def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `Florence2Config` that are equivalent to an original `config.json`.
+    """The fields of the `Florence2Config` that is equivalent to an original `config.json`.
 
     Raises:
-        CheckpointError: it describes a model that transformers' classes cannot build.
+        CheckpointError: transformers' classes cannot build such a model.
     """
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
     _require_known_parts(vision)
@@ -133,7 +133,7 @@ def native_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _completed(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that have a default; null counts as not given."""
+    """The fields that have a default; null counts as missing."""
     return {field: default if given.get(field) is None else given[field] for field, default in defaults.items()}
 
 
@@ -148,21 +148,26 @@ def _require_known_parts(vision: Mapping[str, Any]) -> None:
 
 
 def native_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the original code under the names, and in the shapes, of transformers' model.
+    """The tensors with the names and shapes of transformers' model.
 
     Raises:
-        CheckpointError: there is a nonzero logits bias, for which transformers' model has no place.
+        CheckpointError: there is a nonzero logits bias, which transformers' model does not have.
     """
     native = {}
     for name, tensor in weights.items():
         if name == _FINAL_LOGITS_BIAS:
             if tensor.any():
-                raise CheckpointError(f"{name} is not zero: answers would differ from the checkpoint's own")
+                raise CheckpointError(f"{name} is not zero, which is not supported: answers would differ")
         elif name == _IMAGE_PROJECTION:  # applied as `x @ image_projection`: the transpose of a linear layer's weight
             native[_native_name(name)] = tensor.t().contiguous()
         else:
             native[_native_name(name)] = tensor
     return native
+
+
+def native_module_name(name: str) -> str:
+    """The name in transformers' model of a module of either layout, which need not exist."""
+    return _native_name(f"{name}.").removesuffix(".")
 
 
 def _native_name(name: str) -> str:
@@ -172,14 +177,14 @@ def _native_name(name: str) -> str:
 
 
 def generation_config(config: Mapping[str, Any]) -> GenerationConfig:
-    """The effective generation config: the original code uses that of its language model, made from `text_config`.
+    """The generation config that the original code uses: that of its language model, made from `text_config`.
 
-    That code does not read a `generation_config.json` next to it. The published one disables `early_stopping` and omits
-    `no_repeat_ngram_size`, without which answers end in a loop of `<s>`.
+    The original code does not read the `generation_config.json` next to it. The published one disables `early_stopping`
+    and omits `no_repeat_ngram_size`, without which answers end in a loop of `<s>`.
     """
     text = config.get("text_config") or {}
-    make: Any = GenerationConfig  # its constructor is untyped
+    make: Any = GenerationConfig  # untyped
     known = make().to_dict().keys() - {"transformers_version"}
-    given = {field: value for field, value in text.items() if field in known}  # null, too, which switches a rule off
-    own: GenerationConfig = make(**{**_GENERATION_DEFAULTS, **given})
-    return own
+    given = {field: value for field, value in text.items() if field in known}  # including null, which disables a rule
+    effective: GenerationConfig = make(**{**_GENERATION_DEFAULTS, **given})
+    return effective

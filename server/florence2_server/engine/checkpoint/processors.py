@@ -1,12 +1,13 @@
-"""A checkpoint's image processor and tokenizer, checked to be ones that the engine can reproduce exactly."""
+"""A checkpoint's image processor and tokenizer, and checks that the engine can reproduce them exactly."""
 
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoImageProcessor, BartTokenizerFast, Florence2Processor
 
-from florence2_engine.checkpoint.files import CheckpointFiles
-from florence2_engine.checkpoint.original_layout import ADDED_TOKENS
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.checkpoint.files import CheckpointFiles
+from florence2_server.engine.checkpoint.original_layout import ADDED_TOKENS
+from florence2_server.engine.errors import CheckpointError
 
 _IMAGE_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _CHANNELS = 3
@@ -18,8 +19,8 @@ def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, 
 
     Args:
         files: the checkpoint's files.
-        is_original: whether the tokenizer is plain BART's, to which the original processor adds Florence-2's tokens
-            when it loads. A fine-tune's own tokens, saved with its tokenizer, keep their ids.
+        is_original: whether the tokenizer is plain BART's, to which Florence-2's tokens have to be added, as the
+            original processor does when it loads. Tokens that a fine-tune has added to its tokenizer keep their ids.
 
     Raises:
         CheckpointError: the image processor is missing, or one of its fields has an unsupported value.
@@ -30,9 +31,8 @@ def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, 
             "tokenizer and preprocessor files of its base model"
         )
     if is_original:
-        tokenizer = BartTokenizerFast.from_pretrained(files.folder, local_files_only=True)
-        tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)
-        load_image_processor: Any = AutoImageProcessor.from_pretrained  # without types
+        tokenizer = load_original_tokenizer(files.folder)
+        load_image_processor: Any = AutoImageProcessor.from_pretrained  # untyped
         image_processor = load_image_processor(files.folder, local_files_only=True, trust_remote_code=False)
     else:
         processor = Florence2Processor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
@@ -41,13 +41,20 @@ def load_processors(files: CheckpointFiles, *, is_original: bool) -> tuple[Any, 
     return image_processor, tokenizer
 
 
+def load_original_tokenizer(folder: Path) -> Any:
+    """The tokenizer of an original checkpoint, with the tokens that the original processor adds when it loads."""
+    tokenizer: Any = BartTokenizerFast.from_pretrained(folder, local_files_only=True)
+    tokenizer.add_tokens(list(ADDED_TOKENS), special_tokens=True)
+    return tokenizer
+
+
 def image_size(image_processor: Any) -> tuple[int, int]:
-    """Height and width, in pixels, of the images that the vision tower reads."""
+    """Height and width of the vision tower's input, in pixels."""
     return image_processor.size["height"], image_processor.size["width"]
 
 
 def check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
-    """Check that every token that a prompt can contain has an embedding.
+    """Check that all tokens that a prompt can contain exist and have embeddings.
 
     Raises:
         CheckpointError: the tokenizer lacks location tokens, or has tokens without an embedding.
@@ -66,7 +73,7 @@ def check_tokenizer(tokenizer: Any, vocabulary: int) -> None:
 
 
 def _complete_image_processor(processor: Any) -> None:
-    """Check the fields, and expand a mean or deviation given once to one per channel."""
+    """Check the fields, and expand a single mean or deviation to one per channel."""
     for field, served in (("do_resize", True), ("do_center_crop", False), ("do_pad", False)):
         value = getattr(processor, field, served)
         if bool(value) is not served:

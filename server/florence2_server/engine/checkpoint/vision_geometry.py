@@ -1,8 +1,8 @@
-"""How many tokens the vision tower makes from an image. Imports no torch."""
+"""The number of tokens that the vision tower makes from an image. Imports no torch."""
 
 from typing import Any
 
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.errors import CheckpointError
 
 
 def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
@@ -10,10 +10,10 @@ def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
 
     Args:
         vision: a `Florence2VisionConfig`.
-        image_size: height and width, in pixels, of the images that the vision tower reads.
+        image_size: height and width of the vision tower's input, in pixels.
 
     Raises:
-        CheckpointError: the image has more positions than there are embeddings for.
+        CheckpointError: the image has no positions, or more than there are embeddings.
     """
     sides = list(image_size)
     for kernel, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
@@ -27,10 +27,10 @@ def count_image_tokens(vision: Any, image_size: tuple[int, int]) -> int:
 
 
 def check_declared(declared: int, made: int) -> None:
-    """Check that the processor puts as many image tokens into a prompt as the vision tower makes from an image.
+    """Check that the processor's number of image tokens in a prompt is the number that the vision tower makes.
 
     Raises:
-        CheckpointError: it does not, so `generate()` would reject every image.
+        CheckpointError: they differ, so `generate()` would reject every image.
     """
     if declared != made:
         raise CheckpointError(

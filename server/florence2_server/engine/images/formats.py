@@ -1,4 +1,4 @@
-"""The image formats that are read: those that Pillow's build decodes, and HEIC through pi-heif."""
+"""The image formats that can be read: those of this build of Pillow, and HEIC by way of pi-heif."""
 
 import logging
 
@@ -29,6 +29,6 @@ def _register_heif() -> bool:
     except ImportError:
         _logger.info("pi-heif is not installed: HEIC images are rejected")
         return False
-    # Only the images themselves are needed, nothing else that a file holds.
+    # Only the images themselves are needed, not what else a file contains.
     pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
     return True

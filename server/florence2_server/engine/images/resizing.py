@@ -1,4 +1,4 @@
-"""A picture at the size that the vision tower reads, resized as the checkpoint's processor does."""
+"""Resizes images to the size that the vision tower reads, as the checkpoint's processor does."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,13 +14,13 @@ Resizing: TypeAlias = Callable[[PIL.Image.Image], Pixels]
 
 
 def resizing_of(processor: Any) -> Resizing:
-    """The part of a Hugging Face image processor before it rescales and normalizes.
+    """The part of a Hugging Face image processor that comes before rescaling and normalization.
 
     The processor of every official checkpoint resizes with Pillow, but also copies to arrays and back, which takes half
-    as long again. These copies are left out; a processor with a different configuration is called as it is.
+    as long again. This omits the copies; a processor with another configuration is called as it is.
 
     Returns:
-        A function from an RGB picture to its 8-bit pixels of shape (3, height, width), bit for bit the processor's.
+        a function from an RGB image to pixels, (3, height, width) uint8, bit for bit the processor's.
     """
     if _only_resizes(processor):
         size = (processor.size.width, processor.size.height)
@@ -41,13 +41,13 @@ def _only_resizes(processor: Any) -> bool:
 def _resized(picture: PIL.Image.Image, size: tuple[int, int], resample: int) -> Pixels:
     resized = picture.resize(size, PIL.Image.Resampling(resample))
     pixels = np.empty((3, resized.height, resized.width), np.uint8)
-    for channel, name in zip(pixels, "RGB", strict=True):  # takes a third as long as transposing one array
+    for channel, name in zip(pixels, "RGB", strict=True):  # takes a third of the time of transposing one array
         channel[:] = np.frombuffer(resized.tobytes("raw", name), np.uint8).reshape(channel.shape)
     return pixels
 
 
 def _processed(picture: PIL.Image.Image, processor: Any) -> Pixels:
-    # The rest of the processor's work, `Normalisation`, runs on the device.
+    # Rescaling and normalization run on the device.
     resized = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")
     pixels: Pixels = np.ascontiguousarray(resized["pixel_values"][0])
     return pixels

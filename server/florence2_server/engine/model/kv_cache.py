@@ -1,4 +1,4 @@
-"""Keys and values of what decodes: of each beam's own tokens, and of the encoder's output, which beams share."""
+"""The key-value cache of the decoder: self-attention per row, cross-attention per slot, shared by the slot's beams."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,14 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """Room for `slots` requests and `rows` beams. It never grows.
+    """Keys and values for `slots` generations and `rows` beams. Its size is fixed.
+
+    Beyond the positions that a generation uses, there are zeros: attention multiplies masked values by 0, and 0 x NaN
+    is NaN. What a former generation left there, which may be NaN after an overflow, is therefore overwritten.
 
     Attributes:
-        own: of the beams' own tokens, (layers, keys and values, rows, heads, positions, head width).
-        cross: of the encoder's output, (layers, keys and values, slots, heads, positions, head width).
+        self_attention: (layers, keys and values, rows, heads, positions, head width).
+        cross_attention: (layers, keys and values, slots, heads, positions, head width).
     """
 
     def __init__(
@@ -28,9 +31,10 @@ class KeyValueCache:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.own = _zeros((layers, 2, rows, heads, positions, head_width), device, dtype)
-        self.cross = _zeros((layers, 2, slots, heads, positions, head_width), device, dtype)
+        self.self_attention = _zeros((layers, 2, rows, heads, positions, head_width), device, dtype)
+        self.cross_attention = _zeros((layers, 2, slots, heads, positions, head_width), device, dtype)
         self._encoder_lengths = [0] * slots
+        self._row_lengths = [0] * rows
 
     @classmethod
     def of(cls, model: Any, slots: int, rows: int, positions: int, device: torch.device) -> "KeyValueCache":
@@ -49,54 +53,71 @@ class KeyValueCache:
 
     @property
     def size_in_bytes(self) -> int:
-        """The memory that all keys and values take."""
-        return self.own.nbytes + self.cross.nbytes
+        """The memory of all keys and values."""
+        return self.self_attention.nbytes + self.cross_attention.nbytes
 
     def __str__(self) -> str:
         """Shapes and size, for the log."""
-        layers, _, rows, heads, positions, head_width = self.own.shape
+        layers, _, rows, heads, positions, head_width = self.self_attention.shape
         return (
             f"{layers} layers x {heads} heads x {head_width} x {positions} positions x "
-            f"({rows} rows + {self.cross.shape[2]} slots), {self.own.dtype}: {self.size_in_bytes / 1e6:,.0f} MB"
+            f"({rows} rows + {self.cross_attention.shape[2]} slots), {self.self_attention.dtype}: "
+            f"{self.size_in_bytes / 1e6:,.0f} MB"
         )
 
-    @property
-    def device(self) -> torch.device:
-        """Where the cache is."""
-        return self.own.device
-
     def encoder_lengths(self, slots: int) -> list[int]:
-        """How many encoder positions each of the first slots uses."""
+        """The number of encoder positions of each of the first slots."""
         return self._encoder_lengths[:slots]
 
-    def store_encoder_output(
-        self, layer: int, first_slot: int, keys_and_values: Tensor, lengths: Sequence[int]
-    ) -> None:
-        """Keep what new slots attend to in a layer.
+    def start_slots(self, first_slot: int, lengths: Sequence[int]) -> None:
+        """Have new slots with these numbers of encoder positions, whose keys and values have yet to be stored."""
+        for slot, length in enumerate(lengths, first_slot):
+            self._resize_slot(slot, length)
+
+    def store_cross_attention(self, layer: int, first_slot: int, keys_and_values: Tensor) -> None:
+        """Store a layer's cross-attention keys and values of slots that have been started.
 
         Args:
-            layer: the decoder layer.
-            first_slot: where the new slots begin.
+            layer: index of the decoder layer.
+            first_slot: the first of the slots; the others follow it.
             keys_and_values: (keys and values, new slots, heads, longest, head width), padded at the end.
-            lengths: encoder positions in use, a number a new slot.
         """
-        slots, longest = keys_and_values.shape[1], keys_and_values.shape[3]
-        self.cross[layer, :, first_slot : first_slot + slots, :, :longest] = keys_and_values
-        self._encoder_lengths[first_slot : first_slot + slots] = lengths
+        for slot, of_slot in enumerate(keys_and_values.unbind(1), first_slot):
+            length = self._encoder_lengths[slot]
+            self.cross_attention[layer, :, slot, :, :length] = of_slot[:, :, :length]
 
     def move_slot(self, source: int, target: int) -> None:
-        """Copy what slot `source` uses to slot `target`."""
+        """Copy the positions that slot `source` uses to slot `target`."""
         length = self._encoder_lengths[source]
-        self.cross[:, :, target, :, :length] = self.cross[:, :, source, :, :length]
-        self._encoder_lengths[target] = length
+        self.cross_attention[:, :, target, :, :length] = self.cross_attention[:, :, source, :, :length]
+        self._resize_slot(target, length)
+
+    def extend_rows(self, positions: Sequence[int]) -> None:
+        """Have the first rows end with these positions, whose keys and values have yet to be stored.
+
+        A row that ended beyond its position belongs to a new beam.
+        """
+        for row, position in enumerate(positions):
+            self._resize_row(row, position + 1)
 
     def copy_row(self, source: int, target: int, first: int, end: int) -> None:
-        """Copy the positions from `first` to before `end` of row `source` to row `target`."""
-        self.own[:, :, target, :, first:end] = self.own[:, :, source, :, first:end]
+        """Copy positions `first` to `end` (exclusive) of row `source` to row `target`, which then has no others."""
+        self.self_attention[:, :, target, :, first:end] = self.self_attention[:, :, source, :, first:end]
+        self._resize_row(target, end)
+
+    def _resize_slot(self, slot: int, length: int) -> None:
+        if (former := self._encoder_lengths[slot]) > length:
+            self.cross_attention[:, :, slot, :, length:former] = 0
+        self._encoder_lengths[slot] = length
+
+    def _resize_row(self, row: int, length: int) -> None:
+        if (former := self._row_lengths[row]) > length:
+            self.self_attention[:, :, row, :, length:former] = 0
+        self._row_lengths[row] = length
 
 
 def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Zeros, not uninitialised memory: attention multiplies masked values by 0, and 0 x NaN is NaN."""
     if device.type == "cpu" and dtype == torch.float32:
-        return torch.from_numpy(np.zeros(shape, np.float32))  # unlike torch's, pages nobody wrote to take no memory
+        # Unlike torch's zeros, numpy's take no memory until they are written to.
+        return torch.from_numpy(np.zeros(shape, np.float32))
     return torch.zeros(shape, device=device, dtype=dtype)

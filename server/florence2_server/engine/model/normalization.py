@@ -1,4 +1,4 @@
-"""From 8-bit pixels to what the vision tower reads, on the device: a quarter of the bytes travel and wait."""
+"""Normalization of 8-bit pixels on the device: they take a quarter of the memory and bandwidth of normalized ones."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class Normalization:
     """What a checkpoint's image processor does to pixels after resizing them.
 
     Attributes:
-        scale: factor of the 8-bit values.
-        mean, deviation: by channel, of the scaled values.
+        scale: factor applied to the 8-bit values.
+        mean, deviation: per channel, of the scaled values.
     """
 
     scale: float
@@ -21,7 +21,7 @@ class Normalisation:
     deviation: tuple[float, ...]
 
     @classmethod
-    def of(cls, processor: Any) -> "Normalisation":
+    def of(cls, processor: Any) -> "Normalization":
         """From a Hugging Face image processor."""
         channels = len(processor.image_mean)
         return cls(
@@ -31,7 +31,7 @@ class Normalisation:
         )
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(images, 3, height, width) of 8 bits -> float32, bit by bit what the processor makes of them."""
+        """(images, 3, height, width) 8-bit -> float32, bit for bit what the processor computes."""
         mean, deviation = (
             torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.deviation)
         )

@@ -1,4 +1,4 @@
-"""Small numbers from the host to the device."""
+"""Transfers of small arrays of numbers from the host to the device."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def to_device(values: Any, device: torch.device) -> Tensor:
-    """A tensor of numbers that the device will have when it comes to them; the host does not wait for it.
+    """A tensor of numbers on the device, transferred in order with the work queued there, without blocking the host.
 
-    `torch.tensor(values, device=...)` waits until a GPU has done everything that it was told before.
+    `torch.tensor(values, device=...)` blocks until a GPU has finished all queued work.
 
     Args:
-        values: nested lists of whole numbers.
-        device: where the tensor shall be.
+        values: nested lists of integers, or a numpy array.
+        device: the tensor's device.
     """
     if device.type != "cuda":
         return torch.tensor(values, device=device)

@@ -1,41 +1,40 @@
-"""Florence-2's vision tower and the projection to image tokens.
+"""Florence-2's vision tower (DaViT), and the projection to image tokens.
 
-The layers and weights are transformers' own (`Florence2VisionBackbone`, `Florence2MultiModalProjector`); the walk
-through them is ours. On a CPU, at base size, it takes 0.8 of transformers' time (`python -m benchmarks.encoding`).
-Matrix products are nearly three quarters of that time and run close to what the processor can do, so what can be saved
-lies between them, or is products that need not be done. In hundredths of transformers' time:
+The weights are those of transformers' `Florence2VisionBackbone` and `Florence2MultiModalProjector`; the forward is not.
+On a CPU, at base size, it takes 0.8 of transformers' time (`python -m benchmarks.kernels.encoding`). Matrix
+products are nearly three quarters of that and run close to the processor's limit, so time can only be saved between
+them, or by avoiding some. What is saved, in percent of transformers' time:
 
 - Activations stay channels last, (images, height, width, channels), from the first convolution to the end, and residual
-  sums are made in place. transformers goes back and forth between that, for norms and linear layers, and channels
-  first, for depthwise convolutions. About 11, with the value projection below.
-- Window attention and the feed-forward network take the image in chunks. The first stage's wide intermediate is 75 MB
-  for an image of 768 x 768; the C library returns blocks over 32 MB to the kernel when they are freed, and the next one
-  costs a page fault every 4 KB. About 1.
-- Channel attention mixes channels in the same way at every position. So its weights, the value projection and the
-  output projection are three matrices in a row: multiplied with each other first, they are one product over the
-  positions instead of three. In float32 query and key are not computed either: only their product, summed over the
-  positions, is needed, and that follows from the product of the layer's input with itself. Of four linear layers over
-  the positions two such products remain. About 4 for query and key.
-- Linear layers go to oneDNN (`linear.py`). About 4.
+  sums are computed in place. transformers converts between channels last, for norms and linear layers, and channels
+  first, for depthwise convolutions. About 11, including the merged value projection (`channel_attention.py`).
+- Query and key of channel attention are not computed (`channel_attention.py`). About 4.
+- Linear layers use oneDNN (`linear.py`). About 4.
+- Window attention and the feed-forward network work on chunks of the image. The wide intermediate of the first stage
+  takes 75 MB for an image of 768 x 768; the C library returns blocks over 32 MB to the kernel when they are freed, and
+  the next block costs a page fault every 4 KB. About 1.
 
-On a GPU starting thousands of small kernels takes longer than most of them run: there all images go through channel
-attention at once, and `vision_graphs.py` starts the whole walk as one.
+On a GPU, launching thousands of small kernels takes longer than running most of them. There channel attention works on
+all images at once, and the whole tower is launched as one graph (`graphs.py`).
 """
 
-import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+from torch.nn import LayerNorm, functional
 
-from florence2_engine.linear import linear, linear_of
+from florence2_server.engine.model.adapter_index import BASE
+from florence2_server.engine.model.channel_attention import ChannelAttention
+from florence2_server.engine.model.graphs import GraphCache, NoPadding, Recorder
+from florence2_server.engine.model.layers import Convolution, Layers
+from florence2_server.engine.model.linear import Linear
+from florence2_server.engine.model.low_rank import BatchAdapters, SegmentAdapters
 
-_Projection = tuple[Tensor, Tensor]  # weight and bias
-_CHUNK_BYTES = 20 << 20  # of the widest intermediate. Smaller ones make the matrix products slower.
-_PIECE_POSITIONS = 512
+_CHUNK_BYTES = 20 << 20  # of the widest intermediate; with less, matrix products become slower
+_MOST_GRAPHS = 8
 
 
 class VisionTower:
@@ -43,172 +42,165 @@ class VisionTower:
 
     Args:
         model: `Florence2ForConditionalGeneration`, in evaluation mode. Its weights are used, not copied.
+        layers: makes the layers that adapters can target.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._tower = model.model.vision_tower
+    def __init__(self, model: Any, layers: Layers | None = None) -> None:
+        layers = layers or Layers(model)
+        tower = model.model.vision_tower
+        self._dtype: torch.dtype = tower.convs[0].conv.weight.dtype
+        self._stages = [
+            (_PatchEmbedding.of(patches, layers), [half for block in blocks for half in _halves(block, layers)])
+            for patches, blocks in zip(tower.convs, tower.blocks, strict=True)
+        ]
         self._projector = model.model.multi_modal_projector
+        self._projection = layers.linear(self._projector.image_projection)
 
     @torch.inference_mode()
-    def __call__(self, pixels: Tensor) -> Tensor:
+    def __call__(self, pixels: Tensor, adapter: int = BASE) -> Tensor:
         """Encode images.
 
         Args:
-            pixels: (images, 3, height, width), normalised.
+            pixels: (images, 3, height, width), normalized.
+            adapter: applied to all of them.
 
         Returns:
             (images, image tokens, d_model).
         """
-        hidden = pixels.to(self._tower.convs[0].conv.weight.dtype).permute(0, 2, 3, 1)
-        for embedding, blocks in zip(self._tower.convs, self._tower.blocks, strict=True):
-            hidden = _embed_patches(embedding, hidden)
+        hidden = pixels.to(self._dtype).permute(0, 2, 3, 1)
+        for embed_patches, blocks in self._stages:
+            hidden = embed_patches(hidden, adapter)
             for block in blocks:
-                spatial, channel = block.spatial_block, block.channel_block
-                hidden = _block(spatial, hidden, partial(_add_window_attention, attention=spatial.window_attn))
-                hidden = _block(channel, hidden, partial(_add_channel_attention, attention=channel.channel_attn))
-        return _project(self._projector, hidden)
+                hidden = block(hidden, adapter)
+        projection = self._projection(self._image_tokens(hidden), _rows_of(adapter))
+        projected: Tensor = self._projector.image_proj_norm(projection)
+        return projected
+
+    def _image_tokens(self, hidden: Tensor) -> Tensor:
+        """Add the embeddings of position and time (an image is the first and only frame); put the mean first."""
+        images, height, width, channels = hidden.shape
+        positions = self._projector.image_position_embed
+        columns = positions.column_embeddings.weight[:width].expand(height, -1, -1)
+        rows = positions.row_embeddings.weight[:height, None].expand(-1, width, -1)
+        placed = hidden + torch.cat([columns, rows], dim=-1)
+        tokens = placed.view(images, -1, channels) + self._projector.visual_temporal_embed.pos_idx_to_embed[0]
+        return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
 
 
-def _embed_patches(embedding: Any, hidden: Tensor) -> Tensor:
-    if embedding.pre_norm:
-        return _convolve(embedding.conv, embedding.norm(hidden))
-    embedded: Tensor = embedding.norm(_convolve(embedding.conv, hidden))
-    return embedded
+def vision_graphs(tower: Callable[[Tensor], Tensor], record: Recorder) -> GraphCache[Tensor]:
+    """The tower as recordings, one for each number of images: a checkpoint's images all have one size."""
+    return GraphCache("image encoding", tower, NoPadding(), _MOST_GRAPHS, record)
 
 
-def _block(block: Any, hidden: Tensor, add_attention: Callable[[Tensor, Any], None]) -> Tensor:
-    hidden = _convolve(block.conv1, hidden).add_(hidden)
-    add_attention(hidden, block.norm1)
-    hidden = _convolve(block.conv2, hidden).add_(hidden)
-    _add_feed_forward(hidden, block.norm2, block.ffn)
-    return hidden
+@dataclass(frozen=True)
+class _WindowAttention:
+    qkv: Linear
+    out: Linear
+    heads: int
+    side: int
+
+    @classmethod
+    def of(cls, attention: Any, layers: Layers) -> "_WindowAttention":
+        """From a `Florence2VisionWindowAttention`."""
+        qkv, out = layers.linear(attention.qkv), layers.linear(attention.proj)
+        return cls(qkv, out, attention.num_heads, attention.window_size)
+
+    def add_to(self, hidden: Tensor, norm: LayerNorm, adapter: int) -> None:
+        """Add the attention of the normalized states to the states (images, height, width, channels), in place."""
+        images, _, width, channels = hidden.shape
+        windows_down = _chunk(hidden, images * self.side * width * 3 * channels)
+        for band in torch.split(hidden, windows_down * self.side, dim=1):
+            band += self._attend(norm(band), _rows_of(adapter))
+
+    def _attend(self, normed: Tensor, adapters: BatchAdapters | None) -> Tensor:
+        """Attention within windows; the last ones are padded with zeros if the image does not fill them."""
+        images, height, width, channels = normed.shape
+        right, bottom = -width % self.side, -height % self.side
+        if right or bottom:
+            normed = functional.pad(normed, (0, 0, 0, right, 0, bottom))
+        grid = (images, (height + bottom) // self.side, self.side, (width + right) // self.side, self.side, channels)
+        windows = normed.view(grid).transpose(2, 3)
+        states = self.qkv(windows.reshape(-1, self.side**2, channels), adapters)
+        by_head = states.view(-1, self.side**2, 3, self.heads, channels // self.heads)
+        query, key, value = by_head.permute(2, 0, 3, 1, 4)
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        projected = self.out(attended.transpose(1, 2).reshape(-1, channels), adapters)
+        merged = projected.view(windows.shape).transpose(2, 3)
+        return merged.reshape(normed.shape)[:, :height, :width]
 
 
-def _convolve(convolution: Any, hidden: Tensor) -> Tensor:
-    """A convolution of channels-last activations: PyTorch sees their strides and leaves them so."""
-    convolved: Tensor = convolution(hidden.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
-    return convolved
+@dataclass(frozen=True)
+class _Block:
+    """A depthwise convolution and attention, then another convolution and a feed-forward network."""
+
+    conv1: Convolution
+    norm1: LayerNorm
+    attention: _WindowAttention | ChannelAttention
+    conv2: Convolution
+    norm2: LayerNorm
+    fc1: Linear
+    fc2: Linear
+
+    @classmethod
+    def of(cls, block: Any, attention: _WindowAttention | ChannelAttention, layers: Layers) -> "_Block":
+        """From a `Florence2VisionSpatialBlock` or a `Florence2VisionChannelBlock`."""
+        return cls(
+            conv1=layers.convolution(block.conv1),
+            norm1=block.norm1,
+            attention=attention,
+            conv2=layers.convolution(block.conv2),
+            norm2=block.norm2,
+            fc1=layers.linear(block.ffn.fc1, activation=block.ffn.activation_fn),
+            fc2=layers.linear(block.ffn.fc2),
+        )
+
+    def __call__(self, hidden: Tensor, adapter: int) -> Tensor:
+        """(images, height, width, channels) -> the same."""
+        rows = _rows_of(adapter)
+        hidden = self.conv1(hidden, adapter).add_(hidden)
+        self.attention.add_to(hidden, self.norm1, adapter)
+        hidden = self.conv2(hidden, adapter).add_(hidden)
+        width, channels = self.fc1.weight.shape
+        for positions in torch.split(hidden.view(-1, channels), _chunk(hidden, width)):
+            positions += self.fc2(self.fc1(self.norm2(positions), rows), rows)
+        return hidden
 
 
-def _add_feed_forward(hidden: Tensor, norm: Any, mlp: Any) -> None:
-    width, channels = mlp.fc1.weight.shape
-    for rows in torch.split(hidden.view(-1, channels), _chunk(hidden, width)):
-        rows += linear(mlp.fc2, mlp.activation_fn(linear(mlp.fc1, norm(rows))))
+def _halves(block: Any, layers: Layers) -> tuple[_Block, _Block]:
+    """From a `Florence2VisionBlock`: spatial attention in windows, then channel attention."""
+    spatial, channel = block.spatial_block, block.channel_block
+    return (
+        _Block.of(spatial, _WindowAttention.of(spatial.window_attn, layers), layers),
+        _Block.of(channel, ChannelAttention.of(channel.channel_attn, layers), layers),
+    )
 
 
-def _add_window_attention(hidden: Tensor, norm: Any, attention: Any) -> None:
-    images, _, width, channels = hidden.shape
-    side = attention.window_size
-    windows_down = _chunk(hidden, images * side * width * 3 * channels)
-    for band in torch.split(hidden, windows_down * side, dim=1):
-        band += _window_attention(attention, norm(band))
+@dataclass(frozen=True)
+class _PatchEmbedding:
+    convolution: Convolution
+    norm: LayerNorm
+    is_normed_before: bool
+
+    @classmethod
+    def of(cls, embedding: Any, layers: Layers) -> "_PatchEmbedding":
+        """From a `Florence2VisionConvEmbed`."""
+        return cls(layers.convolution(embedding.conv), embedding.norm, embedding.pre_norm)
+
+    def __call__(self, hidden: Tensor, adapter: int) -> Tensor:
+        """(images, height, width, channels) -> the same, smaller and with more channels."""
+        if self.is_normed_before:
+            return self.convolution(self.norm(hidden), adapter)
+        embedded: Tensor = self.norm(self.convolution(hidden, adapter))
+        return embedded
 
 
-def _chunk(hidden: Tensor, row_width: int) -> int:
-    """How many rows of `row_width` numbers to work on at once. On a GPU all, as each chunk costs kernel launches."""
+def _rows_of(adapter: int) -> BatchAdapters | None:
+    """The adapter of all rows of a layer's input."""
+    return None if adapter == BASE else SegmentAdapters.whole(adapter)
+
+
+def _chunk(hidden: Tensor, width: int) -> int:
+    """How many times `width` numbers to compute at once. On a GPU all, because each chunk costs kernel launches."""
     if hidden.device.type != "cpu":
         return max(1, hidden.numel())
-    return max(1, _CHUNK_BYTES // (row_width * hidden.element_size()))
-
-
-def _window_attention(attention: Any, normed: Tensor) -> Tensor:
-    """Attention inside windows of (images, height, width, channels), zeros added where the last window is not full."""
-    images, height, width, channels = normed.shape
-    side = attention.window_size
-    right, bottom = -width % side, -height % side
-    if right or bottom:
-        normed = functional.pad(normed, (0, 0, 0, right, 0, bottom))
-    down, across = (height + bottom) // side, (width + right) // side
-    windows = normed.view(images, down, side, across, side, channels).transpose(2, 3)
-    states = linear(attention.qkv, windows.reshape(-1, side * side, channels))
-    query, key, value = states.view(-1, side * side, 3, attention.num_heads, channels // attention.num_heads).permute(
-        2, 0, 3, 1, 4
-    )
-    attended = functional.scaled_dot_product_attention(query, key, value)
-    projected = linear(attention.proj, attended.transpose(1, 2).reshape(-1, channels))
-    merged = projected.view(images, down, across, side, side, channels).transpose(2, 3)
-    return merged.reshape(images, height + bottom, width + right, channels)[:, :height, :width]
-
-
-def _add_channel_attention(hidden: Tensor, norm: Any, attention: Any) -> None:
-    images, normed = hidden.flatten(1, 2), norm(hidden).flatten(1, 2)
-    weight, bias = attention.qkv.weight, attention.qkv.bias
-    if bias is None:
-        bias = weight.new_zeros(len(weight))
-    query, key, value = zip(weight.chunk(3), bias.chunk(3), strict=True)
-    if hidden.device.type == "cpu":  # one image after another: what one leaves in the processor's cache is used again
-        scores = torch.stack([_channel_scores(query, key, image, attention.groups) for image in normed])
-    else:
-        scores = _channel_scores_in_pieces(query, key, normed, attention.groups)
-    attended = (scores * normed.shape[1] ** -0.5).softmax(dim=-1).to(normed.dtype)
-    output = attention.proj.weight.view(len(attention.proj.weight), attention.groups, -1).transpose(0, 1)
-    mixed = (output @ attended).transpose(1, 2).flatten(2)
-    weights, biases = mixed @ value[0], attention.proj.bias + mixed @ value[1]
-    if hidden.device.type == "cpu":
-        for image, rows, image_weight, image_bias in zip(images, normed, weights, biases, strict=True):
-            image += linear_of(rows, image_weight, image_bias)
-    else:
-        images += torch.baddbmm(biases[:, None], normed, weights.transpose(1, 2))
-
-
-def _channel_scores_in_pieces(query: _Projection, key: _Projection, normed: Tensor, groups: int) -> Tensor:
-    """What `_channel_scores` gives, for several images.
-
-    Each of the few results is a sum over tens of thousands of positions, which one product leaves to a few of a GPU's
-    many processors. So the positions are summed in pieces, and then the pieces.
-
-    Args:
-        query: weight and bias.
-        key: weight and bias.
-        normed: (images, positions, channels), what is projected.
-        groups: of the channels.
-
-    Returns:
-        (images, groups, query channels, key channels), float32.
-    """
-    images, positions, channels = normed.shape
-    pieces = math.gcd(positions, max(1, positions // _PIECE_POSITIONS))
-    queries, keys = (
-        linear_of(normed, *projection).view(images, pieces, -1, groups, channels // groups).transpose(2, 3)
-        for projection in (query, key)
-    )
-    return torch.matmul(queries.transpose(3, 4), keys).sum(dim=1, dtype=torch.float32)
-
-
-def _channel_scores(query: _Projection, key: _Projection, normed: Tensor, groups: int) -> Tensor:
-    """Each query channel times each key channel of its group, summed over the positions of one image.
-
-    Args:
-        query: weight and bias.
-        key: weight and bias.
-        normed: (positions, channels), what is projected.
-        groups: of the channels.
-
-    Returns:
-        (groups, query channels, key channels), float32.
-    """
-    positions, channels = normed.shape
-    if normed.dtype != torch.float32 or positions <= channels:
-        # Few positions: the squares below are no less work. Half precision: they are far larger than what is left of
-        # them in the end.
-        queries, keys = (linear_of(normed, *projection).float() for projection in (query, key))
-        return torch.matmul(queries.t().view(groups, -1, positions), keys.view(positions, groups, -1).transpose(0, 1))
-    squares = normed.t() @ normed
-    sums = normed.sum(dim=0)
-    inputs_by_keys = torch.addmm(torch.outer(sums, key[1]), squares, key[0].t()).view(channels, groups, -1)
-    key_sums = torch.addmv(positions * key[1], key[0], sums)
-    inputs_by_keys = torch.matmul(query[0].view(groups, -1, channels), inputs_by_keys.transpose(0, 1))
-    return inputs_by_keys + query[1].view(groups, -1, 1) * key_sums.view(groups, 1, -1)
-
-
-def _project(projector: Any, hidden: Tensor) -> Tensor:
-    """Add positions and the place in time (the first: an image is one frame), put the mean first, project."""
-    images, height, width, channels = hidden.shape
-    positions = projector.image_position_embed
-    columns = positions.column_embeddings.weight[:width].expand(height, -1, -1)
-    rows = positions.row_embeddings.weight[:height, None].expand(-1, width, -1)
-    placed = hidden + torch.cat([columns, rows], dim=-1)
-    tokens = placed.view(images, -1, channels) + projector.visual_temporal_embed.pos_idx_to_embed[0]
-    tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-    projected: Tensor = projector.image_proj_norm(projector.image_projection(tokens))
-    return projected
+    return max(1, _CHUNK_BYTES // (width * hidden.element_size()))

@@ -1,0 +1,1 @@
+"""Checkpoints: found in a folder or on the hub, in either layout, as safetensors or `.bin`, and loaded."""
