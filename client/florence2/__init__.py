@@ -1,4 +1,4 @@
-"""Florence-2 on Triton: a typed client, and the codec for prompts and answers that it rests on.
+"""Florence-2 on Triton: a typed client, and the codec for prompts and answers that it is built on.
 
     import florence2
 
@@ -7,17 +7,19 @@
         print(found.labels, found.boxes)
         florence2.draw("street.jpg", found).save("street-found.png")
 
-Without a server, for those who run the model themselves:
+The codec also works without a client, for programs that run the model themselves:
 
     request = florence2.v1.TaskRequest(object_detection=florence2.v1.ObjectDetection())
     prompt = florence2.render_prompt(request)                       # "<OD>"
     sentence = florence2.expand_prompt(prompt)                      # "Locate the objects with …"
     found = florence2.decode("<OD>", generated_text, (640, 480))    # Detections
 
-With `florence2.TokenScores` of the generated tokens, `decode` also says how sure the model was, as the client does.
+With the `florence2.TokenScores` of the generated tokens, `decode` also returns scores, as the client does.
 
-Coordinates are pixels of the image as displayed. The messages of the wire are in `florence2.v1`; some have
-the names of the results here, which are dataclasses over numpy arrays. `florence2.messages` converts.
+Coordinates are pixels of the image as displayed. The protobuf messages are in `florence2.v1`; some have the names of
+the results here, which are dataclasses over numpy arrays. `florence2.messages` converts between them.
+
+`florence2.transports` has the interface between the clients and a server, `florence2.testing` a mock of it for tests.
 """
 
 from importlib.metadata import version
@@ -26,28 +28,59 @@ from typing import TYPE_CHECKING
 from florence2 import errors, v1
 from florence2.drawing import draw
 from florence2.parsing import decode
+from florence2.plan_results import AnalyzedRegion, GroundedCaption, PlanResult, RegionAnalysis, TaskResults
 from florence2.prompts import expand_prompt, render_prompt
 from florence2.results import Detections, Result, Segmentation, Text, TextRegions
 from florence2.scores import TokenScores
 from florence2.tasks import TASKS, Task
 
 if TYPE_CHECKING:
-    from florence2.client import TLS, Answer, AsyncClient, Client, Health, Keepalive, Retry, TruncatedAnswerError
+    from florence2.client import (
+        TLS,
+        Answer,
+        AsyncClient,
+        Client,
+        EngineInfo,
+        Finished,
+        Health,
+        ItemFound,
+        Keepalive,
+        Retry,
+        ServerInfo,
+        StepAnswer,
+        StepFinished,
+        StepStarted,
+        TextDelta,
+        TruncatedAnswerError,
+    )
 
 __all__ = [
     "TASKS",
     "TLS",
+    "AnalyzedRegion",
     "Answer",
     "AsyncClient",
     "Client",
     "Detections",
+    "EngineInfo",
+    "Finished",
+    "GroundedCaption",
     "Health",
+    "ItemFound",
     "Keepalive",
+    "PlanResult",
+    "RegionAnalysis",
     "Result",
     "Retry",
     "Segmentation",
+    "ServerInfo",
+    "StepAnswer",
+    "StepFinished",
+    "StepStarted",
     "Task",
+    "TaskResults",
     "Text",
+    "TextDelta",
     "TextRegions",
     "TokenScores",
     "TruncatedAnswerError",
@@ -60,14 +93,31 @@ __all__ = [
 ]
 
 
-_OF_THE_CLIENT = ("TLS", "Answer", "AsyncClient", "Client", "Health", "Keepalive", "Retry", "TruncatedAnswerError")
+_CLIENT_NAMES = (
+    "TLS",
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "EngineInfo",
+    "Finished",
+    "Health",
+    "ItemFound",
+    "Keepalive",
+    "Retry",
+    "ServerInfo",
+    "StepAnswer",
+    "StepFinished",
+    "StepStarted",
+    "TextDelta",
+    "TruncatedAnswerError",
+)
 
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
         return version("florence2-triton")
-    # Imported when first asked for: the codec alone needs no gRPC and no tritonclient.
-    if name in _OF_THE_CLIENT:
+    # Imported on first use: the codec alone needs neither gRPC nor tritonclient.
+    if name in _CLIENT_NAMES:
         from florence2 import client
 
         return getattr(client, name)

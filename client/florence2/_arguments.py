@@ -1,10 +1,14 @@
-"""Checks of arguments, for callers without a type checker: a wrong type raises a TypeError that names the argument."""
+"""Checks of arguments. A wrong type raises a TypeError that names the argument, for callers without a type checker."""
 
 import math
 import numbers
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from florence2.errors import InvalidArgumentError, require_type, wrong_type
+
+_LOWEST_PRIORITY: Final = 3
 
 
 def check_text(argument: str, value: object, field: str = "") -> str:
@@ -13,7 +17,7 @@ def check_text(argument: str, value: object, field: str = "") -> str:
     Args:
         argument: the argument's name.
         value: the argument.
-        field: its full path in the request, for errors; empty if it is not part of the request.
+        field: the argument's full path in the request, for errors; empty if it is not part of the request.
 
     Raises:
         TypeError: it is not a str.
@@ -66,3 +70,49 @@ def check_optional(argument: str, value: object, accepted: type) -> None:
     """Raise a TypeError unless the value is None or of the accepted type."""
     if value is not None:
         require_type(argument, value, accepted)
+
+
+def check_timeout(timeout: object) -> float | None:
+    """The timeout in seconds; None: no limit.
+
+    Raises:
+        TypeError: it is not a number.
+        InvalidArgumentError: it is not finite or not above 0.
+    """
+    return None if timeout is None else check_seconds("timeout", timeout)
+
+
+def check_priority(priority: object) -> int:
+    """The priority level; 0: the server's default level.
+
+    Raises:
+        TypeError: it is not an int.
+        InvalidArgumentError: it is not 0 to 3.
+    """
+    if priority is None:
+        return 0
+    level = check_integer("priority", priority)
+    if level not in range(_LOWEST_PRIORITY + 1):
+        limits = f"1 (first) to {_LOWEST_PRIORITY} (last), or 0 for the server's default"
+        raise InvalidArgumentError.of_field("priority", priority, limits)
+    return level
+
+
+def check_request_id(request_id: object) -> str:
+    """The caller's id for a request, or a random one.
+
+    Raises:
+        TypeError: it is not a str.
+        InvalidArgumentError: it cannot be encoded as UTF-8.
+    """
+    return uuid.uuid4().hex if request_id is None else check_text("request_id", request_id)
+
+
+def refuse_unknown(keywords: Iterable[str], known: Iterable[str]) -> None:
+    """Raise the TypeError for an unknown keyword, which `**` would otherwise accept.
+
+    If it were silently dropped, the caller would get the answer to a different request.
+    """
+    for name in keywords:
+        if name not in known:
+            raise TypeError(f"unexpected keyword argument {name!r}, expected one of {', '.join(sorted(known))}")

@@ -12,10 +12,11 @@ Decode: TypeAlias = Callable[[bytes | memoryview], bytes]
 _decode: Decode = partial(binascii.a2b_base64, strict_mode=True)
 _WHITE_SPACE = b" \t\r\n\f\v"
 _STANDARD_ALPHABET = bytes.maketrans(b"-_", b"+/")
-# What a URI may percent-encode of base64, and what becomes of it. Nothing else has to be escaped, and general unquoting
-# takes gigabytes for a few megabytes.
+# The percent-encodings that are decoded in a URI. Base64 needs no others, and general unquoting takes gigabytes for a
+# few megabytes.
 _ESCAPES = {b"%2B": b"+", b"%2F": b"/", b"%3D": b"=", b"%2D": b"-", b"%5F": b"_", b"%20": b"", b"%0A": b"", b"%0D": b""}
-# No image file begins with a thousand of these characters: the header of every format contains zeros or other bytes.
+# No image file begins with a thousand of these characters: the header of every format contains zeros or other binary
+# bytes.
 _TEXT = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
 _PROBE_BYTES = 1024
 _DATA_URI_HEAD = re.compile(rb"\s*data:[^,]*;\s*base64\s*,", re.IGNORECASE)
@@ -26,9 +27,9 @@ def image_file(data: bytes, decode: Decode = _decode) -> bytes:
 
     Args:
         data: an image file; its base64 text, standard or URL-safe, padded or not, with or without white space; or a
-            `data:` URI (RFC 2397) of base64, with any media type and parameters, in
-            which the characters of base64 that are not letters or digits, and line ends and spaces, may be escaped.
-        decode: the base64 decoder; the server has a faster one than the standard library's.
+            base64 `data:` URI (RFC 2397) with any media type and parameters, in which line ends, spaces and the base64
+            characters that are not letters or digits may be escaped.
+        decode: the base64 decoder; the server has a faster one than the standard library.
 
     Returns:
         The file's bytes. Anything else is returned unchanged: it is not an image file, and opening it will fail.

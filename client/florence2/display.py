@@ -1,4 +1,4 @@
-"""What an image shows: the RGB pixels that a viewer, the model and `florence2.draw` see."""
+"""Conversion of an image to the RGB pixels that viewers display, and that the model and `florence2.draw` use."""
 
 from collections.abc import Iterator
 
@@ -25,17 +25,17 @@ _WHITE_IS_ZERO = 0
 
 
 def displayed_file(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
-    """The image of a file in RGB as a viewer shows it, turned as its orientation in EXIF or XMP says.
+    """The image of a file in RGB as a viewer shows it, with its orientation in EXIF or XMP applied.
 
     The pixels are those of `PIL.ImageOps.exif_transpose`, which raises an error if the EXIF data contains a tag that
     Pillow reads but cannot write: it writes them all back without the orientation.
 
     Args:
-        image: as `PIL.Image.open` returned it. Its memory is freed, unless it is itself what is returned.
+        image: an image returned by `PIL.Image.open`. Its memory is freed unless it is itself returned.
         field: the name of the image in errors.
 
     Returns:
-        `image` itself if it is opaque RGB and need not be turned, else a new image.
+        `image` itself if it is opaque RGB and needs no rotation or flip, else a new image.
 
     Raises:
         InvalidArgumentError: as for `displayed`.
@@ -52,7 +52,7 @@ def displayed_file(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Im
 def _turn(image: PIL.Image.Image) -> PIL.Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - EXIF data that cannot be read turns nothing, and is no reason to show nothing
+    except Exception:  # noqa: BLE001 - an image with unreadable EXIF data is shown without a turn
         return None
 
 
@@ -71,9 +71,9 @@ def displayed(image: PIL.Image.Image, field: str = "image") -> PIL.Image.Image:
         `image` itself if it is opaque RGB, else a new image.
 
     Raises:
-        InvalidArgumentError: the mode is I or F: nothing says which of their values is white. Or `info["transparency"]`
-            is not a color of the mode; None counts as opaque.
-        OSError: the image was opened from a damaged file and has not been loaded yet.
+        InvalidArgumentError: the mode is I or F, which do not define the value of white; or `info["transparency"]` is
+            not a color of the mode (None means opaque).
+        OSError: the image was opened from a damaged file and is not loaded yet.
     """
     if image.mode == "F" or (image.mode == "I" and not _is_png(image)):
         raise InvalidArgumentError.of_field(
@@ -101,12 +101,12 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _is_png(image: PIL.Image.Image) -> bool:
-    """Whether mode I holds 16 bits: some versions of Pillow open 16-bit PNG files that way."""
+    """Whether the image is a PNG file. Some versions of Pillow open 16-bit PNG files in mode I."""
     return image.format == "PNG"
 
 
 def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
-    """16-bit grayscale as mode L. A value that the file declares transparent becomes white, like the background."""
+    """16-bit grayscale as mode L. The value that the file declares transparent becomes white, like the background."""
     shades = _shades(getattr(image, "tag_v2", {}))
     if (transparent := image.info.get("transparency")) is not None:
         shades[transparent] = 255
@@ -114,10 +114,10 @@ def _eight_bits(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
-    """The 8-bit value for each 16-bit value: the nearest to v / 257, which is never halfway between two.
+    """The 8-bit value for each 16-bit value v: the nearest to v / 257, which is never halfway between two values.
 
     Args:
-        tags: those of a TIFF file, whose values may have only 12 bits and may run from white to black.
+        tags: those of a TIFF file, whose values may have only 12 bits, and in which 0 may be white.
     """
     white = 4095 if tags.get(_BITS_PER_SAMPLE) == (12,) else 65535
     shades = ((np.arange(white + 1) * 255 + white // 2) // white).astype(np.uint8)
@@ -125,12 +125,12 @@ def _shades(tags: dict[int, tuple[int, ...] | int]) -> npt.NDArray[np.uint8]:
 
 
 def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image composited on white, part by part: whole copies would take 12 bytes a pixel more than these 4."""
+    """The image composited on white, in parts: complete copies would take 12 more bytes per pixel than these 4."""
     shown = PIL.Image.new("RGB", image.size)
     for box in _parts(*image.size):
         part = image.crop(box)
         if part.mode == "La":
-            part = part.convert("LA")  # the only mode that Pillow converts it to
+            part = part.convert("LA")  # the only mode that Pillow converts La to
         if part.mode != "RGBA":
             part = part.convert("RGBA")
         white = PIL.Image.new("RGBA", part.size, _WHITE)
@@ -139,7 +139,7 @@ def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _parts(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
-    """Boxes that cover an image, each of at most `_PART_PIXELS`, in whole rows unless a single row has more."""
+    """Boxes that cover an image, each of at most `_PART_PIXELS`: whole lines, unless a single line has more pixels."""
     columns = min(width, _PART_PIXELS)
     rows = _PART_PIXELS // columns
     for top in range(0, height, rows):

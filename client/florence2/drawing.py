@@ -1,8 +1,8 @@
-"""Results on pictures.
+"""Draws results on images.
 
-Every line has a halo and every label stands on a filled tag, so that they can be read on any background.
-Lines and letters grow with the picture. A label has the same colour in every run and, as far as the palette
-reaches, another than the rest of its picture.
+Every line has a halo and every label a filled tag, so that they are legible on any background. Line widths and letters
+scale with the image. A label has the same color in every run; labels in the same image have different colors as long as
+the palette suffices.
 """
 
 import os
@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from florence2._images import ImageSource, shown_image
+from florence2.images import ImageSource, shown_image
 from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
 
 Color: TypeAlias = tuple[int, int, int]
@@ -43,22 +43,21 @@ _FILL_OPACITY = 90  # of 255
 def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None = None) -> Image.Image:
     """Draw a result.
 
-    Boxes, quads and polygons are drawn on the image with their labels, those of `Detections` also with their
-    scores where there are any; words are written on a strip below the image, which makes the picture taller.
+    Boxes, quads and polygons are drawn on the image with their labels, and with the scores of `Detections` if there are
+    any. Text is drawn on a strip below the image, which makes the picture taller.
 
     Args:
-        image: the image that the result is about, in any form that a client accepts. A file is shown with its EXIF
-            orientation applied, a PIL image or an array as it is; transparency is shown on white. It is not modified.
+        image: the image of the request, in any form that a client accepts. The EXIF orientation of a file is applied,
+            that of a PIL image is not; transparency is composited on white. The image is not modified.
         result: coordinates in pixels of that image.
-        font: a TrueType file. Pillow's own font, the default, has only ASCII: other letters become empty
-            boxes.
+        font: a TrueType file. Pillow's own font, the default, contains only ASCII: other letters become empty boxes.
 
     Returns:
         A new RGB image.
 
     Raises:
-        TypeError, InvalidArgumentError: the image is not one that a client accepts.
-        OSError: the image or the font cannot be read; Pillow reads HEIC only with a plug-in such as pi-heif's.
+        TypeError, InvalidArgumentError: the image is not in a form that a client accepts.
+        OSError: the image or the font cannot be read; Pillow reads HEIC only with a plug-in such as pi-heif.
     """
     picture = shown_image(image)
     pen = _Pen.fitting(picture, font)
@@ -69,7 +68,7 @@ def draw(image: ImageSource, result: Result, font: str | os.PathLike[str] | None
 
 @dataclass(frozen=True)
 class _Annotation:
-    """One thing to draw: its outlines, each of shape (M, 2) in pixels, and its tag's text."""
+    """An item to draw: its outlines, each of shape (M, 2) in pixels, its label and its score."""
 
     outlines: list[Float32Array]
     label: str
@@ -83,7 +82,7 @@ class _Annotation:
 
 @dataclass(frozen=True)
 class _Pen:
-    """Line width and letters that fit a picture's size."""
+    """Line width and font for the size of a picture."""
 
     width: int
     font: Font
@@ -99,7 +98,7 @@ class _Pen:
 
     @property
     def margin(self) -> int:
-        """Pixels between letters and the edge of what they stand on."""
+        """Pixels between letters and the edge of their background."""
         return max(2, self.letter_height // 4)
 
     @property
@@ -144,7 +143,7 @@ def _annotated(picture: Image.Image, annotations: list[_Annotation], pen: _Pen) 
 
 
 def _colors(labels: Iterable[str]) -> dict[str, Color]:
-    """A colour for each label, by its checksum; the next free one where another label has taken that."""
+    """A color for each label, by its checksum; the next free one if another label has that color."""
     taken: dict[int, str] = {}
     for label in sorted(set(labels)):
         start = crc32(label.encode("utf-8", "replace"))
@@ -155,7 +154,7 @@ def _colors(labels: Iterable[str]) -> dict[str, Color]:
 
 
 def _filled(picture: Image.Image, annotations: list[_Annotation], colors: dict[str, Color]) -> Image.Image:
-    """The picture with the insides of filled outlines tinted."""
+    """The picture with filled outlines tinted."""
     overlay = Image.new("RGBA", picture.size)
     canvas = ImageDraw.Draw(overlay)
     for annotation in (a for a in annotations if a.filled):
@@ -165,10 +164,10 @@ def _filled(picture: Image.Image, annotations: list[_Annotation], colors: dict[s
 
 
 def _draw_outline(canvas: ImageDraw.ImageDraw, outline: Float32Array, color: Color, pen: _Pen) -> None:
-    # At the edge of the image a line is moved in by half its width, so that all of it is seen.
+    # At the edge of the image, lines are moved inward by half their width, so that they are completely visible.
     inset = pen.width / 2
     points = _points(np.clip(outline, inset, np.array(canvas.im.size) - 1 - inset))
-    closed = [*points, *points[:2]]  # past the first vertex again: the last corner gets a joint too
+    closed = [*points, *points[:2]]  # beyond the first vertex, so that the last corner has a joint too
     canvas.line(closed, fill=_contrast(color), width=pen.width + 2, joint="curve")
     canvas.line(closed, fill=color, width=pen.width, joint="curve")
 
@@ -176,7 +175,7 @@ def _draw_outline(canvas: ImageDraw.ImageDraw, outline: Float32Array, color: Col
 def _draw_tag(
     canvas: ImageDraw.ImageDraw, annotation: _Annotation, color: Color, pen: _Pen, others: list[Rectangle]
 ) -> Rectangle:
-    """Draw a label on its tag, beside the upper edge of what it names; return the tag's place."""
+    """Draw a label on its tag, near the upper edge of the item; return the tag's place."""
     text = _shortened(annotation.tag, canvas.im.size[0] - 2 * pen.margin, pen)
     place = _place_tag(annotation, pen.length(text) + 2 * pen.margin, canvas.im.size, pen, others)
     canvas.rectangle(place, fill=color)
@@ -188,7 +187,7 @@ def _draw_tag(
 def _place_tag(
     annotation: _Annotation, width: float, size: tuple[int, int], pen: _Pen, others: list[Rectangle]
 ) -> Rectangle:
-    """Above what the tag names, else inside it, else below: in the image, and off other tags if possible."""
+    """Above the item, else inside it, else below it: inside the image, and clear of other tags if possible."""
     vertices = np.concatenate(annotation.outlines)
     (left, top), (_, bottom) = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
     height = pen.letter_height + pen.margin
@@ -199,7 +198,7 @@ def _place_tag(
 
 
 def _inside(place: Rectangle, size: tuple[int, int]) -> Rectangle:
-    """The rectangle, moved into the image; its left top corner stays in where it is too large."""
+    """The rectangle, moved into the image; if it is too large, its top left corner is inside."""
     left, top, right, bottom = place
     x = max(0, min(left, size[0] - 1 - (right - left)))
     y = max(0, min(top, size[1] - 1 - (bottom - top)))
@@ -211,7 +210,7 @@ def _overlap(one: Rectangle, other: Rectangle) -> bool:
 
 
 def _with_strip(picture: Image.Image, text: str, pen: _Pen) -> Image.Image:
-    """The picture with words on a strip below it."""
+    """The picture with text on a strip below it."""
     lines = [line for part in text.splitlines() for line in _wrapped(part, picture.width - 2 * pen.margin, pen)]
     if not lines:
         return picture
@@ -226,7 +225,7 @@ def _with_strip(picture: Image.Image, text: str, pen: _Pen) -> Image.Image:
 
 
 def _wrapped(text: str, width: float, pen: _Pen) -> Iterator[str]:
-    """Lines of words that are at most `width` pixels long; longer words are cut."""
+    """Lines of at most `width` pixels; longer words are split."""
     line = ""
     for word in _printable(text).split():
         if line and pen.length(f"{line} {word}") > width:
@@ -248,7 +247,7 @@ def _shortened(text: str, width: float, pen: _Pen) -> str:
 
 
 def _fitting_characters(text: str, width: float, pen: _Pen) -> int:
-    """How many of the text's first characters fit into `width` pixels; at least one."""
+    """The number of leading characters that fit into `width` pixels; at least one."""
     count, length = 1, pen.length(text[0])
     while count < len(text) and (length := length + pen.length(text[count])) <= width:
         count += 1
@@ -256,7 +255,7 @@ def _fitting_characters(text: str, width: float, pen: _Pen) -> int:
 
 
 def _printable(text: str) -> str:
-    """The text on one line, without what no font has letters for: control characters, lone surrogates."""
+    """The text on one line, with characters that no font contains (control characters, lone surrogates) replaced."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
@@ -265,6 +264,6 @@ def _points(outline: Float32Array) -> list[tuple[float, float]]:
 
 
 def _contrast(color: Color) -> Color:
-    """Black or white, whichever can be read on the colour (luma of ITU-R BT.601)."""
+    """Black or white, whichever is legible on the color (luma of ITU-R BT.601)."""
     red, green, blue = color
     return _BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else _WHITE

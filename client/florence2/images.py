@@ -1,4 +1,4 @@
-"""The caller's image: as the bytes that are sent, and as what it shows."""
+"""Images that callers pass: encoding them for a request, and opening them as displayed."""
 
 import io
 import os
@@ -31,9 +31,9 @@ ImageSource: TypeAlias = (
   been applied to them is ignored, so that coordinates always fit `image.size`;
 - a non-empty `uint8` array of shape (H, W) for grayscale, (H, W, 3) for RGB or (H, W, 4) for RGBA.
 
-PIL images and arrays are sent losslessly as what they show (transparency composited on white): as uncompressed TIFF, or
-as PNG if they are smaller than a megapixel and compress well, as drawings and screenshots do, or would otherwise exceed
-the default limit of a server.
+PIL images and arrays are sent losslessly as they are displayed (transparency composited on white): as uncompressed
+TIFF, or as PNG if they are smaller than a megapixel and compress well, as drawings and screenshots do, or would
+otherwise exceed the default limit of a server.
 """
 
 _ACCEPTED = (
@@ -45,7 +45,7 @@ _DATA_URI = re.compile(r"\s*data:", re.IGNORECASE)
 _BYTES_TYPES = (bytes, bytearray, memoryview)
 
 # Measured on photographs: PNG takes a hundred times as long to write as uncompressed TIFF, and twelve times as long to
-# read, to save a quarter of the bytes, which pays off on no network. Drawings are different: PNG shrinks them to a
+# read, and saves a quarter of the bytes, which never pays off. Drawings are different: PNG compresses them to a
 # hundredth.
 _LARGE_PIXELS = 1_000_000
 _UNCOMPRESSED_BYTES = 40 * 1024 * 1024  # a server's default limit, FLORENCE2_MAX_IMAGE_BYTES
@@ -53,17 +53,17 @@ _PROBED_ROWS = 16
 _SHORT, _LONG = 3, 4  # TIFF field types
 _BITS_AT = 8 + 2 + 9 * 12 + 4  # after the header, and a directory of nine entries
 _HEADER_BYTES = _BITS_AT + 3 * 2
-_PNG_COMPRESS_LEVEL = 1  # all levels are lossless; higher ones take at least twice as long to save an eighth
+_PNG_COMPRESS_LEVEL = 1  # higher levels take at least twice as long and save an eighth
 
 
 def encode_image(image: ImageSource) -> bytes:
-    """The encoded image to send.
+    """Encode an image for a request.
 
     Raises:
-        TypeError: `image` is of another type, or a file opened in text mode.
+        TypeError: `image` has an unsupported type, or is a file opened in text mode.
         InvalidArgumentError: `image` is a URL, a file object at its end, a PIL image of mode I or F or without pixels,
             or an array of another dtype or shape.
-        OSError: the file cannot be read (`FileNotFoundError` and its like, as Python raises them).
+        OSError: the file cannot be read (e.g. `FileNotFoundError`).
     """
     if isinstance(image, np.ndarray):
         return _encoded(_shown_pixels(image))
@@ -73,7 +73,7 @@ def encode_image(image: ImageSource) -> bytes:
 
 
 def shown_image(image: ImageSource) -> PIL.Image.Image:
-    """What the image shows, in RGB: a file with its EXIF orientation applied, a PIL image or an array as it is.
+    """Open an image as displayed, in RGB. A file's EXIF orientation is applied, that of a PIL image is not.
 
     Returns:
         A new image.
@@ -91,7 +91,7 @@ def shown_image(image: ImageSource) -> PIL.Image.Image:
 
 
 def _file(image: object) -> bytes:
-    """An image file's bytes or text, from any of the sources that callers may pass."""
+    """Read an image file, or its base64 text, from any source but PIL images and arrays."""
     if isinstance(image, _BYTES_TYPES):
         return bytes(image)
     if isinstance(image, str) and _DATA_URI.match(image):
@@ -112,7 +112,7 @@ def _file(image: object) -> bytes:
 
 
 def _shown(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """RGB as displayed, or gray as it is."""
+    """The image as displayed, in RGB, or unchanged if it is grayscale."""
     if 0 in picture.size:
         got = f"PIL image of {picture.width} x {picture.height} pixels"
         raise InvalidArgumentError.of_field("image", got, "at least 1 x 1 pixels")
@@ -120,7 +120,7 @@ def _shown(picture: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _shown_pixels(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """RGB as displayed, or gray as it is."""
+    """The image as displayed, in RGB, or unchanged if it is grayscale."""
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if array.dtype != np.uint8 or not is_image or array.size == 0:
         got = f"{array.dtype} array of shape {array.shape}"
@@ -132,7 +132,7 @@ def _shown_pixels(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Pixels of shape (H, W) or (H, W, 3) as an image file."""
+    """Encode pixels of shape (H, W) or (H, W, 3) as an image file."""
     height, width = pixels.shape[:2]
     is_over_the_limit = pixels.size + _HEADER_BYTES > _UNCOMPRESSED_BYTES
     if is_over_the_limit or (height * width < _LARGE_PIXELS and _repeats(pixels)):
@@ -143,13 +143,13 @@ def _encoded(pixels: npt.NDArray[np.uint8]) -> bytes:
 
 
 def _repeats(pixels: npt.NDArray[np.uint8]) -> bool:
-    """Whether a sample of the rows compresses to less than half its size."""
-    rows = pixels[:: max(1, len(pixels) // _PROBED_ROWS)].tobytes()
-    return len(zlib.compress(rows, _PNG_COMPRESS_LEVEL)) < len(rows) // 2
+    """Whether a sample of the pixel rows compresses to less than half its size."""
+    sample = pixels[:: max(1, len(pixels) // _PROBED_ROWS)].tobytes()
+    return len(zlib.compress(sample, _PNG_COMPRESS_LEVEL)) < len(sample) // 2
 
 
 def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """What precedes the pixels in a TIFF file with one strip (TIFF 6.0, sections 2, 4 and 6).
+    """The bytes before the pixels in a TIFF file with one strip (TIFF 6.0, sections 2, 4 and 6).
 
     Pillow's own writer copies the pixels: 54 ms instead of 15 for 12 megapixels.
     """
@@ -163,7 +163,7 @@ def _tiff_header(pixels: npt.NDArray[np.uint8]) -> bytes:
         (262, _SHORT, 1, 1 if channels == 1 else 2),  # black is zero, or RGB
         (273, _LONG, 1, _HEADER_BYTES),  # where the pixels begin
         (277, _SHORT, 1, channels),
-        (278, _LONG, 1, height),  # rows of the strip
+        (278, _LONG, 1, height),  # pixel rows of the strip
         (279, _LONG, 1, pixels.size),
     ]
     directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)

@@ -1,11 +1,10 @@
-"""Pixels and location tokens.
+"""Conversion between pixels and location tokens.
 
-Florence-2 writes a place in an image as location tokens `<loc_0>` to `<loc_999>`: each side of the image is
-cut into 1,000 bins, whatever the image's size. A bin decodes to its centre, so decoding never lands on the
+Florence-2 writes positions in an image as location tokens `<loc_0>` to `<loc_999>`: each side of the image is divided
+into 1,000 bins, regardless of the image's size. A bin decodes to its center, so a decoded position is never on the
 image's edge.
 
-Pixels are those of the image as displayed, x to the right and y downwards, as `florence2/v1/geometry.proto`
-says.
+Pixels are those of the image as displayed, x to the right and y down, as in `florence2/v1/geometry.proto`.
 """
 
 from collections.abc import Iterable
@@ -20,17 +19,17 @@ from florence2 import v1
 from florence2.errors import InvalidArgumentError, wrong_type
 
 LOCATION_BINS = 1000
-"""Bins along each side of an image."""
+"""Number of bins along each side of an image."""
 
 REGION_SLACK_PIXELS = 1
-"""How far outside the image a region's edges may lie. They are clamped to the image."""
+"""How far a region's edges may lie outside the image, in pixels. They are clamped to the image."""
 
 ImageSizeLike: TypeAlias = tuple[int, int] | v1.ImageSize
-"""An image's extent as displayed, in pixels: `(width, height)`, as Pillow's `Image.size`, or the message."""
+"""An image's size as displayed, in pixels: `(width, height)`, like Pillow's `Image.size`, or the message."""
 
 
 def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
-    """The extent of an image in pixels.
+    """Width and height of an image in pixels.
 
     Raises:
         TypeError: `image_size` is not two numbers.
@@ -50,29 +49,29 @@ def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
 
 
 def bins_to_pixels(bins: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDArray[np.float32]:
-    """The centres of bins.
+    """The centers of bins.
 
-    Computed in float32, in the order of operations of Hugging Face's processor, so that the integer part of
-    every coordinate is the processor's also where a centre lies close to a whole number.
+    Computed in float32, in the same order of operations as in Hugging Face's processor, so that the integer part of
+    every coordinate equals the processor's even if a center is close to a whole number.
 
     Args:
         bins: integers 0 to 999 of shape (N, 2), x and y.
-        image_size: the image the bins are of.
+        image_size: the size of the bins' image.
 
     Returns:
         Pixels, shape (N, 2), x and y.
     """
     bin_extent = np.array(width_and_height(image_size)) / LOCATION_BINS
-    centres = np.asarray(bins, dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
-    return centres * bin_extent.astype(np.float32)
+    centers = np.asarray(bins, dtype=np.float32).reshape(-1, 2) + np.float32(0.5)
+    return centers * bin_extent.astype(np.float32)
 
 
 def pixels_to_bins(pixels: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDArray[np.int64]:
-    """The bins that points fall into; points outside the image go to the nearest bin.
+    """The bins that contain points; for a point outside the image, the nearest bin.
 
     Args:
         pixels: finite coordinates of shape (N, 2), x and y.
-        image_size: the image the points are on.
+        image_size: the size of the points' image.
 
     Returns:
         Integers 0 to 999, shape (N, 2), x and y.
@@ -84,7 +83,7 @@ def pixels_to_bins(pixels: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDAr
 
 
 def check_region(region: v1.BoundingBox, field: str = "region") -> None:
-    """Check what can be known of a region without its image.
+    """Check a region as far as is possible without its image.
 
     Args:
         region: a box in pixels.
@@ -108,7 +107,7 @@ def check_region(region: v1.BoundingBox, field: str = "region") -> None:
 
 
 def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Which boxes `check_region` accepts.
+    """Whether `check_region` accepts each of the boxes.
 
     Args:
         boxes: pixels of shape (N, 4): x_min, y_min, x_max, y_max.
@@ -123,14 +122,14 @@ def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = "region") -> tuple[int, int, int, int]:
-    """The bins of a region's left, top, right and bottom edge.
+    """The bins of a region's left, top, right and bottom edges.
 
     Edges up to `REGION_SLACK_PIXELS` outside the image are clamped to it: detectors and float arithmetic produce such
     boxes for objects at the image's edge.
 
     Args:
         region: a box in pixels.
-        image_size: the image the region is of.
+        image_size: the size of the region's image.
         field: the region's full path for errors, e.g. `"region_to_ocr.region"`.
 
     Raises:
@@ -147,12 +146,12 @@ def region_bins(region: v1.BoundingBox, image_size: ImageSizeLike, field: str = 
         if high > limit + REGION_SLACK_PIXELS:
             requirement = f"at most {limit + REGION_SLACK_PIXELS}, the image's {extent} plus a pixel"
             raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, requirement)
-    # Points outside the image get the nearest bin, which amounts to clamping them.
+    # Points outside the image get the nearest bin, which clamps them.
     corners = [(region.x_min, region.y_min), (region.x_max, region.y_max)]
     (left, top), (right, bottom) = pixels_to_bins(corners, (width, height)).tolist()
     return left, top, right, bottom
 
 
 def location_tokens(bins: Iterable[int]) -> str:
-    """Bins as the model reads and writes them: `"<loc_52><loc_332>"` for 52 and 332."""
+    """The location tokens of bins: `"<loc_52><loc_332>"` for 52 and 332."""
     return "".join(f"<loc_{location}>" for location in bins)

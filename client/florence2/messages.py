@@ -1,7 +1,7 @@
-"""Results to and from their protobuf messages, for the wire.
+"""Conversion of results to and from protobuf messages.
 
-A message has a score for each item, which is unset where a result has none; an object's outline is empty where a
-result has none.
+In a message each item has a score, which is unset if the result has no scores, and each object has an outline, which is
+empty if the result has no polygons.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,10 +32,10 @@ def to_message(result: Result) -> ResultMessage:
 def from_message(message: ResultMessage) -> Result:
     """The result of the same name in `florence2.results`.
 
-    Scores are None where an item lacks them, and where there are no items.
+    Scores are None if any item lacks them, or if there are no items.
 
     Raises:
-        ServerError: a quad has not four corners.
+        ServerError: a quad does not have four corners.
     """
     match message:
         case v1.Text():
@@ -49,7 +49,7 @@ def from_message(message: ResultMessage) -> Result:
 
 
 def set_result(response: v1.TaskResponse, result: Result) -> None:
-    """Fill the response's oneof `result`."""
+    """Set the response's oneof `result`."""
     message = to_message(result)
     match message:
         case v1.Text():
@@ -63,10 +63,10 @@ def set_result(response: v1.TaskResponse, result: Result) -> None:
 
 
 def result_of(response: v1.TaskResponse) -> Result | None:
-    """The decoded result of a response; None where the request was raw.
+    """The decoded result of a response; None if the request was raw.
 
     Raises:
-        ServerError: a quad has not four corners.
+        ServerError: a quad does not have four corners.
     """
     name = response.WhichOneof("result")
     return None if name is None else from_message(getattr(response, name))
@@ -160,7 +160,7 @@ def _from_polygons(polygons: Iterable[v1.Polygon]) -> list[Float32Array]:
 
 def _from_quad(quad: v1.Quad) -> Float32Array:
     if len(quad.corners) != 4:
-        raise ServerError(f"text_regions.quad.corners: expected 4 corners, got {len(quad.corners)}")
+        raise ServerError(f"text_regions.quad.corners: got {len(quad.corners)} corners, expected 4")
     return _from_points(quad.corners).reshape(8)
 
 

@@ -1,12 +1,11 @@
-"""Answers, decoded: words, boxes, outlines, pieces of text.
+"""Results: decoded answers, which are text, boxes, outlines or pieces of text.
 
-Coordinates are pixels of the image as displayed, x to the right and y downwards, float32. Results keep the
-order of the model's answer. `florence2.v1` has messages of the same names, for the wire; `florence2.messages`
-converts.
+Coordinates are float32 pixels of the image as displayed, x to the right and y down. Results keep the order of the
+model's answer. `florence2.v1` has protobuf messages of the same names; `florence2.messages` converts between them.
 
-A score is the geometric mean of the probabilities that the model gave the tokens of what it wrote, 0 to 1. It is not
-calibrated: 0.9 does not mean that nine in ten are right. `florence2.scores` says which tokens count. Scores are None
-where nothing is known of the tokens.
+A score is the geometric mean, 0 to 1, of the probabilities that the model gave to the tokens of an item. It is not
+calibrated: 0.9 does not mean that nine in ten are right. `florence2.scores` says which tokens count. Scores are None if
+the tokens' probabilities are unknown.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +32,7 @@ class Detection(NamedTuple):
     label: str
     score: float | None
     polygons: list[Float32Array]
-    """The outline, each part of shape (M, 2); empty where the answer is boxes."""
+    """The outline: polygons of shape (M, 2). Empty if the model answered with a box."""
     label_score: float | None
     location_score: float | None
 
@@ -42,7 +41,7 @@ class Segment(NamedTuple):
     """One outline of `Segmentation`."""
 
     polygons: list[Float32Array]
-    """A polygon of shape (M, 2) for each part that is visible."""
+    """A polygon of shape (M, 2) for each visible part."""
     label: str
     score: float | None
 
@@ -53,7 +52,7 @@ class TextRegion(NamedTuple):
     quad: Float32Array
     """Shape (8,): x1, y1 to x4, y4, clockwise from the text's top left corner."""
     label: str
-    """The words."""
+    """The text."""
     score: float | None
     label_score: float | None
     location_score: float | None
@@ -61,20 +60,20 @@ class TextRegion(NamedTuple):
 
 @dataclass(frozen=True)
 class Text:
-    """An answer in words."""
+    """A text."""
 
     text: str
     score: float | None = None
-    """Of the whole answer, its end token included, 0 to 1; not calibrated."""
+    """Score of the complete answer, including its end token, 0 to 1; not calibrated."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class _Items(ABC, Generic[Item]):
-    """What results with a label per item share: length, iteration, indexing, equality.
+    """Base of results with a label for each item: length, iteration, indexing, equality.
 
-    An integer index gives one item; a slice, a list of integers or a boolean mask gives a smaller result.
+    An integer index returns one item; a slice, a list of integers or a boolean mask returns a smaller result.
     """
 
     labels: list[str]
@@ -101,39 +100,36 @@ class _Items(ABC, Generic[Item]):
         return self._subset(np.arange(len(self))[index].tolist())
 
     def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        names = [field.name for field in fields(self)]  # type: ignore[arg-type]  # subclasses are dataclasses
-        return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
+        return have_equal_fields(self, other) if type(self) is type(other) else NotImplemented
 
 
 @dataclass(frozen=True, eq=False)
 class Detections(_Items[Detection]):
-    """Objects that were found.
+    """Detected objects.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
 
     boxes: Float32Array
-    """Shape (N, 4): x_min, y_min, x_max, y_max. The corners are the model's own, which may be inverted; where
-    it answers with polygons, the boxes that enclose them."""
+    """Shape (N, 4): x_min, y_min, x_max, y_max, as the model generated them, which may be inverted. If the model
+    answered with polygons, the boxes that enclose them."""
     labels: list[str]
     """N categories, descriptions or phrases; empty strings for region proposals."""
     scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of labels and locations together. Not calibrated."""
+    """Shape (N,), 0 to 1: scores of label and location together. Not calibrated."""
     polygons: list[list[Float32Array]] | None = None
-    """For each object its outline, a polygon of shape (M, 2) for each part that is visible; None where no
-    object has one. Only open-vocabulary detection answers with polygons."""
+    """The outline of each object: a polygon of shape (M, 2) for each visible part. None if no object has an outline;
+    only open-vocabulary detection returns polygons."""
     label_scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of the labels alone, equal where one label has several boxes. None also for region
-    proposals, which have no labels."""
+    """Shape (N,), 0 to 1: scores of the labels alone, equal for boxes that share a label. None for region proposals,
+    which have no labels."""
     location_scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of the boxes or polygons alone."""
+    """Shape (N,), 0 to 1: scores of the boxes or polygons alone."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
-        _set(self, "boxes", _rows("boxes", self.boxes, len(self), 4))
+        _set(self, "boxes", _per_label("boxes", self.boxes, len(self), 4))
         _set_scores(self, "scores", "label_scores", "location_scores")
         if self.polygons is not None:
             _set(self, "polygons", _outlines(self.polygons, len(self)))
@@ -145,14 +141,14 @@ class Detections(_Items[Detection]):
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        """Which boxes can be sent back as a region, shape (N,): those that are neither empty nor inverted.
+        """Whether each box can be sent as a region of a request, shape (N,).
 
             for box in found[found.usable].boxes:
                 print(client.describe_region(image, box))
 
-        The model sometimes outputs empty or inverted boxes, which a request must not contain. A box that starts more
-        than one pixel to the left of the image or above it is not usable either. The limits on the right and at the
-        bottom depend on the image's size, which is not known here.
+        The model sometimes generates empty or inverted boxes, which a request must not contain. A box that extends more
+        than one pixel beyond the left or top edge of the image is not usable either. The limits at the right and bottom
+        depend on the image's size, which is not known here.
         """
         return usable_regions(self.boxes)
 
@@ -179,18 +175,18 @@ class Detections(_Items[Detection]):
 
 @dataclass(frozen=True, eq=False)
 class Segmentation(_Items[Segment]):
-    """Outlines of things.
+    """Outlines of segments.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
 
     polygons: list[list[Float32Array]]
-    """For each of N things its outline: a polygon of shape (M, 2) for each part that is visible."""
+    """The outline of each of N segments: a polygon of shape (M, 2) for each visible part."""
     labels: list[str]
-    """N labels; the model gives none today, so they are empty strings."""
+    """N labels; empty strings, because the model generates none today."""
     scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of the outlines, which are all that the model writes. Not calibrated."""
+    """Shape (N,), 0 to 1: scores of the outlines. Not calibrated."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
@@ -215,10 +211,10 @@ class Segmentation(_Items[Segment]):
 
 @dataclass(frozen=True, eq=False)
 class TextRegions(_Items[TextRegion]):
-    """Pieces of text and where they stand.
+    """Pieces of text and their locations.
 
     Raises:
-        ValueError: the shapes do not fit each other.
+        ValueError: the shapes do not match.
     """
 
     quads: Float32Array
@@ -226,15 +222,15 @@ class TextRegions(_Items[TextRegion]):
     labels: list[str]
     """N pieces of text."""
     scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of words and quads together. Not calibrated."""
+    """Shape (N,), 0 to 1: scores of text and quad together. Not calibrated."""
     label_scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of the words alone."""
+    """Shape (N,), 0 to 1: scores of the text alone."""
     location_scores: Float32Array | None = None
-    """Shape (N,), 0 to 1: of the quads alone."""
+    """Shape (N,), 0 to 1: scores of the quads alone."""
 
     def __post_init__(self) -> None:
         _set(self, "labels", list(self.labels))
-        _set(self, "quads", _rows("quads", self.quads, len(self), 8))
+        _set(self, "quads", _per_label("quads", self.quads, len(self), 8))
         _set_scores(self, "scores", "label_scores", "location_scores")
 
     @classmethod
@@ -262,20 +258,26 @@ class TextRegions(_Items[TextRegion]):
 
 
 Result: TypeAlias = Text | Detections | Segmentation | TextRegions
-"""What an answer decodes to; the task decides which."""
+"""A decoded answer; the task determines the type."""
+
+
+def have_equal_fields(one: object, other: object) -> bool:
+    """Equality of two instances of the same dataclass that compares arrays by their elements."""
+    names = [field.name for field in fields(one)]  # type: ignore[arg-type]  # a dataclass
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
 
 
 def _set(result: object, name: str, value: object) -> None:
-    """Set a field of a frozen dataclass while it is being made."""
+    """Set a field of a frozen dataclass during its construction."""
     object.__setattr__(result, name, value)
 
 
 def _set_scores(result: _Items[Any], *names: str) -> None:
-    """Make arrays with a score for each label of those fields that are not None."""
+    """Convert the fields that are not None to arrays with a score for each label."""
     for name in names:
         values = getattr(result, name)
         if values is not None:
-            _set(result, name, _rows(name, values, len(result)))
+            _set(result, name, _per_label(name, values, len(result)))
 
 
 def _score(scores: Float32Array | None, index: int) -> float | None:
@@ -286,33 +288,33 @@ def _chosen(scores: Float32Array | None, indices: Sequence[int]) -> Float32Array
     return None if scores is None else scores[indices]
 
 
-def _rows(name: str, values: npt.ArrayLike, count: int, *row: int) -> Float32Array:
-    """The values as float32 of shape (count, *row): a row for each label."""
+def _per_label(name: str, values: npt.ArrayLike, count: int, *shape: int) -> Float32Array:
+    """The values as a float32 array of shape (count, *shape): an element for each label."""
     array = np.asarray(values, dtype=np.float32)
-    expected = (count, *row)
+    expected = (count, *shape)
     if array.shape == (0,) and count == 0:
         return array.reshape(expected)
     if array.shape != expected:
-        raise ValueError(f"{name}: expected shape {expected}, a row for each label, got {array.shape}")
+        raise ValueError(f"{name}: got shape {array.shape}, expected {expected}, an element for each label")
     return array
 
 
 def _outlines(outlines: Sequence[Sequence[npt.ArrayLike]], count: int) -> list[list[Float32Array]]:
-    """The outlines as lists of (M, 2) float32 arrays: a list for each label."""
+    """The outlines as lists of float32 arrays of shape (M, 2): a list for each label."""
     if len(outlines) != count:
-        raise ValueError(f"polygons: expected {count} lists, one for each label, got {len(outlines)}")
+        raise ValueError(f"polygons: got {len(outlines)} lists, expected {count}, one for each label")
     return [[_polygon(polygon) for polygon in polygons] for polygons in outlines]
 
 
 def _polygon(vertices: npt.ArrayLike) -> Float32Array:
     polygon = np.asarray(vertices, dtype=np.float32)
     if polygon.ndim != 2 or polygon.shape[1] != 2:
-        raise ValueError(f"polygons: expected arrays of shape (M, 2), got {polygon.shape}")
+        raise ValueError(f"polygons: got an array of shape {polygon.shape}, expected (M, 2)")
     return polygon
 
 
 def _equal(one: object, other: object) -> bool:
-    """Equality that looks into lists of arrays."""
+    """Equality that compares lists of arrays by their elements."""
     if type(one) is not type(other):
         return False
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):

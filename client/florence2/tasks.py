@@ -1,8 +1,8 @@
-"""The fifteen tasks of Florence-2: the user's input, the sentence that the model is fed, and the form of its answer.
+"""The fifteen tasks of Florence-2 and the free prompt: input, the sentence for the model, and the form of the answer.
 
-Sentences and tokens are those of the model's authors, as `Florence2Processor` of Hugging Face transformers
-has them. It looks for a token anywhere in a prompt; here only a token at the very beginning names a task, so
-that a caption which mentions `<OD>` is text like any other.
+Sentences and tokens are those of the model's authors, as in `Florence2Processor` of Hugging Face transformers. The
+processor finds a token anywhere in a prompt; here only a token at the very beginning names a task, so that a caption
+that mentions `<OD>` is ordinary text.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ PHRASE_SEPARATOR = "<and>"
 
 
 class AnswerForm(Enum):
-    """How a task's answer is written, which decides what it is parsed to."""
+    """The form of a task's answer, which determines how it is parsed."""
 
-    TEXT = "words"
-    REGION_TEXT = "words, which may echo the locations of the region asked about"
+    TEXT = "text"
+    REGION_TEXT = "text, which may repeat the locations of the region in the request"
     LABELED_BOXES = "a label and one or more boxes, repeated"
     BOXES = "boxes without labels"
     POLYGONS = "polygons without labels"
@@ -31,42 +31,45 @@ class AnswerForm(Enum):
 
 @dataclass(frozen=True)
 class Task:
-    """One task: how it is asked and how it is answered."""
+    """A task, or the free prompt: its request and its answer."""
 
     name: str
     """The field of `TaskRequest`'s oneof `task`, e.g. `"object_detection"`."""
     token: str
-    """The official token, e.g. `"<OD>"`."""
+    """The official token, e.g. `"<OD>"`; empty for the free prompt."""
     message: type[Message]
     """The class of that field, in `florence2.v1`."""
     sentence: str
-    """What the model is fed; `{input}` stands where the input goes."""
+    """The model's prompt; `{input}` is a placeholder for the input."""
     answer: AnswerForm
-    """How the answer is written."""
-    input: Literal["caption", "expression", "query", "region"] | None = None
-    """The message's field that holds the input; None for a task without."""
+    """The form of the answer."""
+    client_method: str
+    """The method of `Client` and `AsyncClient`, e.g. `"detect"`."""
+    input: Literal["caption", "expression", "query", "region", "text"] | None = None
+    """The message's field that holds the input; None for a task without input."""
     inputs: Literal["phrases", "queries"] | None = None
-    """The message's field that holds several inputs instead; None for a task that takes only one."""
+    """The message's field for several inputs instead of one; None for a task that takes only one."""
 
     @property
     def takes_region(self) -> bool:
-        """Whether the input is a box, written as location tokens, and so rendering needs the image's size."""
+        """Whether the input is a box, written as location tokens; rendering it needs the image's size."""
         return self.input == "region"
 
     @property
     def takes_text(self) -> bool:
-        """Whether the input is the user's words. Special tokens in them, except `<and>`, are plain text."""
-        return self.input is not None and not self.takes_region
+        """Whether the input is plain text: special tokens in it, except `<and>`, are read as ordinary characters."""
+        return self.input in ("caption", "expression", "query")
 
 
 TASKS: tuple[Task, ...] = (
-    Task("caption", "<CAPTION>", v1.Caption, "What does the image describe?", AnswerForm.TEXT),
+    Task("caption", "<CAPTION>", v1.Caption, "What does the image describe?", AnswerForm.TEXT, "caption"),
     Task(
         "detailed_caption",
         "<DETAILED_CAPTION>",
         v1.DetailedCaption,
         "Describe in detail what is shown in the image.",
         AnswerForm.TEXT,
+        "caption",
     ),
     Task(
         "more_detailed_caption",
@@ -74,6 +77,7 @@ TASKS: tuple[Task, ...] = (
         v1.MoreDetailedCaption,
         "Describe with a paragraph what is shown in the image.",
         AnswerForm.TEXT,
+        "caption",
     ),
     Task(
         "object_detection",
@@ -81,6 +85,7 @@ TASKS: tuple[Task, ...] = (
         v1.ObjectDetection,
         "Locate the objects with category name in the image.",
         AnswerForm.LABELED_BOXES,
+        "detect",
     ),
     Task(
         "dense_region_caption",
@@ -88,6 +93,7 @@ TASKS: tuple[Task, ...] = (
         v1.DenseRegionCaption,
         "Locate the objects in the image, with their descriptions.",
         AnswerForm.LABELED_BOXES,
+        "describe_regions",
     ),
     Task(
         "region_proposal",
@@ -95,6 +101,7 @@ TASKS: tuple[Task, ...] = (
         v1.RegionProposal,
         "Locate the region proposals in the image.",
         AnswerForm.BOXES,
+        "propose_regions",
     ),
     Task(
         "phrase_grounding",
@@ -102,6 +109,7 @@ TASKS: tuple[Task, ...] = (
         v1.PhraseGrounding,
         "Locate the phrases in the caption: {input}",
         AnswerForm.LABELED_BOXES,
+        "ground",
         input="caption",
         inputs="phrases",
     ),
@@ -111,6 +119,7 @@ TASKS: tuple[Task, ...] = (
         v1.ReferringExpressionSegmentation,
         "Locate {input} in the image with mask",
         AnswerForm.POLYGONS,
+        "segment",
         input="expression",
     ),
     Task(
@@ -119,6 +128,7 @@ TASKS: tuple[Task, ...] = (
         v1.RegionToSegmentation,
         "What is the polygon mask of region {input}",
         AnswerForm.POLYGONS,
+        "segment_region",
         input="region",
     ),
     Task(
@@ -127,6 +137,7 @@ TASKS: tuple[Task, ...] = (
         v1.OpenVocabularyDetection,
         "Locate {input} in the image.",
         AnswerForm.LABELED_BOXES_OR_POLYGONS,
+        "detect_open_vocabulary",
         input="query",
         inputs="queries",
     ),
@@ -136,6 +147,7 @@ TASKS: tuple[Task, ...] = (
         v1.RegionToCategory,
         "What is the region {input}?",
         AnswerForm.REGION_TEXT,
+        "classify_region",
         input="region",
     ),
     Task(
@@ -144,15 +156,17 @@ TASKS: tuple[Task, ...] = (
         v1.RegionToDescription,
         "What does the region {input} describe?",
         AnswerForm.REGION_TEXT,
+        "describe_region",
         input="region",
     ),
-    Task("ocr", "<OCR>", v1.Ocr, "What is the text in the image?", AnswerForm.TEXT),
+    Task("ocr", "<OCR>", v1.Ocr, "What is the text in the image?", AnswerForm.TEXT, "read_text"),
     Task(
         "ocr_with_region",
         "<OCR_WITH_REGION>",
         v1.OcrWithRegion,
         "What is the text in the image, with regions?",
         AnswerForm.QUADS,
+        "read_text_regions",
     ),
     Task(
         "region_to_ocr",
@@ -160,36 +174,44 @@ TASKS: tuple[Task, ...] = (
         v1.RegionToOcr,
         "What text is in the region {input}?",
         AnswerForm.REGION_TEXT,
+        "read_region",
         input="region",
     ),
+    Task("free_prompt", "", v1.Prompt, "{input}", AnswerForm.TEXT, "generate", input="text"),
 )
-"""The tasks, in the order of `TaskRequest`'s fields."""
+"""The fifteen tasks and, last, the free prompt, in the order of `TaskRequest`'s fields."""
+
+TASK_NAMES = frozenset(task.name for task in TASKS)
+"""The names of the fields that hold a single task, or the free prompt."""
+
+FREE_PROMPT = TASKS[-1]
+"""The prompt of a fine-tuned checkpoint, which begins with no official token and is answered with text."""
 
 
-def task_named(name: str | Message) -> Task | None:
-    """The task of an official token (`"<OD>"`) or a task's message (`v1.ObjectDetection()`); else None."""
+def task_named(name: str | Message) -> Task:
+    """The task of an official token (`"<OD>"`) or of a task's message (`v1.ObjectDetection()`), else `FREE_PROMPT`."""
     if isinstance(name, str):
-        return next((task for task in TASKS if task.token == name), None)
-    return next((task for task in TASKS if isinstance(name, task.message)), None)
+        return next((task for task in TASKS if task.token == name), FREE_PROMPT)
+    return next((task for task in TASKS if isinstance(name, task.message)), FREE_PROMPT)
 
 
-def task_of_prompt(prompt: str) -> Task | None:
-    """The task whose token begins a prompt in text form; None for a prompt of a fine-tuned checkpoint."""
-    return next((task for task in TASKS if prompt.startswith(task.token)), None)
+def task_of_prompt(prompt: str) -> Task:
+    """The task whose token begins a prompt in text form, else `FREE_PROMPT`."""
+    return next(task for task in TASKS if prompt.startswith(task.token))
 
 
 def task_of_field(name: str) -> Task:
-    """The task of a field of `TaskRequest`'s oneof `task`, e.g. `"object_detection"`; a free prompt has none."""
+    """The task of a field of `TaskRequest`'s oneof `task`, e.g. `"object_detection"`."""
     return next(task for task in TASKS if task.name == name)
 
 
-def task_of(request: v1.TaskRequest) -> Task | None:
-    """The task that says how a request's answer is written.
+def task_of(request: v1.TaskRequest) -> Task:
+    """The task that determines the form of a request's answer.
 
-    It is the task message where there is one, whatever `request.prompt` says; else the token that begins the
-    prompt. None for free prompts, which are answered with text.
+    If the request has a task message, that is the task, whatever `request.prompt` contains; else the prompt's token
+    decides. A free prompt that begins with an official token is that task.
     """
     name = request.WhichOneof("task")
-    if name in (None, "free_prompt"):
+    if name in (None, FREE_PROMPT.name):
         return task_of_prompt(request.prompt or request.free_prompt.text)
     return task_of_field(name)

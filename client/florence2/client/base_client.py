@@ -1,42 +1,41 @@
-"""What `Client` and `AsyncClient` share: all that needs no I/O."""
+"""What `Client` and `AsyncClient` share: everything that needs no I/O."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar, Generic, TypeVar
 
 from florence2 import v1
-from florence2._answers import Answer, TruncatedAnswerError
-from florence2._arguments import check_text, check_texts
-from florence2._attempts import Retry
-from florence2._calls import Call
-from florence2._destination import TLS, AccessToken, Destination, Keepalive
-from florence2._options import (
-    CallOptions,
-    TaskOptions,
-    check_priority,
-    check_request_id,
-    check_timeout,
-    refuse_unknown,
-    set_generation,
-)
-from florence2._questions import Answered, Question
-from florence2.errors import require_type
-from florence2.prompts import check_request
+from florence2._arguments import check_priority, check_request_id, check_timeout, refuse_unknown
+from florence2.client.answers import Answer, TruncatedAnswerError
+from florence2.client.typed_requests import ResultT
+from florence2.errors import InvalidArgumentError, located, require_type, wrong_type
+from florence2.options import CallOptions
+from florence2.plans import check_plan
+from florence2.transports.destination import TLS, AccessToken, Destination, Keepalive, Retry
+from florence2.transports.protocol import AsyncTransport, RequestContext, Transport
+from florence2.transports.tracing import current_trace_context, request_span, stream_span
 
 _DEFAULT_TIMEOUT = 60.0
 
+TransportT = TypeVar("TransportT", Transport, AsyncTransport)
 
-class BaseClient(ABC):
-    """Settings, the checks before a call, and what becomes of its answer.
 
-    Its constructor is the one of both clients; `Client` documents it.
+class BaseClient(ABC, Generic[TransportT]):
+    """Settings, checks of requests, and reading of responses.
+
+    Both clients have this constructor; `Client` documents it.
     """
+
+    _protocol: ClassVar[Any]
 
     def __init__(
         self,
         url: str | Sequence[str] = "localhost:8001",
         *,
+        transport: TransportT | None = None,
         model: str = "florence2",
         model_version: str = "",
         timeout: float | None = _DEFAULT_TIMEOUT,
@@ -49,56 +48,72 @@ class BaseClient(ABC):
     ) -> None:
         self._timeout = check_timeout(timeout)
         self._is_closed = False
-        urls = [check_text("url", url)] if isinstance(url, str) else check_texts("url", url)
-        self._connect(
-            Destination(
-                tuple(urls), model, model_version, tls, keepalive, channel_args, headers or {}, access_token, retry
-            )
-        )
+        destination = Destination(url, model, model_version, tls, keepalive, channel_args, headers, access_token, retry)
+        if transport is not None:
+            self._check_transport(transport, destination)
+        self._span_attributes = {"florence2.model": model} if transport is None else {}
+        self._transport: TransportT = self._connect(destination) if transport is None else transport
 
     @abstractmethod
-    def _connect(self, destination: Destination) -> None:
-        """Make the transport."""
+    def _connect(self, destination: Destination) -> TransportT:
+        """Make the default transport."""
 
-    def _task_call(self, question: Question[Any], options: TaskOptions) -> Call:
-        """The call that a task method makes."""
-        set_generation(question.request, options)
-        return self._call(question.request, options)
+    def _check_transport(self, transport: object, destination: Destination) -> None:
+        if not isinstance(transport, self._protocol):
+            raise wrong_type("transport", transport, f"an object with the methods of {self._protocol.__name__}")
+        if settings := destination.changed_fields():
+            requirement = f"None, because settings of the default transport are given: {', '.join(settings)}"
+            raise InvalidArgumentError.of_field("transport", transport, requirement)
 
-    def _run_call(self, request: v1.TaskRequest, options: CallOptions) -> Call:
-        """The call that `run` makes: of a copy, for the request is the caller's."""
+    def _lacks_method(self, method: str) -> TypeError:
+        return wrong_type("transport", self._transport, f"an object that also has the method {method}")
+
+    def _copied(self, request: v1.TaskRequest, options: CallOptions) -> v1.TaskRequest:
+        """A copy of the request that was passed to `run` or `stream`, which belongs to the caller."""
         require_type("request", request, v1.TaskRequest)
         refuse_unknown(options, CallOptions.__optional_keys__)
         copy = v1.TaskRequest()
         copy.CopyFrom(request)
-        return self._call(copy, options)
+        return copy
 
-    def _call(self, request: v1.TaskRequest, options: CallOptions) -> Call:
-        check_request(request)
-        # The answer is decoded here: the server need not, and the response stays small.
-        request.raw = True
-        return Call(
-            request,
-            priority=check_priority(options.get("priority")),
-            timeout=check_timeout(options.get("timeout", self._timeout)),
-            started=time.monotonic(),
+    def _prepare(self, request: v1.TaskRequest, options: CallOptions) -> RequestContext:
+        """Check a request and its options, and return its context."""
+        check_plan(request)
+        return RequestContext(
             request_id=check_request_id(options.get("request_id")),
+            priority=check_priority(options.get("priority")) or request.priority,
+            timeout=check_timeout(options.get("timeout", request.timeout_seconds or self._timeout)),
+            started=time.monotonic(),
         )
 
     def _require_open(self) -> None:
-        # Like a file's: no Florence2Error, for no server and no input has to do with it.
+        # Like a closed file. Not a Florence2Error, because neither a server nor the input is wrong.
         if self._is_closed:
             raise RuntimeError("the client is closed")
 
+    @contextmanager
+    def _sending(self, request: v1.TaskRequest, context: RequestContext) -> Iterator[RequestContext]:
+        """Trace a request, add its id to errors, and yield the context with the trace."""
+        span = request_span(request, context.request_id, self._span_attributes)
+        with located(None, context.request_id), span:
+            yield replace(context, trace_context=current_trace_context())
+
+    @contextmanager
+    def _streaming(self, request: v1.TaskRequest, context: RequestContext) -> Iterator[RequestContext]:
+        """As `_sending`, for the time between the first event of a stream and the last."""
+        span = stream_span(request, context.request_id, self._span_attributes)
+        with located(None, context.request_id), span as trace_context:
+            yield replace(context, trace_context=trace_context)
+
     @staticmethod
-    def _whole_result(answer: Answer, question: Question[Answered]) -> Answered:
+    def _whole_result(answer: Answer, result_type: type[ResultT]) -> ResultT:
         """The bare result of a task method.
 
         Raises:
-            TruncatedAnswerError: the answer is not whole.
+            TruncatedAnswerError: the answer is truncated.
         """
         if answer.is_truncated:
             raise TruncatedAnswerError(answer)
-        # The task decides the type; the question names both.
-        assert isinstance(answer.result, question.result_type)
+        # The task decides the type, and `TypedRequest` names both.
+        assert isinstance(answer.result, result_type)
         return answer.result

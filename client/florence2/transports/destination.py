@@ -1,37 +1,47 @@
-"""Where a model is served, and how to get there."""
+"""Where a model is served, how to connect to it, and how to retry.
 
+Only `UnavailableError` is retried: nothing was answered, because the server is full, starting, stopping or gone.
+Retries wait by exponential backoff with full jitter, a random time between 0 and a bound that doubles, so that clients
+that were rejected together do not come back together
+(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+"""
+
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
+from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_base
 
-from florence2._arguments import check_optional, check_seconds, check_text
-from florence2._attempts import Retry
-from florence2._tracing import add_trace_context
-from florence2.errors import InvalidArgumentError, require_type
+from florence2._arguments import check_integer, check_optional, check_seconds, check_text, check_texts
+from florence2.errors import InvalidArgumentError, UnavailableError, require_type
+from florence2.transports.protocol import RequestContext
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
-# Waits between attempts to connect to a server that is gone; they double from the first to the last.
+# Bounds of the exponential backoff between attempts to reconnect to a server.
 _FIRST_RECONNECT_MILLISECONDS = 200
 _LAST_RECONNECT_MILLISECONDS = 5_000
 
 
 @dataclass(frozen=True)
 class TLS:
-    """Encrypt the connection; with a key and a certificate of the client's own, mutual TLS.
+    """Encryption of the connection; mutual TLS with a private key and a certificate of the client.
 
-    Each is the path of a PEM file.
+    Each field is the path of a PEM file.
     """
 
     root_certificates: str | os.PathLike[str] | None = None
-    """The authorities to trust; None for those that gRPC ships with."""
+    """The certificate authorities to trust; None for those that gRPC ships with."""
     private_key: str | os.PathLike[str] | None = None
-    """The client's key, where the server asks for a certificate."""
+    """The client's private key, for servers that require client certificates."""
     certificate_chain: str | os.PathLike[str] | None = None
     """The client's certificate, followed by its intermediates."""
 
@@ -40,7 +50,7 @@ class TLS:
             raise InvalidArgumentError("tls: got one of private_key and certificate_chain, expected both or neither")
 
     def credentials(self) -> Any:
-        """The files' contents, for gRPC.
+        """The channel credentials for gRPC, read from the files.
 
         Raises:
             OSError: a file cannot be read.
@@ -51,22 +61,189 @@ class TLS:
 
 @dataclass(frozen=True)
 class Keepalive:
-    """How a connection that died unnoticed (a pulled cable, a forgetful NAT) is found out.
+    """HTTP/2 pings that detect a broken connection (a pulled cable, an expired NAT entry).
 
     Triton closes connections that are pinged more often than its
     `--grpc-http2-min-recv-ping-interval-without-data` allows, 300 seconds by default: lower the two together.
     """
 
     interval: float = 300.0
-    """Seconds between pings on a quiet connection."""
+    """Seconds between pings on an idle connection."""
     timeout: float = 20.0
-    """Seconds without acknowledgement, of a ping or of data sent, after which the connection is given up."""
+    """Seconds without acknowledgment, of a ping or of data sent, after which the connection is closed."""
     without_calls: bool = False
-    """Whether to ping while no call is in flight. Needs Triton's `--grpc-keepalive-permit-without-calls`."""
+    """Whether to ping while no request is in flight. Needs Triton's `--grpc-keepalive-permit-without-calls`."""
 
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
             check_seconds(f"keepalive.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How requests that fail with `UnavailableError` are retried, within the request's timeout."""
+
+    attempts: int = 5
+    """The maximum number of times that a request is sent, including the first."""
+    initial_backoff: float = 0.1
+    """Upper bound of the first wait, in seconds. It doubles with each further one."""
+    max_backoff: float = 5.0
+    """Upper bound of all waits, in seconds."""
+
+    def __post_init__(self) -> None:
+        if check_integer("retry.attempts", self.attempts) < 1:
+            raise InvalidArgumentError.of_field("retry.attempts", self.attempts, "at least 1")
+        for name in ("initial_backoff", "max_backoff"):
+            check_seconds(f"retry.{name}", getattr(self, name))
+
+
+AccessToken: TypeAlias = str | Callable[[], str]
+"""A bearer token, or a function that returns the current one, called before each attempt."""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """The servers of a model, and the settings of the connections to them. `florence2.Client` documents the fields."""
+
+    url: str | Sequence[str] = "localhost:8001"
+    model: str = "florence2"
+    model_version: str = ""
+    tls: TLS | None = None
+    keepalive: Keepalive = Keepalive()  # frozen
+    channel_args: Sequence[tuple[str, Any]] = ()
+    headers: Mapping[str, str] | None = None
+    access_token: AccessToken | None = None
+    retry: Retry | None = Retry()  # frozen
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        if not self.urls:
+            raise InvalidArgumentError.of_field("url", self.url, "at least one")
+        for url in self.urls:
+            if url.startswith(("http://", "https://", "grpc://", "grpcs://")):
+                raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
+
+    def _check_types(self) -> None:
+        if isinstance(self.url, str):
+            check_text("url", self.url)
+        else:
+            check_texts("url", self.url)
+        check_text("model", self.model)
+        check_text("model_version", self.model_version)
+        check_optional("tls", self.tls, TLS)
+        require_type("keepalive", self.keepalive, Keepalive)
+        check_optional("retry", self.retry, Retry)
+        check_optional("headers", self.headers, Mapping)
+        for name, value in (self.headers or {}).items():
+            check_text("headers", name)
+            _check_secret(f"headers[{name!r}]", value)
+        if self.access_token is not None and not callable(self.access_token):
+            _check_secret("access_token", self.access_token, "a str or a function that returns one")
+
+    @cached_property
+    def urls(self) -> tuple[str, ...]:
+        """The servers' addresses; a copy, because the caller may change a list later."""
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
+
+    def changed_fields(self) -> list[str]:
+        """Names of the fields that differ from their defaults."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
+    def metadata(self, trace_context: Mapping[str, str]) -> dict[str, str]:
+        """The gRPC metadata of a call: headers (in lower case, as HTTP/2 requires), access token and trace context."""
+        metadata = {name.lower(): value for name, value in (self.headers or {}).items()}
+        if self.access_token is not None:
+            token = self.access_token if isinstance(self.access_token, str) else self.access_token()
+            metadata["authorization"] = f"Bearer {_check_secret('access_token', token)}"
+        return {**metadata, **trace_context}
+
+    def model_arguments(self, trace_context: Mapping[str, str]) -> dict[str, Any]:
+        """The model and the metadata of a call, as arguments of tritonclient."""
+        metadata = self.metadata(trace_context)
+        return {"model_name": self.model, "model_version": self.model_version, "headers": metadata}
+
+    @property
+    def health_model(self) -> str:
+        """The model that reports the state of the engine behind `model`."""
+        return f"{self.model}_health"
+
+    @property
+    def stream_model(self) -> str:
+        """The decoupled model that streams the answers of `model`. Its versions are not those of `model`."""
+        return f"{self.model}_stream"
+
+    def channels(self) -> list[dict[str, Any]]:
+        """The channel's part of tritonclient's constructor arguments, for each server."""
+        credentials = None if self.tls is None else self.tls.credentials()
+        arguments = list(self._channel_args().items())
+        return [{"url": url, "creds": credentials, "channel_args": arguments} for url in self.urls]
+
+    def _channel_args(self) -> dict[str, Any]:
+        # channel_args replaces everything that tritonclient sets by default, so those settings are repeated here.
+        return {
+            "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
+            "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
+            # A restarted replica gets requests again within seconds, not after two minutes.
+            "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
+            "grpc.max_reconnect_backoff_ms": _LAST_RECONNECT_MILLISECONDS,
+            "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
+            "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
+            "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
+            **dict(self.channel_args),
+        }
+
+
+class Attempts:
+    """The attempts of all requests of a client.
+
+    Each request starts at the endpoint after that of the previous request (round robin), and each attempt goes to the
+    next endpoint at once (failover). It waits only after all of them have rejected the request.
+
+    Args:
+        endpoints: the number of endpoints.
+        retry: None tries each endpoint once.
+    """
+
+    def __init__(self, endpoints: int, retry: Retry | None) -> None:
+        self._endpoints = endpoints
+        self._attempts = endpoints if retry is None else max(endpoints, retry.attempts)
+        self._wait = _FullJitter(endpoints, retry or Retry())
+        self._first = itertools.count()
+
+    def endpoints(self) -> Iterator[int]:
+        """The endpoints for the attempts of a new request."""
+        return (number % self._endpoints for number in itertools.count(next(self._first)))
+
+    def policy(self, context: RequestContext) -> dict[str, Any]:
+        """Arguments of tenacity's `Retrying` and `AsyncRetrying`.
+
+        Raises:
+            DeadlineExceededError: the request's timeout has passed.
+        """
+        stop: Any = stop_after_attempt(self._attempts)
+        if (remaining := context.remaining()) is not None:
+            stop |= stop_before_delay(remaining)
+        return {
+            "stop": stop,
+            "wait": self._wait,
+            "retry": retry_if_exception_type(UnavailableError),
+            "reraise": True,
+        }
+
+
+class _FullJitter(wait_base):
+    """Wait only after every endpoint has rejected the request."""
+
+    def __init__(self, endpoints: int, retry: Retry) -> None:
+        self._endpoints = endpoints
+        self._retry = retry
+
+    def __call__(self, retry_state: RetryCallState) -> float:
+        full_rounds, untried = divmod(retry_state.attempt_number, self._endpoints)
+        if untried:
+            return 0.0
+        bound = min(self._retry.max_backoff, self._retry.initial_backoff * 2.0 ** (full_rounds - 1))
+        return random.uniform(0, bound)  # noqa: S311 - spreads clients, hides nothing
 
 
 def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
@@ -76,81 +253,3 @@ def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
     if not value.isascii():
         raise InvalidArgumentError(f"{argument}: got non-ASCII characters, expected ASCII, as HTTP/2 headers require")
     return value
-
-
-# A token, or what has the current one; it is asked before each call is sent.
-AccessToken: TypeAlias = str | Callable[[], str]
-
-
-@dataclass(frozen=True)
-class Destination:
-    """Where the model is served, on one server or several alike, and how to get there."""
-
-    urls: Sequence[str]
-    model: str
-    model_version: str
-    tls: TLS | None
-    keepalive: Keepalive
-    channel_args: Sequence[tuple[str, Any]]
-    headers: Mapping[str, str]
-    access_token: AccessToken | None
-    retry: Retry | None
-
-    def __post_init__(self) -> None:
-        self._check_types()
-        if not self.urls:
-            raise InvalidArgumentError.of_field("url", self.urls, "at least one")
-        for url in self.urls:
-            if url.startswith(("http://", "https://", "grpc://", "grpcs://")):
-                raise InvalidArgumentError.of_field("url", url, '"host:port" of Triton\'s gRPC port')
-
-    def _check_types(self) -> None:
-        check_text("model", self.model)
-        check_text("model_version", self.model_version)
-        check_optional("tls", self.tls, TLS)
-        require_type("keepalive", self.keepalive, Keepalive)
-        check_optional("retry", self.retry, Retry)
-        require_type("headers", self.headers, Mapping)
-        for name, value in self.headers.items():
-            check_text("headers", name)
-            _check_secret(f"headers[{name!r}]", value)
-        if self.access_token is not None and not callable(self.access_token):
-            _check_secret("access_token", self.access_token, "a str or a function that returns one")
-
-    def metadata(self) -> dict[str, str]:
-        """What goes with a call: the headers, with the lower-case names that HTTP/2 asks for, token and trace."""
-        metadata = {name.lower(): value for name, value in self.headers.items()}
-        if self.access_token is not None:
-            token = self.access_token if isinstance(self.access_token, str) else self.access_token()
-            metadata["authorization"] = f"Bearer {_check_secret('access_token', token)}"
-        add_trace_context(metadata)
-        return metadata
-
-    def model_arguments(self) -> dict[str, Any]:
-        """Which model a call is for, and what goes with it, as tritonclient's arguments."""
-        return {"model_name": self.model, "model_version": self.model_version, "headers": self.metadata()}
-
-    @property
-    def health_model(self) -> str:
-        """The model that says how the engine behind `model` is."""
-        return f"{self.model}_health"
-
-    def channels(self) -> list[dict[str, Any]]:
-        """The channel's part of tritonclient's constructor arguments, for each server."""
-        credentials = None if self.tls is None else self.tls.credentials()
-        arguments = list(self._channel_args().items())
-        return [{"url": url, "creds": credentials, "channel_args": arguments} for url in self.urls]
-
-    def _channel_args(self) -> dict[str, Any]:
-        # channel_args replaces all that tritonclient sets by itself, so what it sets stands here again.
-        return {
-            "grpc.max_send_message_length": _MAX_MESSAGE_BYTES,
-            "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
-            # A replica that is restarted has its turn again within seconds, not two minutes.
-            "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
-            "grpc.max_reconnect_backoff_ms": _LAST_RECONNECT_MILLISECONDS,
-            "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
-            "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
-            "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
-            **dict(self.channel_args),
-        }

@@ -1,10 +1,10 @@
-"""Spans of OpenTelemetry, where its API is installed; nothing where it is not."""
+"""OpenTelemetry spans and trace context, if its API is installed."""
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from florence2._calls import Call
-from florence2.tasks import task_of
+from florence2 import v1
+from florence2.plans import plan_name
 
 try:
     from opentelemetry import propagate, trace
@@ -15,20 +15,49 @@ else:
 
 
 @contextmanager
-def call_span(model: str, call: Call) -> Iterator[None]:
-    """A client's span around a call and all its attempts. An error that is raised in it is recorded there."""
+def request_span(request: v1.TaskRequest, request_id: str, attributes: Mapping[str, str]) -> Iterator[None]:
+    """A client span around all attempts of a request, which records errors raised in it."""
     if not _HAS_OPENTELEMETRY:
         yield
         return
-    known_task = task_of(call.request)
-    task = "free_prompt" if known_task is None else known_task.name
-    attributes = {"florence2.model": model, "florence2.task": task, "florence2.request_id": call.request_id}
-    tracer = trace.get_tracer("florence2")
-    with tracer.start_as_current_span(f"florence2 {task}", kind=trace.SpanKind.CLIENT, attributes=attributes):
+    with trace.use_span(_started_span(request, request_id, attributes), end_on_exit=True):
         yield
 
 
-def add_trace_context(metadata: MutableMapping[str, str]) -> None:
-    """Write the current span into a call's metadata, as the application's propagators say (W3C's `traceparent`)."""
+@contextmanager
+def stream_span(request: v1.TaskRequest, request_id: str, attributes: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A client span around a stream, which records errors raised in it. Yields the headers that continue it.
+
+    It is never the current span, because the caller's own code runs between events.
+    """
+    if not _HAS_OPENTELEMETRY:
+        yield {}
+        return
+    span = _started_span(request, request_id, attributes)
+    with trace.use_span(span):
+        headers = current_trace_context()
+    try:
+        yield headers
+    except Exception as error:
+        span.record_exception(error)
+        span.set_status(trace.StatusCode.ERROR, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        span.end()
+
+
+def _started_span(request: v1.TaskRequest, request_id: str, attributes: Mapping[str, str]) -> "trace.Span":
+    name = plan_name(request)
+    attributes = {**attributes, "florence2.task": name, "florence2.request_id": request_id}
+    if request.adapter:
+        attributes["florence2.adapter"] = request.adapter
+    tracer = trace.get_tracer("florence2")
+    return tracer.start_span(f"florence2 {name}", kind=trace.SpanKind.CLIENT, attributes=attributes)
+
+
+def current_trace_context() -> dict[str, str]:
+    """The headers that continue the current span, in the format of the application's propagators (`traceparent`)."""
+    headers: dict[str, str] = {}
     if _HAS_OPENTELEMETRY:
-        propagate.inject(metadata)
+        propagate.inject(headers)
+    return headers
