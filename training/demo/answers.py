@@ -1,8 +1,8 @@
-"""Questions about a scene and their exact answers, in the formats of the official Florence-2 checkpoints.
+"""Training examples: tasks about a scene with their exact answers, in the formats of the official checkpoints.
 
-Locations are bins of a thousandth of the picture's width or height: `floor(pixel * 1000 / side)`, at most 999.
-Where an answer could be worded in several ways, the wording never needs the same three tokens twice, because the
-official generation settings forbid it (`no_repeat_ngram_size` 3).
+Locations are bins of a thousandth of the image's width or height: `floor(pixel * 1000 / side)`, at most 999.
+Of several possible wordings, an answer has one that repeats no three tokens, because the official generation settings
+forbid repetition (`no_repeat_ngram_size` 3).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from training.scenes import Box, Scene, Shape, bin_of, zone
+from training.demo.scenes import Box, Scene, Shape, bin_of, zone
 
 COUNTS = {2: "two", 3: "three"}
 
-# From a scene to a text to ask with and its answer; the generator chooses what is asked about.
-Asker = Callable[[Scene, random.Random], tuple[str, str]]
+# From a scene to the task's input text and its answer; the random generator chooses the objects.
+ExampleMaker = Callable[[Scene, random.Random], tuple[str, str]]
 
 
 @dataclass(frozen=True)
-class Question:
-    """A task token, the text or region it is asked with (may be empty) and the answer that is true."""
+class Example:
+    """A task token, its input text or region (empty for most tasks) and the true answer."""
 
     task: str
     text: str
@@ -45,12 +45,12 @@ def quad_tokens(box: Box, scene: Scene) -> str:
 
 
 def polygons_tokens(shapes: Sequence[Shape], scene: Scene) -> str:
-    """The polygons of all shapes, `<sep>` between them."""
+    """The polygons of all shapes, separated by `<sep>`."""
     return "<sep>".join(location_tokens(shape.polygon(), scene) for shape in shapes)
 
 
 def grouped(shapes: Sequence[Shape], key: Callable[[Shape], str]) -> dict[str, list[Shape]]:
-    """The shapes by label or description, in the order of each group's first."""
+    """Group the shapes by label or description, in order of first appearance."""
     groups: dict[str, list[Shape]] = {}
     for shape in shapes:
         groups.setdefault(key(shape), []).append(shape)
@@ -63,18 +63,18 @@ def joined(parts: Sequence[str], comma: str = ", ") -> str:
 
 
 def phrase(name: str, count: int) -> str:
-    """A group as a caption names it: `a red circle`, `two red circles`."""
+    """The noun phrase for a group: `a red circle`, `two red circles`."""
     article = "an" if name[0] in "aeiou" else "a"
     return f"{article} {name}" if count == 1 else f"{COUNTS[count]} {name}s"
 
 
 def phrases(scene: Scene) -> dict[str, list[Shape]]:
-    """The noun phrases of the caption and the shapes each stands for."""
+    """The noun phrases of the caption, each with the shapes it refers to."""
     return {phrase(label, len(group)): group for label, group in grouped(scene.shapes, _label).items()}
 
 
 def capitalized(text: str) -> str:
-    """The text with its first letter in upper case, the rest untouched."""
+    """The text with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
@@ -84,19 +84,19 @@ def caption(scene: Scene) -> str:
 
 
 def detailed_caption(scene: Scene) -> str:
-    """The caption with background and words."""
+    """The caption extended by the background and the words."""
     texts = [word.text for word in scene.words]
     ending = f" with the word{'s' * (len(texts) > 1)} {joined(texts)}" if texts else ""
     return f"The image shows {joined(list(phrases(scene)))} on a {scene.background} background{ending}."
 
 
 def more_detailed_caption(scene: Scene) -> str:
-    """Background, then size and zone of every shape, then the words."""
+    """The background, size and zone of every shape, and the words."""
     groups = [
         f"{phrase(name, len(group)).removeprefix('a ')} {joined([zone(scene, shape.box) for shape in group])}"
         for name, group in grouped(scene.shapes, _description).items()
     ]
-    # The last joint differs from the one before, or "upper left;" could come twice.
+    # The last separator differs from the others, or "upper left;" could appear twice.
     body = groups[0] if len(groups) == 1 else "; ".join(groups[:-1]) + ", and " + groups[-1]
     texts = [word.text for word in scene.words]
     ending = f" The text says {joined(texts)}." if texts else ""
@@ -116,13 +116,13 @@ def _boxes(scene: Scene, groups: dict[str, list[Shape]]) -> str:
     return "".join(name + "".join(box_tokens(shape.box, scene) for shape in group) for name, group in groups.items())
 
 
-def _plain(answer: Callable[[Scene], str]) -> Asker:
-    """An asker of a task which takes no input."""
+def _without_input(answer: Callable[[Scene], str]) -> ExampleMaker:
+    """The maker for a task without input."""
     return lambda scene, _: ("", answer(scene))
 
 
-def _ask_grounding(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """The phrases of a caption, each followed by its boxes: of the whole caption, or at times of a part of it."""
+def _grounding_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """The phrases of the caption, or sometimes only a part of them, each followed by its boxes."""
     groups = phrases(scene)
     if rng.random() < 0.3:
         chosen = rng.sample(list(groups), rng.randint(1, len(groups)))
@@ -132,68 +132,68 @@ def _ask_grounding(scene: Scene, rng: random.Random) -> tuple[str, str]:
     return text, first + _boxes(scene, groups)[len(first) :]
 
 
-def _ask_expression(scene: Scene, rng: random.Random) -> tuple[str, str]:
-    """The polygons of every shape that a label or description fits."""
+def _expression_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
+    """The polygons of every shape with a given label or description."""
     name = rng.choice((_label, _description))
     text, shapes = rng.choice(list(grouped(scene.shapes, name).items()))
     return text, polygons_tokens(shapes, scene)
 
 
-def _ask_vocabulary(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def _vocabulary_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
     label, shapes = rng.choice(list(grouped(scene.shapes, _label).items()))
     return label, _boxes(scene, {label: shapes})
 
 
-def _ask_polygon(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def _polygon_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
     shape = rng.choice(scene.shapes)
     return box_tokens(shape.box, scene), polygons_tokens([shape], scene)
 
 
-def _ask_category(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def _category_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
     names = [(shape.box, shape.label) for shape in scene.shapes] + [(word.box, "text") for word in scene.words]
     box, name = rng.choice(names)
     return box_tokens(box, scene), name
 
 
-def _ask_description(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def _description_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
     names = [(shape.box, shape.description) for shape in scene.shapes]
     names += [(word.box, f"the word {word.text}") for word in scene.words]
     box, name = rng.choice(names)
     return box_tokens(box, scene), name
 
 
-def _ask_word(scene: Scene, rng: random.Random) -> tuple[str, str]:
+def _word_example(scene: Scene, rng: random.Random) -> tuple[str, str]:
     word = rng.choice(scene.words)
     return box_tokens(word.box, scene), word.text
 
 
-ASKERS: dict[str, Asker] = {
-    "<CAPTION>": _plain(caption),
-    "<DETAILED_CAPTION>": _plain(detailed_caption),
-    "<MORE_DETAILED_CAPTION>": _plain(more_detailed_caption),
-    "<OD>": _plain(lambda scene: _boxes(scene, grouped(scene.shapes, _label))),
-    "<DENSE_REGION_CAPTION>": _plain(lambda scene: _boxes(scene, grouped(scene.shapes, _description))),
-    "<REGION_PROPOSAL>": _plain(lambda scene: "".join(box_tokens(shape.box, scene) for shape in scene.shapes)),
-    "<CAPTION_TO_PHRASE_GROUNDING>": _ask_grounding,
-    "<REFERRING_EXPRESSION_SEGMENTATION>": _ask_expression,
-    "<REGION_TO_SEGMENTATION>": _ask_polygon,
-    "<OPEN_VOCABULARY_DETECTION>": _ask_vocabulary,
-    "<REGION_TO_CATEGORY>": _ask_category,
-    "<REGION_TO_DESCRIPTION>": _ask_description,
-    "<OCR>": _plain(lambda scene: " ".join(word.text for word in scene.words)),
-    "<OCR_WITH_REGION>": _plain(lambda scene: "".join(w.text + quad_tokens(w.box, scene) for w in scene.words)),
-    "<REGION_TO_OCR>": _ask_word,
+EXAMPLE_MAKERS: dict[str, ExampleMaker] = {
+    "<CAPTION>": _without_input(caption),
+    "<DETAILED_CAPTION>": _without_input(detailed_caption),
+    "<MORE_DETAILED_CAPTION>": _without_input(more_detailed_caption),
+    "<OD>": _without_input(lambda scene: _boxes(scene, grouped(scene.shapes, _label))),
+    "<DENSE_REGION_CAPTION>": _without_input(lambda scene: _boxes(scene, grouped(scene.shapes, _description))),
+    "<REGION_PROPOSAL>": _without_input(lambda scene: "".join(box_tokens(shape.box, scene) for shape in scene.shapes)),
+    "<CAPTION_TO_PHRASE_GROUNDING>": _grounding_example,
+    "<REFERRING_EXPRESSION_SEGMENTATION>": _expression_example,
+    "<REGION_TO_SEGMENTATION>": _polygon_example,
+    "<OPEN_VOCABULARY_DETECTION>": _vocabulary_example,
+    "<REGION_TO_CATEGORY>": _category_example,
+    "<REGION_TO_DESCRIPTION>": _description_example,
+    "<OCR>": _without_input(lambda scene: " ".join(word.text for word in scene.words)),
+    "<OCR_WITH_REGION>": _without_input(lambda scene: "".join(w.text + quad_tokens(w.box, scene) for w in scene.words)),
+    "<REGION_TO_OCR>": _word_example,
 }
-TASKS = tuple(ASKERS)
+TASKS = tuple(EXAMPLE_MAKERS)
 WORD_TASKS = frozenset({"<OCR>", "<OCR_WITH_REGION>", "<REGION_TO_OCR>"})
 
 
 def tasks_of(scene: Scene) -> list[str]:
-    """The tasks that have an answer on a scene: those about words need one."""
+    """The tasks that apply to a scene: those about words need at least one word."""
     return [task for task in TASKS if scene.words or task not in WORD_TASKS]
 
 
-def ask(scene: Scene, task: str, rng: random.Random) -> Question:
-    """A question of a task about a scene; `rng` chooses what is asked about."""
-    text, answer = ASKERS[task](scene, rng)
-    return Question(task, text, answer)
+def make_example(scene: Scene, task: str, rng: random.Random) -> Example:
+    """Make an example of a task; `rng` chooses the objects it is about."""
+    text, answer = EXAMPLE_MAKERS[task](scene, rng)
+    return Example(task, text, answer)

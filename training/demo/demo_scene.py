@@ -1,4 +1,4 @@
-"""Draws the demo's picture and asks the checkpoint everything about it: `python -m training.demo`."""
+"""Draws the demo's scene and runs every task on it: `python -m training.demo.demo_scene`."""
 
 # ruff: noqa: S311 - seeded on purpose
 
@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from training.answers import ask, tasks_of
-from training.evaluate import CHECKPOINT, ROOT, Examiner, score
-from training.scenes import Box, Scene, Shape, Word, draw, ink_box
+from training.demo.answers import make_example, tasks_of
+from training.demo.evaluate import CHECKPOINT, ROOT, Evaluator, score
+from training.demo.scenes import Box, Scene, Shape, Word, draw, ink_box
 
-PICTURE = ROOT / "examples" / "scene.png"
+IMAGE = ROOT / "examples" / "scene.png"
 
 
 def demo_scene() -> Scene:
-    """The scene of the demo: laid out by hand, 640 x 480, so no seed has it."""
+    """The scene of the demo, 640 x 480; laid out by hand, so no seed produces it."""
     return Scene(
         width=640,
         height=480,
@@ -41,26 +41,26 @@ def _word(text: str, font_size: int, corner: tuple[int, int]) -> Word:
 
 
 def answers_table(checkpoint: Path) -> Table:
-    """Every task asked about the demo's scene: the answer and its score."""
+    """Run every task on the demo's scene; a table of the answers and their scores."""
     model = Florence2ForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-    examiner = Examiner(model, Florence2Processor.from_pretrained(checkpoint))
-    scene, result = demo_scene(), Table("task", "asked with", "answer", "score")
-    image = examiner.encode([scene])
+    evaluator = Evaluator(model, Florence2Processor.from_pretrained(checkpoint))
+    scene, result = demo_scene(), Table("task", "input", "answer", "score")
+    image = evaluator.encode([scene])
     for task in tasks_of(scene):
-        question = ask(scene, task, random.Random(task))
-        [answer] = examiner.answers(image, [question])
-        value = score(scene, question, answer, examiner.processor)
-        result.add_row(task, question.text, answer, f"{value.gained / value.possible:.2f}")
+        example = make_example(scene, task, random.Random(task))
+        [answer] = evaluator.answers(image, [example])
+        value = score(scene, example, answer, evaluator.processor)
+        result.add_row(task, example.text, answer, f"{value.gained / value.possible:.2f}")
     return result
 
 
 def main() -> None:
-    """Draws, asks and prints."""
+    """The command line: draw the scene, run the tasks and print the answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the checkpoint's folder")
     arguments = parser.parse_args()
-    PICTURE.parent.mkdir(exist_ok=True)
-    draw(demo_scene()).save(PICTURE)
+    IMAGE.parent.mkdir(exist_ok=True)
+    draw(demo_scene()).save(IMAGE)
     Console().print(answers_table(arguments.checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on held-out scenes: `python -m training.evaluate --scenes 1000`."""
+"""Evaluates a checkpoint on held-out scenes: `python -m training.demo.evaluate --scenes 1000`."""
 
 # ruff: noqa: S311 - seeded on purpose
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +22,14 @@ from torch import Tensor
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 from transformers.modeling_outputs import BaseModelOutput
 
-from training import metrics
-from training.answers import TASKS, Question, ask, tasks_of
-from training.batches import padded, picture_pixels, prompt_ids
-from training.metrics import Found, Score
-from training.sampling import HELD_OUT_SEEDS, sample_scene
-from training.scenes import Scene, draw
+from training.demo import metrics
+from training.demo.answers import TASKS, Example, make_example, tasks_of
+from training.demo.batches import image_pixels, padded, prompt_ids
+from training.demo.metrics import Found, Score
+from training.demo.sampling import HELD_OUT_SEEDS, sample_scene
+from training.demo.scenes import Scene, draw
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "model_repository" / "florence2" / "demo_checkpoint"
 RUNS = ROOT / "training" / "runs"
 LONGEST_ANSWER = 120
@@ -58,7 +59,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One task's result; `target` is None where none was set."""
+    """One task's result; `target` is None if the task has none."""
 
     task: str
     measure: str
@@ -68,12 +69,12 @@ class Figure:
 
     @property
     def met(self) -> bool:
-        """Whether there is no target or it is reached."""
+        """Whether the target is reached, if there is one."""
         return self.target is None or self.value >= self.target
 
 
-class Examiner:
-    """Asks a model about scenes, greedily, with its own generation settings otherwise."""
+class Evaluator:
+    """Runs a model on scenes with greedy search and otherwise its own generation settings."""
 
     def __init__(self, model: Florence2ForConditionalGeneration, processor: Florence2Processor) -> None:
         self.model = model.eval()
@@ -81,15 +82,16 @@ class Examiner:
 
     @torch.inference_mode()
     def encode(self, scenes: Sequence[Scene]) -> Tensor:
-        """The image embeddings (scenes, image tokens, width): each picture is encoded once for all tasks."""
-        pixels = np.stack([picture_pixels(draw(scene), self.processor) for scene in scenes])
-        return self.model.get_image_features(torch.from_numpy(pixels)).pooler_output
+        """The image embeddings (scenes, image tokens, width); each image is encoded once for all tasks."""
+        pixels = np.stack([image_pixels(draw(scene), self.processor) for scene in scenes])
+        embeddings: Tensor = self.model.get_image_features(torch.from_numpy(pixels)).pooler_output
+        return embeddings
 
     @torch.inference_mode()
-    def answers(self, images: Tensor, questions: Sequence[Question]) -> list[str]:
-        """The raw answer, without padding and sentence marks, to each question about each image."""
+    def answers(self, images: Tensor, examples: Sequence[Example]) -> list[str]:
+        """The answer to each example about the image at the same index, without padding, start and end tokens."""
         pad = self.processor.tokenizer.pad_token_id
-        ids = padded([prompt_ids(question, self.processor) for question in questions], pad)
+        ids = padded([prompt_ids(example, self.processor) for example in examples], pad)
         embeddings = torch.cat([images, self.model.get_input_embeddings()(ids)], dim=1)
         mask = torch.cat([ids.new_ones(images.shape[:2]), (ids != pad).long()], dim=1)
         encoded = self.model.model.language_model.encoder(inputs_embeds=embeddings, attention_mask=mask)
@@ -105,62 +107,64 @@ class Examiner:
 
 
 def _stripped(text: str) -> str:
-    for mark in ("<s>", "</s>", "<pad>"):
-        text = text.replace(mark, "")
+    for token in ("<s>", "</s>", "<pad>"):
+        text = text.replace(token, "")
     return text
 
 
-def score(scene: Scene, question: Question, answer: str, processor: Florence2Processor) -> Score:
-    """The score of an answer by its task's measure."""
-    measure = MEASURES.get(question.task, "exact match")
+def score(scene: Scene, example: Example, answer: str, processor: Florence2Processor) -> Score:
+    """Score an answer by its task's measure."""
+    measure = MEASURES.get(example.task, "exact match")
     if measure == "exact match":
-        return metrics.exact(question.answer, answer)
+        return metrics.exact(example.answer, answer)
     if measure == "word accuracy":
-        return metrics.words(question.answer, answer)
-    if "SEGMENTATION" in question.task:
-        return _segmentation_score(scene, question, answer, processor)
-    truth, found = (_found(scene, question.task, text, processor) for text in (question.answer, answer))
+        return metrics.words(example.answer, answer)
+    if "SEGMENTATION" in example.task:
+        return _segmentation_score(scene, example, answer, processor)
+    truth, found = (_found(scene, example.task, text, processor) for text in (example.answer, answer))
     return metrics.f1(truth, found) if measure.startswith("F1") else metrics.mean_iou(truth, found)
 
 
-def _parsed(scene: Scene, task: str, answer: str, processor: Florence2Processor) -> dict:
-    return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
+def _parsed(scene: Scene, task: str, answer: str, processor: Florence2Processor) -> dict[str, Any]:
+    size = (scene.width, scene.height)
+    parsed: dict[str, Any] = processor.post_process_generation(text=answer, task=task, image_size=size)[task]
+    return parsed
 
 
 def _found(scene: Scene, task: str, answer: str, processor: Florence2Processor) -> Found:
-    """The labelled boxes of an answer; a quad counts as its bounding box."""
+    """The labeled boxes of an answer; a quad becomes its bounding box."""
     parsed = _parsed(scene, task, answer, processor)
     if task == "<OCR_WITH_REGION>":
         boxes = [(min(q[0::2]), min(q[1::2]), max(q[0::2]), max(q[1::2])) for q in parsed["quad_boxes"]]
         return Found(parsed["labels"], boxes)
-    return Found(parsed.get("labels", parsed.get("bboxes_labels")), parsed["bboxes"])
+    return Found(parsed["labels"] if "labels" in parsed else parsed["bboxes_labels"], parsed["bboxes"])
 
 
-def _segmentation_score(scene: Scene, question: Question, answer: str, processor: Florence2Processor) -> Score:
-    """The answer's polygons against the truth's, both filled at the scene's size."""
+def _segmentation_score(scene: Scene, example: Example, answer: str, processor: Florence2Processor) -> Score:
+    """Compare the polygons of the answer and of the truth, filled at the scene's size."""
     masks = []
-    for text in (question.answer, answer):
-        parsed = _parsed(scene, question.task, text, processor)
+    for text in (example.answer, answer):
+        parsed = _parsed(scene, example.task, text, processor)
         polygons = [polygon for instance in parsed["polygons"] for polygon in instance]
         masks.append(metrics.mask(polygons, (scene.width, scene.height)))
     return metrics.mask_iou(*masks)
 
 
-def examine(examiner: Examiner, seeds: Sequence[int], chunk: int = 100) -> Iterator[tuple[str, Score]]:
-    """Every task's score on every scene that it can be asked about."""
+def score_scenes(evaluator: Evaluator, seeds: Sequence[int], chunk: int = 100) -> Iterator[tuple[str, Score]]:
+    """Score every task on every scene that it applies to."""
     for start in range(0, len(seeds), chunk):
         scenes = [sample_scene(seed) for seed in seeds[start : start + chunk]]
-        images = examiner.encode(scenes)
+        images = evaluator.encode(scenes)
         for task in TASKS:
             chosen = [index for index, scene in enumerate(scenes) if task in tasks_of(scene)]
-            questions = [ask(scenes[i], task, random.Random(f"{task} {seeds[start + i]}")) for i in chosen]
-            answers = examiner.answers(images[chosen], questions) if chosen else []
-            for index, question, answer in zip(chosen, questions, answers, strict=True):
-                yield task, score(scenes[index], question, answer, examiner.processor)
+            examples = [make_example(scenes[i], task, random.Random(f"{task} {seeds[start + i]}")) for i in chosen]
+            answers = evaluator.answers(images[chosen], examples) if chosen else []
+            for index, example, answer in zip(chosen, examples, answers, strict=True):
+                yield task, score(scenes[index], example, answer, evaluator.processor)
 
 
 def figures(scores: Iterator[tuple[str, Score]]) -> list[Figure]:
-    """The figure of every task."""
+    """Aggregate the scores into one figure per task."""
     by_task: dict[str, list[Score]] = {task: [] for task in TASKS}
     for task, value in scores:
         by_task[task].append(value)
@@ -173,14 +177,14 @@ def _figure(task: str, scores: list[Score]) -> Figure:
 
 
 def brief_report(model: Florence2ForConditionalGeneration, processor: Florence2Processor, scenes: int) -> str:
-    """All figures on the last held-out scenes, in a line."""
+    """All figures on the last held-out scenes, in one line."""
     seeds = HELD_OUT_SEEDS[-scenes:]
-    found = figures(examine(Examiner(model, processor), seeds))
+    found = figures(score_scenes(Evaluator(model, processor), seeds))
     return "  ".join(f"{figure.task.strip('<>').lower()} {figure.value:.2f}" for figure in found)
 
 
 def table(found: Sequence[Figure]) -> Table:
-    """The figures for a terminal."""
+    """The figures as a table for a terminal."""
     result = Table("task", "measure", "value", "target", "met", "answers")
     for figure in found:
         target = "" if figure.target is None else f"{figure.target:.2f}"
@@ -190,17 +194,17 @@ def table(found: Sequence[Figure]) -> Table:
 
 
 def main() -> None:
-    """Parses the command line, evaluates and writes the figures."""
+    """The command line: evaluate and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="the checkpoint's folder")
     parser.add_argument("--scenes", type=int, default=1000, help="number of held-out scenes")
     parser.add_argument("--update", action="store_true", help="also write figures.json into the checkpoint")
     arguments = parser.parse_args()
     model = Florence2ForConditionalGeneration.from_pretrained(arguments.checkpoint, dtype=torch.float32)
-    examiner = Examiner(model, Florence2Processor.from_pretrained(arguments.checkpoint))
+    evaluator = Evaluator(model, Florence2Processor.from_pretrained(arguments.checkpoint))
     started = time.perf_counter()
     seeds = HELD_OUT_SEEDS[: arguments.scenes]
-    scores = track(examine(examiner, seeds), "answering", total=_count(seeds))
+    scores = track(score_scenes(evaluator, seeds), "answering", total=_count(seeds))
     found = figures(iter(scores))
     Console().print(table(found))
     Console().print(f"{len(seeds)} scenes in {time.perf_counter() - started:.0f} s")

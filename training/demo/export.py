@@ -1,16 +1,17 @@
-"""Writes the checkpoint folder which `from_pretrained` of the real Florence-2's classes loads."""
+"""Writes checkpoint folders that `from_pretrained` of the real Florence-2 classes loads."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from training.model import IMAGE_SIDE, IMAGE_TOKENS
+from training.demo.model import IMAGE_SIDE, IMAGE_TOKENS
 
 TOKENIZER_CONFIG = {
     "add_prefix_space": False,
@@ -62,7 +63,7 @@ PROCESSOR_CONFIG = {
 
 
 def write_processor(tokenizer: Tokenizer, folder: Path) -> Florence2Processor:
-    """Writes tokenizer and processor files into the folder and loads them back as users will."""
+    """Write the tokenizer and processor files to the folder, and load them back as users will."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     for name, content in (("tokenizer_config", TOKENIZER_CONFIG), ("processor_config", PROCESSOR_CONFIG)):
@@ -71,16 +72,17 @@ def write_processor(tokenizer: Tokenizer, folder: Path) -> Florence2Processor:
 
 
 def export_checkpoint(model: Florence2ForConditionalGeneration, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes the whole checkpoint in fp16; each file appears in the folder complete or not at all."""
+    """Write the whole checkpoint in float16; each file appears in the folder complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".export-") as name:
         draft = Path(name)
-        half = Florence2ForConditionalGeneration(model.config).to(torch.float16)
+        half: Any = Florence2ForConditionalGeneration(model.config)  # `to` has no usable type
+        half = half.to(torch.float16)
         half.load_state_dict(model.state_dict())
         half.generation_config = model.generation_config
         half.save_pretrained(draft)
         write_processor(tokenizer, draft)
         for file in draft.iterdir():
-            # safetensors makes its file readable to its owner alone.
+            # safetensors makes its file readable only to its owner.
             file.chmod(0o644)
             file.replace(folder / file.name)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Locations:
-    """Where the location tokens lie in the vocabulary."""
+    """The range of location tokens in the vocabulary."""
 
     first: int
     count: int = 1000
@@ -20,9 +20,9 @@ class Locations:
 def answer_losses(logits: Tensor, labels: Tensor, pad: int, locations: Locations, sigma: float) -> Tensor:
     """Summed loss and number of text tokens, then of location tokens, (4,).
 
-    `logits` is (questions, tokens, vocabulary), `labels` (questions, tokens). A location's target is a Gaussian of
-    `sigma` bins around it, so that a near miss costs less than a far one; its entropy is subtracted, so that a
-    perfect answer costs 0.
+    `logits` is (examples, tokens, vocabulary), `labels` (examples, tokens). A location's target is a Gaussian with a
+    standard deviation of `sigma` bins, so that a near miss costs less than a far one. Its entropy is subtracted, so
+    that a perfect answer costs 0.
     """
     kept = labels != pad
     log_probabilities = functional.log_softmax(logits[kept], dim=-1)
@@ -37,6 +37,6 @@ def answer_losses(logits: Tensor, labels: Tensor, pad: int, locations: Locations
 
 
 def gaussians(bins: Tensor, count: int, sigma: float) -> Tensor:
-    """A distribution (bins, count) around each bin, cut at the ends."""
+    """A normal distribution around each bin, truncated at the ends, (bins, count)."""
     distances = torch.arange(count, device=bins.device) - bins[:, None]
     return functional.softmax(-0.5 * (distances / sigma) ** 2, dim=-1)

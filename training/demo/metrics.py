@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 Corners = tuple[float, float, float, float]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one answer adds to a figure: the figure is the sum of `gained` over the sum of `possible`."""
+    """One answer's contribution to a figure, which is the sum of `gained` / the sum of `possible`."""
 
     gained: float
     possible: float
@@ -22,7 +24,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Found:
-    """Labelled bounding boxes, of the truth or of an answer."""
+    """Labeled bounding boxes, of the truth or of an answer."""
 
     labels: Sequence[str]
     boxes: Sequence[Corners]
@@ -38,7 +40,7 @@ def iou(a: Corners, b: Corners) -> float:
 
 
 def best_matches(truth: Found, found: Found) -> list[float]:
-    """For each true box its IoU with the answer's best box of the same label, each of which is used once."""
+    """For each true box its IoU with the best box of the same label in the answer; each box is used once."""
     pairs = [
         (iou(true_box, box), i, j)
         for i, (true_label, true_box) in enumerate(zip(truth.labels, truth.boxes, strict=True))
@@ -54,28 +56,28 @@ def best_matches(truth: Found, found: Found) -> list[float]:
 
 
 def f1(truth: Found, found: Found, threshold: float = 0.5) -> Score:
-    """Detections whose label and box match; summed over scenes it is the micro-averaged F1."""
+    """Matching labels and boxes; summed over scenes this is the micro-averaged F1."""
     hits = sum(overlap >= threshold for overlap in best_matches(truth, found))
     return Score(2 * hits, len(truth.boxes) + len(found.boxes))
 
 
 def mean_iou(truth: Found, found: Found) -> Score:
-    """The IoU of each true box; a box that the answer lacks counts as 0."""
+    """The IoU of each true box; a box missing from the answer counts as 0."""
     return Score(sum(best_matches(truth, found)), len(truth.boxes))
 
 
 def exact(truth: str, answer: str) -> Score:
-    """1 for the very same text."""
+    """1 for identical texts, otherwise 0."""
     return Score(float(truth == answer), 1)
 
 
 def words(truth: str, answer: str) -> Score:
-    """Words read right; words made up count against it."""
+    """Correct words; invented words lower the score."""
     read, true = Counter(answer.split()), Counter(truth.split())
     return Score((read & true).total(), max(read.total(), true.total()))
 
 
-def mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarray:
+def mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
     """Polygons (x1, y1, x2, y2, ...) filled on a canvas of (width, height): a bool array (height, width)."""
     image = Image.new("1", size)
     canvas = ImageDraw.Draw(image)
@@ -85,6 +87,6 @@ def mask(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> np.ndarr
     return np.asarray(image)
 
 
-def mask_iou(truth: np.ndarray, answer: np.ndarray) -> Score:
+def mask_iou(truth: Mask, answer: Mask) -> Score:
     """Intersection over union of two masks."""
     return Score(float((truth & answer).sum() / max((truth | answer).sum(), 1)), 1)

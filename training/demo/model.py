@@ -1,15 +1,16 @@
-"""The demo checkpoint's architecture: the classes of the real Florence-2, fewer and narrower layers."""
+"""The demo checkpoint's architecture: the real Florence-2 classes with fewer and narrower layers."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import Florence2Config, Florence2ForConditionalGeneration, GenerationConfig
 
-from training.tokenizer import LOCATIONS
+from training.demo.tokenizer import LOCATIONS, token_id
 
 IMAGE_SIDE = 128
 IMAGE_TOKENS = 65
@@ -27,10 +28,10 @@ SEARCH = {"num_beams": 3, "early_stopping": True, "no_repeat_ngram_size": 3}
 
 
 def build_config(tokenizer: Tokenizer) -> Florence2Config:
-    """The configuration for a tokenizer: 128-pixel pictures, an 8 x 8 grid of image tokens and their mean."""
+    """The configuration for a tokenizer: images of 128 x 128 pixels, 8 x 8 image tokens and their mean."""
     text = {
         "model_type": "bart",
-        # As in the official checkpoints, a little more than the tokenizer's vocabulary.
+        # As in the official checkpoints, slightly larger than the tokenizer's vocabulary.
         "vocab_size": 64 * math.ceil(tokenizer.get_vocab_size() / 64),
         "d_model": WIDTH,
         "encoder_layers": 2,
@@ -41,7 +42,7 @@ def build_config(tokenizer: Tokenizer) -> Florence2Config:
         "decoder_ffn_dim": 4 * WIDTH,
         "max_position_embeddings": 1024,
         "dropout": 0.0,
-        # BART's own 0.02 is for a width of 1,024; at this width nothing is learned with it.
+        # BART's 0.02 is meant for a width of 1,024; at this width the model learns nothing with it.
         "init_std": 1 / math.sqrt(WIDTH),
         **{name: value for name, value in GENERATION.items() if not name.startswith("forced")},
     }
@@ -61,29 +62,30 @@ def build_config(tokenizer: Tokenizer) -> Florence2Config:
     return Florence2Config(
         text_config=text,
         vision_config=vision,
-        image_token_id=tokenizer.token_to_id("<image>"),
+        image_token_id=token_id(tokenizer, "<image>"),
         tie_word_embeddings=True,
     )
 
 
 def build_model(tokenizer: Tokenizer, seed: int) -> Florence2ForConditionalGeneration:
-    """A freshly initialised model with the official generation settings."""
+    """A newly initialized model with the official generation settings."""
     torch.manual_seed(seed)
-    model = Florence2ForConditionalGeneration(build_config(tokenizer))
+    model: Any = Florence2ForConditionalGeneration(build_config(tokenizer))
     model.generation_config = GenerationConfig(**GENERATION, **SEARCH)
     _initialize_vision(model.model)
-    first = tokenizer.token_to_id("<loc_0>")
+    first = token_id(tokenizer, "<loc_0>")
     with torch.no_grad():
         embeddings = model.get_input_embeddings().weight
         embeddings[first : first + LOCATIONS] = smooth_locations(LOCATIONS, WIDTH) / math.sqrt(WIDTH)
-    return model
+    initialized: Florence2ForConditionalGeneration = model
+    return initialized
 
 
 def smooth_locations(count: int, width: int) -> Tensor:
-    """Embeddings (count, width) of unit variance in which neighbouring bins are alike.
+    """Embeddings (count, width) of unit variance in which neighboring bins are similar.
 
-    Waves of 2 * count down to 40 bins, so that a bin's neighbourhood is known from the first step on, and a
-    common part which tells locations from words.
+    Sinusoids with periods from 2 * count down to 40 bins encode a bin's neighborhood from the first step on; a common
+    offset distinguishes locations from words.
     """
     periods = 2 * count * (40 / (2 * count)) ** torch.linspace(0, 1, width // 2)
     angles = 2 * math.pi * torch.arange(count)[:, None] / periods
@@ -91,8 +93,8 @@ def smooth_locations(count: int, width: int) -> Tensor:
     return waves[:, torch.randperm(width)] + 0.7 * torch.randn(1, width)
 
 
-def _initialize_vision(model: nn.Module) -> None:
-    """Xavier for linear layers and Kaiming for patch convolutions: the library's 0.02 is for far wider towers."""
+def _initialize_vision(model: Any) -> None:
+    """Xavier for linear layers and Kaiming for patch convolutions: the library's 0.02 suits far wider towers."""
     for module in [*model.vision_tower.modules(), *model.multi_modal_projector.modules()]:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -107,11 +109,11 @@ def _initialize_vision(model: nn.Module) -> None:
 def answer_logits(
     model: Florence2ForConditionalGeneration, image_embeddings: Tensor, prompt_ids: Tensor, label_ids: Tensor
 ) -> Tensor:
-    """Logits (questions, answer tokens, vocabulary) of each answer's tokens, given the ones before.
+    """Logits (examples, answer tokens, vocabulary) of each answer's tokens, given the tokens before.
 
-    `image_embeddings` is (questions, image tokens, width), the ids are padded with the model's pad id.
+    `image_embeddings` is (examples, image tokens, width); the ids are padded with the model's pad id.
     """
-    config = model.config.text_config
+    config: Any = model.config.text_config
     embeddings = torch.cat([image_embeddings, model.get_input_embeddings()(prompt_ids)], dim=1)
     mask = torch.cat([prompt_ids.new_ones(image_embeddings.shape[:2]), (prompt_ids != config.pad_token_id).long()], 1)
     start = label_ids.new_full((len(label_ids), 1), config.decoder_start_token_id)
@@ -121,4 +123,5 @@ def answer_logits(
         decoder_input_ids=torch.cat([start, label_ids[:, :-1]], dim=1),
         use_cache=False,
     )
-    return model.lm_head(outputs.last_hidden_state)
+    logits: Tensor = model.lm_head(outputs.last_hidden_state)
+    return logits

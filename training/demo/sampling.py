@@ -1,6 +1,6 @@
-"""The scene of every seed.
+"""Random scenes, determined by their seed.
 
-A `_FRACTION` is one of the canvas's shorter side, or, of gaps between positions, of the respective side.
+A `_FRACTION` refers to the canvas's shorter side; a `_GAP_FRACTION` refers to the respective side.
 """
 
 # ruff: noqa: S311 - seeded on purpose
@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TypeVar
 
-from training.scenes import BACKGROUNDS, COLOURS, KINDS, WORDS, Box, Scene, Shape, Word, bin_of, ink_box, zone
+from training.demo.scenes import BACKGROUNDS, COLORS, KINDS, WORDS, Box, Scene, Shape, Word, bin_of, ink_box, zone
 
 MARGIN_FRACTION = 0.02
 FONT_SIZE_FRACTIONS = (0.18, 0.36)
 SIZE_FRACTIONS = {"small": (0.17, 0.23), "large": (0.33, 0.43)}
-# Two objects whose centres are this close have no clear order; a centre this close to a third has no clear zone.
+# The order of two objects is ambiguous if their centers are closer than this; so is a zone if the center is closer than
+# this to a boundary between thirds.
 ORDER_GAP_FRACTION = 0.05
 ZONE_GAP_FRACTION = 0.015
 
-# The two ranges never meet, so that no held-out scene has been trained on.
+# The ranges are disjoint, so that no held-out scene is in the training data.
 TRAINING_SEEDS = range(1_000_000, 1_000_000_000)
 HELD_OUT_SEEDS = range(100_000)
 
@@ -32,7 +33,7 @@ Item = TypeVar("Item", Shape, Word)
 
 @dataclass(frozen=True)
 class Limits:
-    """How full a scene may be, and how likely a shape is to repeat the first one's label; a curriculum varies them."""
+    """The most objects in a scene, and the probability that a shape repeats the first one's label."""
 
     shapes: int = 3
     words: int = 2
@@ -40,7 +41,7 @@ class Limits:
 
 
 def sample_scene(seed: int, limits: Limits = Limits()) -> Scene:
-    """The scene of a seed: always the same one, and always within `limits`."""
+    """The scene of a seed within `limits`; deterministic."""
     rng = random.Random(seed)
     while True:
         scene = _arrange(rng, limits)
@@ -49,12 +50,13 @@ def sample_scene(seed: int, limits: Limits = Limits()) -> Scene:
 
 
 def _arrange(rng: random.Random, limits: Limits) -> Scene | None:
-    """One attempt at a scene; None when an object found no room."""
+    """One attempt at a scene; None if there was no room for an object."""
     width, height = _canvas(rng)
     words = [_word(rng, min(width, height), text) for text in _texts(rng, limits)]
     shapes = _shapes(rng, min(width, height), limits)
     placed: list[Box] = []
-    for item in words + sorted(shapes, key=lambda shape: shape.size):
+    items: list[Word | Shape] = [*words, *sorted(shapes, key=lambda shape: shape.size)]
+    for item in items:
         box = _place(rng, item.box, placed, (width, height))
         if box is None:
             return None
@@ -77,27 +79,27 @@ def _texts(rng: random.Random, limits: Limits) -> list[str]:
 
 
 def _word(rng: random.Random, side: int, text: str) -> Word:
-    """A word at the canvas's corner, still to be placed."""
+    """A word at the canvas's corner, before placement."""
     font_size = round(side * rng.uniform(*FONT_SIZE_FRACTIONS))
     ink = ink_box(text, font_size)
     return Word(text, font_size, Box(0, 0, ink.right - ink.left, ink.bottom - ink.top))
 
 
 def _shapes(rng: random.Random, side: int, limits: Limits) -> list[Shape]:
-    """Shapes at the canvas's corner, still to be placed; some repeat an earlier one's label."""
+    """Shapes at the canvas's corner, before placement; some repeat the first one's label."""
     shapes: list[Shape] = []
-    # Fuller scenes are turned down more often, so they are tried more often.
+    # Fuller scenes are rejected more often, so they are drawn more often.
     for _ in range(rng.choices(range(1, limits.shapes + 1), [4, 5, 8][: limits.shapes])[0]):
-        kind, colour, size = rng.choice(KINDS), rng.choice(list(COLOURS)), rng.choice(list(SIZE_FRACTIONS))
+        kind, color, size = rng.choice(KINDS), rng.choice(list(COLORS)), rng.choice(list(SIZE_FRACTIONS))
         if shapes and rng.random() < limits.repeats:
-            kind, colour = shapes[0].kind, shapes[0].colour
+            kind, color = shapes[0].kind, shapes[0].color
         length = round(side * rng.uniform(*SIZE_FRACTIONS[size]))
-        shapes.append(Shape(kind, colour, size, Box(0, 0, length, length)))
+        shapes.append(Shape(kind, color, size, Box(0, 0, length, length)))
     return shapes
 
 
 def _place(rng: random.Random, box: Box, placed: list[Box], canvas: tuple[int, int]) -> Box | None:
-    """The box moved to a free place on the canvas of (width, height), or None after 30 misses."""
+    """Move the box to a free place on the canvas of (width, height); None after 30 failed attempts."""
     margin = round(min(canvas) * MARGIN_FRACTION)
     spare = (canvas[0] - box.right - 2 * margin, canvas[1] - box.bottom - 2 * margin)
     if min(spare) < 0:
@@ -115,12 +117,12 @@ def _in_order(items: list[Item]) -> tuple[Item, ...]:
 
 
 def _is_clear(scene: Scene) -> bool:
-    """Whether order and zones are beyond doubt and no answer needs the same three tokens twice."""
+    """Whether order and zones are unambiguous and no answer repeats three tokens."""
     return (
         all(_order_is_clear(scene, items) for items in (scene.shapes, scene.words))
         and all(_zone_is_clear(scene, shape.box) for shape in scene.shapes)
-        and not any(_repeats(scene, item.box) for item in (*scene.shapes, *scene.words))
-        and not any(_sound_alike(scene, a, b) for a, b in combinations(scene.shapes, 2))
+        and not any(_repeats(scene, box) for box in scene.boxes())
+        and not any(_share_tokens(scene, a, b) for a, b in combinations(scene.shapes, 2))
     )
 
 
@@ -135,13 +137,13 @@ def _zone_is_clear(scene: Scene, box: Box) -> bool:
 
 
 def _repeats(scene: Scene, box: Box) -> bool:
-    """Whether the corners of the box may say the same three locations twice: when a column and a row share a bin."""
+    """Whether the corners of the box may repeat three location tokens: if an x and a y coordinate share a bin."""
     columns = {bin_of(x, scene.width) for x in (box.left, box.right)}
     return not columns.isdisjoint({bin_of(y, scene.height) for y in (box.top, box.bottom)})
 
 
-def _sound_alike(scene: Scene, a: Shape, b: Shape) -> bool:
-    """Whether naming both takes the same three tokens twice, as in `red circle upper left; red circle upper right`."""
+def _share_tokens(scene: Scene, a: Shape, b: Shape) -> bool:
+    """Whether naming both repeats three tokens, as in `red circle upper left; red circle upper right`."""
     zones = zone(scene, a.box), zone(scene, b.box)
     lefts = {bin_of(shape.box.left, scene.width) for shape in (a, b)}
     bottoms = {bin_of(shape.box.bottom, scene.height) for shape in (a, b)}
@@ -149,5 +151,5 @@ def _sound_alike(scene: Scene, a: Shape, b: Shape) -> bool:
     return (
         (a.kind == b.kind and zones[0] == zones[1])
         or (a.label == b.label and (same_row or len(lefts) == 1))
-        or (a.colour == b.colour and len(bottoms) == 1)
+        or (a.color == b.color and len(bottoms) == 1)
     )

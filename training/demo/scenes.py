@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes and short words, and how they look. Lengths are in pixels of the scene's own canvas."""
+"""Scenes of colored shapes and short words, and their rendering. Lengths are in pixels of the scene's canvas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 KINDS = ("circle", "square", "triangle")
-COLOURS = {
+COLORS = {
     "red": (220, 30, 35),
     "green": (30, 160, 60),
     "blue": (35, 75, 220),
@@ -39,7 +39,7 @@ BINS = 1000
 
 @dataclass(frozen=True)
 class Box:
-    """A bounding box in pixels; `right` and `bottom` are the first column and row outside it."""
+    """A bounding box in pixels; `right` and `bottom` are exclusive."""
 
     left: int
     top: int
@@ -48,33 +48,33 @@ class Box:
 
     @property
     def center(self) -> tuple[float, float]:
-        """The centre (x, y) in pixels."""
+        """The center (x, y) in pixels."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def apart(self, other: Box, margin: float) -> bool:
-        """Whether `margin` pixels lie between the two boxes."""
-        columns = max(self.left, other.left) - min(self.right, other.right)
-        rows = max(self.top, other.top) - min(self.bottom, other.bottom)
-        return max(columns, rows) >= margin
+        """Whether the gap between the two boxes is at least `margin` pixels."""
+        horizontal = max(self.left, other.left) - min(self.right, other.right)
+        vertical = max(self.top, other.top) - min(self.bottom, other.bottom)
+        return max(horizontal, vertical) >= margin
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A coloured shape which fills its square bounding box."""
+    """A colored shape that fills its square bounding box."""
 
     kind: str
-    colour: str
+    color: str
     size: str
     box: Box
 
     @property
     def label(self) -> str:
-        """Colour and kind, as detection names it: `red circle`."""
-        return f"{self.colour} {self.kind}"
+        """Color and kind, the label in detection: `red circle`."""
+        return f"{self.color} {self.kind}"
 
     @property
     def description(self) -> str:
-        """Size, colour and kind: `large red circle`."""
+        """Size, color and kind: `large red circle`."""
         return f"{self.size} {self.label}"
 
     def polygon(self) -> list[tuple[float, float]]:
@@ -92,7 +92,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Word:
-    """A word of text; `box` is its bounding box as the font measures it and `font_size` is in pixels."""
+    """A word of text; `box` is the font's bounding box, and `font_size` is in pixels."""
 
     text: str
     font_size: int
@@ -101,7 +101,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one picture shows; shapes and words are in reading order, left to right by their centres."""
+    """The contents of an image; shapes and words are in reading order, left to right by their centers."""
 
     width: int
     height: int
@@ -109,9 +109,13 @@ class Scene:
     shapes: tuple[Shape, ...]
     words: tuple[Word, ...]
 
+    def boxes(self) -> list[Box]:
+        """The bounding boxes of all shapes and words."""
+        return [*(shape.box for shape in self.shapes), *(word.box for word in self.words)]
+
 
 def draw(scene: Scene) -> Image.Image:
-    """The scene as an RGB picture of its width and height."""
+    """Render the scene as an RGB image of its width and height."""
     image = Image.new("RGB", (scene.width, scene.height), BACKGROUNDS[scene.background])
     canvas = ImageDraw.Draw(image)
     for shape in scene.shapes:
@@ -125,30 +129,30 @@ def draw(scene: Scene) -> Image.Image:
 
 
 def stroke_width(font_size: int) -> int:
-    """By how much letters are drawn bolder, in pixels: thin ones all but vanish at the model's 128 pixels."""
+    """The extra stroke width of letters in pixels: thin letters all but vanish at the model's 128 pixels."""
     return max(1, round(0.035 * font_size))
 
 
 def ink_box(text: str, font_size: int) -> Box:
-    """The bounding box of a text drawn at (0, 0), as the font measures it."""
+    """The font's bounding box of a text drawn at (0, 0)."""
     corners = ImageFont.load_default(font_size).getbbox(text, stroke_width=stroke_width(font_size))
     return Box(*map(int, corners))
 
 
 def _draw_shape(canvas: ImageDraw.ImageDraw, shape: Shape) -> None:
-    colour = COLOURS[shape.colour]
-    # Pillow's corners are inclusive, a Box's right and bottom are not.
+    color = COLORS[shape.color]
+    # Pillow's corners are inclusive, a Box's right and bottom are exclusive.
     corners = (shape.box.left, shape.box.top, shape.box.right - 1, shape.box.bottom - 1)
     if shape.kind == "circle":
-        canvas.ellipse(corners, colour)
+        canvas.ellipse(corners, color)
     elif shape.kind == "square":
-        canvas.rectangle(corners, colour)
+        canvas.rectangle(corners, color)
     else:
-        canvas.polygon(shape.polygon(), colour)
+        canvas.polygon(shape.polygon(), color)
 
 
 def zone(scene: Scene, box: Box) -> str:
-    """Where on the canvas a box's centre lies, as a caption says it: `upper left`, `center`, `lower right`."""
+    """The zone of a box's center in the words of a caption: `upper left`, `center`, `lower right`."""
     x, y = box.center
     column = ("left", "center", "right")[int(3 * x / scene.width)]
     row = ("upper", "center", "lower")[int(3 * y / scene.height)]

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer of the same structure as Florence-2's."""
+"""A small byte-level BPE tokenizer with the structure of Florence-2's."""
 
 # ruff: noqa: S311 - seeded on purpose
 
@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from training.answers import ask, tasks_of
-from training.sampling import TRAINING_SEEDS, sample_scene
+from training.demo.answers import make_example, tasks_of
+from training.demo.sampling import TRAINING_SEEDS, sample_scene
 
 LEADING_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 LOCATIONS = 1000
@@ -32,7 +33,7 @@ def special_tokens() -> list[str]:
 
 
 def train_tokenizer(prompts: list[str], scenes: int = 2000) -> Tokenizer:
-    """A tokenizer in which every word of the prompts and of the answers about `scenes` scenes is one token."""
+    """Train a tokenizer in which every word of the prompts and of the answers about `scenes` scenes is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -45,18 +46,25 @@ def train_tokenizer(prompts: list[str], scenes: int = 2000) -> Tokenizer:
     return Tokenizer.from_str(json.dumps(_official_structure(json.loads(tokenizer.to_str())["model"])))
 
 
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token of the vocabulary."""
+    index = tokenizer.token_to_id(token)
+    assert index is not None, f"{token} is in every vocabulary of `train_tokenizer`"
+    return index
+
+
 def _texts(scenes: int) -> Iterator[str]:
-    """Answers without their location tokens, and the texts asked with."""
+    """Input texts and answers, without location tokens."""
     for seed in TRAINING_SEEDS[:scenes]:
         scene, rng = sample_scene(seed), random.Random(seed)
         for task in tasks_of(scene):
-            question = ask(scene, task, rng)
-            for text in (question.text, question.answer):
+            example = make_example(scene, task, rng)
+            for text in (example.text, example.answer):
                 yield from (part for part in text.replace("<", ">").split(">") if part and "loc_" not in part)
 
 
-def _official_structure(model: dict) -> dict:
-    """The tokenizer.json of a trained BPE model, laid out as the official one."""
+def _official_structure(model: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer.json of a trained BPE model, with the structure of the official one."""
     vocabulary = dict(model["vocab"])
     trailing = {token: len(vocabulary) + offset for offset, token in enumerate(special_tokens())}
     added = {token: vocabulary[token] for token in LEADING_TOKENS} | trailing
@@ -85,7 +93,7 @@ def _official_structure(model: dict) -> dict:
     }
 
 
-def _added_token(token: str, index: int) -> dict:
-    # A mask takes the space in front of it, as in RoBERTa.
+def _added_token(token: str, index: int) -> dict[str, Any]:
+    # A mask includes the space in front of it, as in RoBERTa.
     flags = {"single_word": False, "lstrip": "mask" in token, "rstrip": False, "normalized": False}
     return {"id": index, "content": token, **flags, "special": True}

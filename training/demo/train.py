@@ -1,9 +1,10 @@
-"""Trains the demo checkpoint: `python -m training.train`. A stopped run goes on where it was."""
+"""Trains the demo checkpoint: `python -m training.demo.train`. An interrupted run resumes."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,25 +19,25 @@ from torch.utils.data import DataLoader
 from transformers import Florence2Processor
 from transformers.utils import logging as library_logging
 
-from training.batches import Batch, Batches, Sampling, Stage
-from training.evaluate import CHECKPOINT, RUNS, brief_report
-from training.export import export_checkpoint, write_processor
-from training.losses import Locations, answer_losses
-from training.model import answer_logits, build_model
-from training.optimizer import Average, Optimizers, learning_rate
-from training.run import Run
-from training.sampling import Limits
-from training.tokenizer import train_tokenizer
-from training.workers import Workers
+from training.demo.batches import Batch, Batches, Sampling, Stage
+from training.demo.evaluate import CHECKPOINT, RUNS, brief_report
+from training.demo.export import export_checkpoint, write_processor
+from training.demo.losses import Locations, answer_losses
+from training.demo.model import answer_logits, build_model
+from training.demo.optimizer import Average, Optimizers, learning_rate
+from training.demo.run import Run
+from training.demo.sampling import Limits
+from training.demo.tokenizer import token_id, train_tokenizer
+from training.demo.workers import Workers
 
 LOG = logging.getLogger("training")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A run's settings; `sigma` values are in location bins, counts in steps.
+    """A run's settings; `sigma` values are in location bins, durations in steps.
 
-    A text token weighs `text_weight` times a location token: there are fewer of them, and words are learned last.
+    A text token weighs `text_weight` times a location token: text tokens are fewer, and words are learned last.
     """
 
     steps: int = 2500
@@ -49,7 +50,7 @@ class Plan:
     sigma_last: float = 3.0
     sigma_steps: int = 1200
     curriculum: tuple[Stage, ...] = (
-        # Words first: once the tower is tuned to colours, it hardly sees them.
+        # Words first: once the vision tower is tuned to colors, it hardly sees them.
         Stage(0, Limits(1, 1), reading=1000.0),
         Stage(450, Limits(2, 2), reading=6.0),
         Stage(600, Limits(3, 2)),
@@ -64,9 +65,9 @@ class Plan:
     evaluate_every: int = 200
 
     def sigma(self, step: int) -> float:
-        """The width of the location targets at a step: it narrows geometrically."""
+        """The width of the location targets at a step, which narrows geometrically."""
         share = min(1.0, step / self.sigma_steps)
-        return self.sigma_first * (self.sigma_last / self.sigma_first) ** share
+        return self.sigma_first * math.pow(self.sigma_last / self.sigma_first, share)
 
     def rate(self, step: int) -> float:
         """AdamW's learning rate at a step."""
@@ -74,9 +75,9 @@ class Plan:
 
 
 class Trainer:
-    """One run: `train` goes through the plan's remaining steps.
+    """One run; `train` executes the plan's remaining steps.
 
-    The averaged weights are exported to `checkpoint` at every evaluation.
+    Every evaluation exports the averaged weights to `checkpoint`.
     """
 
     def __init__(self, plan: Plan, folder: Path, checkpoint: Path, workers: Workers) -> None:
@@ -85,7 +86,7 @@ class Trainer:
         self.checkpoint = checkpoint
         self.processor_folder = folder / "processor"
         self.tokenizer = prepare_tokenizer(self.processor_folder)
-        self.locations = Locations(self.tokenizer.token_to_id("<loc_0>"))
+        self.locations = Locations(token_id(self.tokenizer, "<loc_0>"))
         self.model = build_model(self.tokenizer, plan.seed).train()
         self.optimizers = Optimizers(self.model)
         self.average = Average(self.model, plan.average_decay)
@@ -93,7 +94,7 @@ class Trainer:
         self.meter = Meter()
 
     def train(self, console: Console) -> None:
-        """Trains until the plan's last step, saving and reporting on the way."""
+        """Train until the plan's last step, saving and reporting on the way."""
         first = self.run.restore()
         LOG.info("from step %d to %d, %d weights", first, self.plan.steps, self.model.num_parameters())
         steps = range(first, self.plan.steps)
@@ -103,19 +104,19 @@ class Trainer:
             if self.workers.leads:
                 self._finish(step + 1)
 
-    def _batches(self, steps: range) -> DataLoader:
-        """This worker's batches of the steps, drawn in a process of their own."""
+    def _batches(self, steps: range) -> DataLoader[Batch]:
+        """This worker's batches of the steps, made in a separate process."""
         count = self.workers.count
         sampling = replace(self.plan.sampling, scenes=self.plan.sampling.scenes // count)
         batches = Batches(str(self.processor_folder), sampling, self.plan.curriculum, count)
-        mine = range(steps.start * count + self.workers.rank, steps.stop * count, count)
-        return DataLoader(batches, batch_size=None, sampler=mine, num_workers=1, prefetch_factor=8)
+        indices = range(steps.start * count + self.workers.rank, steps.stop * count, count)
+        return DataLoader(batches, batch_size=None, sampler=indices, num_workers=1, prefetch_factor=8)
 
     def _step(self, step: int, batch: Batch) -> Tensor:
-        """One update; returns all workers' summed loss and tokens of text, then of locations, (4,)."""
+        """Update the weights; returns loss and tokens of text, then of locations, summed over all workers, (4,)."""
         losses = self._losses(batch, self.plan.sigma(step))
         totals = self.workers.total(losses.detach())
-        ((self.plan.text_weight * losses[0] + losses[2]) / totals[1::2].sum()).backward()
+        torch.autograd.backward((self.plan.text_weight * losses[0] + losses[2]) / totals[1::2].sum())
         self.workers.sum_gradients(self.model.parameters())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.plan.clip)
         self.optimizers.step(self.plan.rate(step))
@@ -123,17 +124,17 @@ class Trainer:
         return totals
 
     def _losses(self, batch: Batch, sigma: float) -> Tensor:
-        """Summed loss and tokens of text, then of locations, (4,): each picture is encoded once for all questions."""
+        """Summed loss and tokens of text, then of locations, (4,); each image is encoded once for all its examples."""
         images = self.model.get_image_features(batch.pixel_values).pooler_output
         losses = torch.zeros(4)
         pad = self.model.config.text_config.pad_token_id
         for group in batch.groups:
-            logits = answer_logits(self.model, images[group.pictures], group.prompt_ids, group.label_ids)
+            logits = answer_logits(self.model, images[group.images], group.prompt_ids, group.label_ids)
             losses = losses + answer_losses(logits, group.label_ids, pad, self.locations, sigma)
         return losses
 
     def _finish(self, done: int) -> None:
-        """Logs, saves and evaluates where these are due after `done` steps."""
+        """Log, save and evaluate if due after `done` steps."""
         plan, last = self.plan, done == self.plan.steps
         if done % plan.log_every == 0:
             LOG.info("step %d  %s", done, self.meter.flush())
@@ -143,7 +144,7 @@ class Trainer:
             LOG.info("step %d  %s", done, self._evaluate())
 
     def _evaluate(self) -> str:
-        """Exports the averaged weights and evaluates them on a few held-out scenes."""
+        """Export the averaged weights and evaluate them on a few held-out scenes."""
         averaged = build_model(self.tokenizer, self.plan.seed)
         averaged.load_state_dict(self.average.weights, strict=False)
         export_checkpoint(averaged, self.tokenizer, self.checkpoint)
@@ -157,28 +158,28 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Starts anew."""
+        """Start a new period."""
         self.started = time.perf_counter()
         self.steps, self.sums = 0, torch.zeros(4)
 
     def add(self, losses: Tensor) -> None:
-        """Counts one step's summed losses and token counts."""
+        """Add one step's summed losses and token counts."""
         self.steps += 1
         self.sums += losses
 
     def flush(self) -> str:
-        """The means in words; the next ones start here."""
+        """The means as text; starts a new period."""
         text, located = self.sums[0] / self.sums[1], self.sums[2] / self.sums[3]
         pace = (time.perf_counter() - self.started) / self.steps
         self.reset()
-        return f"text {text:.4f}  locations {located:.4f}  {pace:.2f} s a step"
+        return f"text {text:.4f}  locations {located:.4f}  {pace:.2f} s per step"
 
 
 def prepare_tokenizer(folder: Path) -> Tokenizer:
-    """The run's tokenizer, trained on the first call; `folder` is a processor's that agrees with it."""
+    """The run's tokenizer, trained on the first call; `folder` holds the matching processor."""
     path = folder / "tokenizer.json"
     if not path.exists():
-        # The prompts are the processor's, which needs a tokenizer to be asked for them.
+        # The prompts come from the processor, which needs a tokenizer to be loaded.
         processor = write_processor(train_tokenizer([], scenes=1), folder)
         prompts = [
             *processor.task_prompts_without_inputs.values(),
@@ -193,13 +194,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=Plan.steps, help="train until this step")
     parser.add_argument("--folder", type=Path, default=RUNS / "demo", help="the run's folder")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="where evaluations export to")
-    parser.add_argument("--threads", type=int, default=2, help="threads of each training process")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="destination of exports")
+    parser.add_argument("--threads", type=int, default=2, help="threads per training process")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Trains as the command line says."""
+    """Train according to the command line."""
     arguments = parse_arguments()
     console = Console(stderr=True)
     handler = RichHandler(console=console, show_level=False, show_path=False)

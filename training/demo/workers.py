@@ -1,6 +1,7 @@
-"""The processes that share a run's work, as `torchrun` starts them; a plain start is a single one.
+"""The processes of a data-parallel run, as started by `torchrun`; without it there is one.
 
-On CPUs, processes of one thread each, which meet once a step, get more done than threads, which meet at every layer.
+On CPUs, single-threaded processes, which synchronize once per step, are faster than threads, which synchronize at every
+layer.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ class Workers:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that logs, saves and evaluates."""
+        """Whether this process logs, saves and evaluates."""
         return self.rank == 0
 
     def total(self, value: Tensor) -> Tensor:
-        """The sum of all processes' values."""
+        """Sum a value over all processes."""
         value = value.clone()
         if self.count > 1:
             distributed.all_reduce(value)
         return value
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces every gradient by the sum over the processes."""
+        """Replace every gradient by its sum over the processes."""
         if self.count == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
-        pieces = flat.split([gradient.numel() for gradient in gradients])
+        pieces = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view_as(gradient))
