@@ -1,4 +1,4 @@
-"""Measures one replica of ours alone, up to its own capacity: what a fleet is sized by."""
+"""Measures one replica of our server, up to its capacity."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -6,28 +6,33 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.callers import CALLERS, Caller
-from benchmarks.comparison import Mismatch, mismatches
-from benchmarks.device import EXACT_DTYPE
-from benchmarks.load import closed_loop, open_loop, poisson_schedule
-from benchmarks.measurement import percentile
-from benchmarks.progress import RunProgress
-from benchmarks.questions import Question
-from benchmarks.reference import Pool
-from benchmarks.servers import running
+from benchmarks.harness.callers import Caller
+from benchmarks.harness.device import EXACT_DTYPE
+from benchmarks.harness.load import closed_loop, open_loop, poisson_schedule
+from benchmarks.harness.mismatches import Mismatch, mismatches
+from benchmarks.harness.progress import RunProgress
+from benchmarks.harness.reference import Pool
+from benchmarks.harness.requests import Request
+from benchmarks.harness.servers import OURS, running
+from benchmarks.harness.spread import percentile
 
-# Callers of each closed loop, and how many questions they ask between them.
+# Callers of each closed loop, and the requests that they send in total.
 CLOSED = ((1, 7), (4, 14), (16, 48))
-# Percent of the replica's own capacity at which arrivals come, and how many.
+# Arrival rate of each open loop in percent of the replica's capacity, and the number of arrivals.
 OPEN = ((50, 48), (70, 48), (90, 48))
-_WARM_UP = 4
+_WARM_UP_REQUESTS = 4
 
 
 class Replica:
-    """Our server under one load after another; every answer is compared.
+    """Our server under one load after another; all responses are compared with the expected answers.
+
+    Args:
+        pool: the requests.
+        seed: of the arrivals in open loops.
+        progress: shows the measurements.
 
     Attributes:
-        mismatches: answers that are not the expected ones.
+        mismatches: responses that differ from the expected answers.
     """
 
     def __init__(self, pool: Pool, seed: int, progress: RunProgress) -> None:
@@ -40,21 +45,27 @@ class Replica:
     def measure(
         self, checkpoint: Path, logs: Path, rounds: int, capacity: Callable[[Sequence[Mapping[str, Any]]], float]
     ) -> list[dict[str, Any]]:
-        """Closed loops first; `capacity` makes of them the answers a second to which the open ones are set.
+        """Measure all loads.
+
+        Args:
+            checkpoint: folder of the weights to serve.
+            logs: folder for the server's log.
+            rounds: measurements of each load.
+            capacity: answers per second that the closed loops imply; sets the rates of the open loops.
 
         Returns:
-            Per load its shape, and per round its figures, in seconds and answers a second.
+            For each load its shape, and for each round its figures in seconds and answers per second.
         """
         with ExitStack() as stack:
-            server = stack.enter_context(running("ours", checkpoint, logs, EXACT_DTYPE))
-            caller = CALLERS["ours"](server.grpc_url)
+            server = stack.enter_context(running(OURS, checkpoint, logs, EXACT_DTYPE))
+            caller = OURS.connect(server.grpc_url)
             stack.callback(caller.close)
-            closed = [_shape(f"{callers} callers", questions, callers=callers) for callers, questions in CLOSED]
+            closed = [_shape(f"{callers} callers", requests, callers=callers) for callers, requests in CLOSED]
             self._rounds(caller, closed, rounds)
-            whole = capacity(closed)
+            full_rate = capacity(closed)
             opened = [
-                _shape(f"{percent} % of capacity", questions, percent=percent, rate=percent / 100 * whole)
-                for percent, questions in OPEN
+                _shape(f"{percent} % of capacity", requests, percent=percent, rate=percent / 100 * full_rate)
+                for percent, requests in OPEN
             ]
             self._rounds(caller, opened, rounds)
         return closed + opened
@@ -65,36 +76,36 @@ class Replica:
                 load["rounds"].append(self._measure(caller, load, f"{load['name']}, round {number + 1}"))
 
     def _measure(self, caller: Caller, load: Mapping[str, Any], where: str) -> dict[str, float]:
-        shortest = sorted(self._pool.questions, key=lambda question: question.answer_tokens)[:_WARM_UP]
+        shortest = sorted(self._pool.requests, key=lambda request: request.answer_tokens)[:_WARM_UP_REQUESTS]
         closed_loop(caller, self._fresh(shortest), 1, 1, lambda: None)
-        questions = self._fresh(self._pool.questions[: load["questions"]])
-        with self._progress.measurement(where, len(questions)) as advance:
+        requests = self._fresh(self._pool.requests[: load["requests"]])
+        with self._progress.measurement(where, len(requests)) as advance:
             if "callers" in load:
-                outcomes = closed_loop(caller, questions, load["callers"], 1, advance)
+                exchanges = closed_loop(caller, requests, load["callers"], 1, advance)
             else:
-                outcomes = open_loop(caller, questions, arrivals(load, self._seed), 1, advance)
-        self.mismatches += mismatches(where, outcomes, self._pool.expected)
-        seconds = [outcome.latency for outcome in outcomes]
+                exchanges = open_loop(caller, requests, arrivals(load, self._seed), 1, advance)
+        self.mismatches += mismatches(where, exchanges, self._pool.expected)
+        seconds = [exchange.latency for exchange in exchanges]
         return {
-            # What a caller waits beside the decoding is the encoding where nobody else is served.
-            "encode": median(outcome.latency - (outcome.reply.decode_seconds or 0.0) for outcome in outcomes),
-            "token": sum(outcome.reply.decode_seconds or 0.0 for outcome in outcomes)
-            / sum(outcome.question.answer_tokens for outcome in outcomes),
-            "throughput": len(outcomes) / outcomes[-1].answered,
+            # With a single caller, latency minus decoding is the cost of encoding.
+            "encode": median(exchange.latency - (exchange.response.decode_seconds or 0.0) for exchange in exchanges),
+            "token": sum(exchange.response.decode_seconds or 0.0 for exchange in exchanges)
+            / sum(exchange.request.answer_tokens for exchange in exchanges),
+            "throughput": len(exchanges) / exchanges[-1].end,
             "latency_p50": percentile(seconds, 50),
             "latency_p95": percentile(seconds, 95),
         }
 
-    def _fresh(self, questions: list[Question]) -> list[Question]:
-        """The questions with pictures that the server has not seen."""
+    def _fresh(self, requests: list[Request]) -> list[Request]:
+        """The requests with images that are in no cache of the server."""
         self._stamp += 1
-        return [question.stamped(f"replica {self._stamp}") for question in questions]
+        return [request.stamped(f"replica {self._stamp}") for request in requests]
 
 
 def arrivals(load: Mapping[str, Any], seed: int) -> list[float]:
-    """When the questions of an open load are due."""
-    return poisson_schedule(load["rate"], load["questions"], seed)
+    """The arrival times of an open loop, in seconds."""
+    return poisson_schedule(load["rate"], load["requests"], seed)
 
 
-def _shape(name: str, questions: int, **shape: float) -> dict[str, Any]:
-    return {"name": name, "questions": questions, **shape, "rounds": []}
+def _shape(name: str, requests: int, **shape: float) -> dict[str, Any]:
+    return {"name": name, "requests": requests, **shape, "rounds": []}

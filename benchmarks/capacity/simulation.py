@@ -1,4 +1,4 @@
-"""The engine's loop without the engine: who waits, who is encoded, who decodes, and what each turn costs."""
+"""A simulation of the engine's loop: queueing, encoding and decoding with given costs."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds that the engine takes.
+    """The engine's costs in seconds.
 
     Attributes:
-        encode: for a picture and its prompt, during which nobody decodes.
-        step: for a decode step, however many rows are in it.
-        row: what each row adds to a step.
+        encode: of an image and its prompt, during which decoding stops.
+        step: of a decode step, regardless of its rows.
+        row: of each row in a decode step, in addition.
     """
 
     encode: float
@@ -21,63 +21,63 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class SimulatedAnswer:
-    """When a question was asked and answered, in seconds since the load began."""
+class SimulatedRequest:
+    """A request's arrival and the end of its answer, in seconds since the load began."""
 
-    asked: float
-    answered: float
+    start: float
+    end: float
 
     @property
     def latency(self) -> float:
-        """Seconds from question to answer."""
-        return self.answered - self.asked
+        """Seconds from arrival to answer."""
+        return self.end - self.start
 
 
-def open_loop(costs: Costs, answer_tokens: Sequence[int], due: Sequence[float], slots: int) -> list[SimulatedAnswer]:
-    """Arrivals that wait for nobody.
+def open_loop(costs: Costs, answer_tokens: Sequence[int], due: Sequence[float], slots: int) -> list[SimulatedRequest]:
+    """Simulate arrivals at given times.
 
     Args:
         costs: of the engine.
-        answer_tokens: the length of each question's answer, in the order of arrival.
-        due: when each arrives, ascending.
-        slots: questions that decode at once.
+        answer_tokens: length of each request's answer, in the order of arrival.
+        due: arrival times, ascending.
+        slots: requests that are decoded at once, at most.
     """
     arrivals = deque(zip(due, answer_tokens, strict=True))
-    return _run(costs, arrivals, slots, on_answer=lambda _: None)
+    return _run(costs, arrivals, slots, on_response=lambda _: None)
 
 
-def closed_loop(costs: Costs, answer_tokens: Sequence[int], callers: int, slots: int) -> list[SimulatedAnswer]:
-    """Callers who ask the next question as soon as they have an answer."""
-    questions = iter(answer_tokens)
-    arrivals = deque((0.0, tokens) for _, tokens in zip(range(callers), questions, strict=False))
+def closed_loop(costs: Costs, answer_tokens: Sequence[int], callers: int, slots: int) -> list[SimulatedRequest]:
+    """Simulate callers that each send the next request as soon as they have a response."""
+    requests = iter(answer_tokens)
+    arrivals = deque((0.0, tokens) for _, tokens in zip(range(callers), requests, strict=False))
 
-    def ask_on(now: float) -> None:
-        if (tokens := next(questions, None)) is not None:
+    def send_next(now: float) -> None:
+        if (tokens := next(requests, None)) is not None:
             arrivals.append((now, tokens))
 
-    return _run(costs, arrivals, slots, ask_on)
+    return _run(costs, arrivals, slots, send_next)
 
 
 def _run(
-    costs: Costs, arrivals: "deque[tuple[float, int]]", slots: int, on_answer: Callable[[float], None]
-) -> list[SimulatedAnswer]:
+    costs: Costs, arrivals: "deque[tuple[float, int]]", slots: int, on_response: Callable[[float], None]
+) -> list[SimulatedRequest]:
     now = 0.0
-    running: list[tuple[float, int]] = []  # when it was asked, tokens that are left
-    answers: list[SimulatedAnswer] = []
+    running: list[tuple[float, int]] = []  # arrival time, tokens left to generate
+    answered: list[SimulatedRequest] = []
     while arrivals or running:
         if not running:
             now = max(now, arrivals[0][0])
-        # One picture between two steps, as on CPU: answers under way keep flowing.
+        # One image between two steps, as on CPU, so that running requests keep advancing.
         if len(running) < slots and arrivals and arrivals[0][0] <= now:
             running.append(arrivals.popleft())
             now += costs.encode
         now += costs.step + costs.row * len(running)
-        left = []
-        for asked, tokens in running:
+        unfinished = []
+        for start, tokens in running:
             if tokens > 1:
-                left.append((asked, tokens - 1))
+                unfinished.append((start, tokens - 1))
             else:
-                answers.append(SimulatedAnswer(asked, now))
-                on_answer(now)
-        running = left
-    return answers
+                answered.append(SimulatedRequest(start, now))
+                on_response(now)
+        running = unfinished
+    return answered

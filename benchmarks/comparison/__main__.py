@@ -1,51 +1,68 @@
-"""Runs the benchmark: see benchmarks/README.md."""
+"""Runs the comparison: `make bench`, see benchmarks/README.md."""
 
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from florence2_server.tritonserver import StartError
 from rich.console import Console
-from serve import ServerError
 from transformers.utils import logging
 
-from benchmarks import decode_step, encoding, loading, machine, overhead, single
-from benchmarks.arguments import add_arguments
-from benchmarks.checkpoints import ConfigsMissingError, make_checkpoint
-from benchmarks.comparison import Mismatch
-from benchmarks.curves import draw_curves
-from benchmarks.device import DTYPES, EXACT_DTYPE
-from benchmarks.overhead import NotCachedError
-from benchmarks.progress import RunProgress
-from benchmarks.questions import Subject, caption_subjects
-from benchmarks.reference import Pool, UndecidedError, answer_pool
-from benchmarks.report import print_targets, print_workload
-from benchmarks.results import Results
-from benchmarks.rounds import SIDES, CachedEmbeddingError, Contest
-from benchmarks.single import BareGenerateError
-from benchmarks.targets import verdicts
-from benchmarks.workloads import FULL, QUICK, WORKLOADS, Plan, ServedWorkload
+from benchmarks.comparison import overhead, single_caller
+from benchmarks.comparison.curves import draw_curves
+from benchmarks.comparison.overhead import NotCachedError
+from benchmarks.comparison.report import print_targets, print_workload
+from benchmarks.comparison.results import Results
+from benchmarks.comparison.sides import SIDES
+from benchmarks.comparison.single_caller import BareGenerateError
+from benchmarks.comparison.targets import verdicts
+from benchmarks.comparison.workload_run import CachedEmbeddingError, WorkloadRun
+from benchmarks.comparison.workloads import FULL, QUICK, WORKLOADS, Plan, ServedWorkload
+from benchmarks.harness import machine
+from benchmarks.harness.arguments import add_arguments
+from benchmarks.harness.checkpoints import ConfigsMissingError, make_checkpoint
+from benchmarks.harness.device import DTYPES, EXACT_DTYPE
+from benchmarks.harness.mismatches import Mismatch
+from benchmarks.harness.progress import RunProgress
+from benchmarks.harness.reference import Pool, UndecidedError, make_pool
+from benchmarks.harness.requests import RequestGroup, caption_groups
+from benchmarks.kernels import adapters, decode_step, encoding, loading
 
 _SHOWN_MISMATCHES = 20
+_KERNELS = ("encoding", "decode step", "adapters", "loading")
+_FAILURES = (
+    ConfigsMissingError,
+    UndecidedError,
+    StartError,
+    BareGenerateError,
+    CachedEmbeddingError,
+    NotCachedError,
+    adapters.HarmedError,
+)
 
 
-class Benchmark:
+class Comparison:
     """One run.
 
     Args:
-        plan: how much is measured.
+        plan: how much to measure.
         selected: names of workloads.
-        configs: Florence-2-base's tokenizer, processor and configs.
-        output: results, logs, and what is cached between runs.
-        seed: of everything that is drawn.
-        dtype: what both sides compute in.
-        console: where tables and progress go.
+        configs: folder with Florence-2-base's tokenizer, processor and configs.
+        output: folder for results, logs, and data that is cached between runs.
+        seed: of all random choices.
+        dtype: data type of both sides.
+        console: for tables and progress.
+
+    Attributes:
+        mismatches: responses that differ from the expected answers.
     """
 
     def __init__(
-        self, plan: Plan, selected: list[str], configs: Path, output: Path, seed: int, dtype: str, console: Console
+        self, plan: Plan, selected: Sequence[str], configs: Path, output: Path, seed: int, dtype: str, console: Console
     ) -> None:
         self.mismatches: list[Mismatch] = []
         self._plan = plan
@@ -59,7 +76,7 @@ class Benchmark:
         self._cache.mkdir(parents=True, exist_ok=True)
 
     def run(self, results: Results) -> None:
-        """Measure what is selected; `results` has each workload as soon as it is measured."""
+        """Measure the selected workloads, and add each to `results` as soon as it is done."""
         with RunProgress(self._console, self._measurements()) as progress:
             for name in self._selected:
                 begin, known = time.monotonic(), len(self.mismatches)
@@ -70,60 +87,61 @@ class Benchmark:
 
     def _measurements(self) -> int:
         count = sum(len(workload.loads) for workload in self._plan.served if workload.name in self._selected)
-        count += len(single.SEARCHES) if "single" in self._selected else 0
+        count += len(single_caller.SEARCHES) if "single" in self._selected else 0
         count += 1 if "overhead" in self._selected else 0
-        kernels = len({"encoding", "decode step", "loading"} & set(self._selected))
-        return count * self._plan.rounds * len(SIDES) + kernels
+        return count * self._plan.rounds * len(SIDES) + len(set(_KERNELS) & set(self._selected))
 
     def _workload(self, name: str, progress: RunProgress) -> dict[str, Any]:
+        if name in _KERNELS:
+            return self._kernel(name, progress)
         if name == "single":
             return self._single(progress)
-        if name == "encoding":
-            with progress.measurement("encoding, without a server", 1) as advance:
-                result = encoding.measure(encoding.base_size_model(self._configs), self._plan.repetitions)
-                advance()
-            return result
-        if name == "decode step":
-            with progress.measurement("decode step, without a server", 1) as advance:
-                loads = decode_step.run(self._configs, self._plan.repetitions)
-                advance()
-            return {"loads": loads}
-        if name == "loading":
-            checkpoint = make_checkpoint("base", self._configs, self._cache)
-            with progress.measurement("loading, without a server", self._plan.repetitions) as advance:
-                return {"loads": loading.run(checkpoint, self._plan.repetitions, advance)}
         if name == "overhead":
-            loads = overhead.run(
-                self._seed, self._logs, self._dtype, self._plan.round_trips, self._plan.rounds, progress
-            )
+            plan = self._plan
+            loads = overhead.run(self._seed, self._logs, self._dtype, plan.round_trips, plan.rounds, progress)
             return {"loads": loads}
         return self._served(next(workload for workload in self._plan.served if workload.name == name), progress)
 
+    def _kernel(self, name: str, progress: RunProgress) -> dict[str, Any]:
+        repetitions = self._plan.repetitions
+        checkpoint = make_checkpoint("base", self._configs, self._cache) if name == "loading" else None
+        with progress.measurement(f"{name}, without a server", repetitions if checkpoint else 1) as advance:
+            if checkpoint:
+                return {"loads": loading.run(checkpoint, repetitions, advance)}
+            if name == "encoding":
+                result = encoding.measure(encoding.base_size_model(self._configs), repetitions)
+            elif name == "adapters":
+                result = adapters.measure(encoding.base_size_model(self._configs), repetitions)
+            else:
+                result = {"loads": decode_step.run(self._configs, repetitions)}
+            advance()
+            return result
+
     def _served(self, workload: ServedWorkload, progress: RunProgress) -> dict[str, Any]:
         checkpoint = make_checkpoint(workload.checkpoint, self._configs, self._cache)
-        subjects = workload.subjects(workload.subject_count, self._seed)
-        pool = self._pool(workload.name, subjects, workload.num_beams, checkpoint, progress)
-        contest = Contest(workload, pool, self._seed, self._dtype, progress)
-        loads = contest.run(checkpoint, self._logs, self._plan.rounds)
-        self.mismatches += contest.mismatches
+        groups = workload.groups(workload.group_count, self._seed)
+        pool = self._pool(workload.name, groups, workload.num_beams, checkpoint, progress)
+        run = WorkloadRun(workload, pool, self._seed, self._dtype, progress)
+        loads = run.run(checkpoint, self._logs, self._plan.rounds)
+        self.mismatches += run.mismatches
         return {"loads": loads, "replaced": pool.replaced, "num_beams": workload.num_beams}
 
     def _single(self, progress: RunProgress) -> dict[str, Any]:
         checkpoint = make_checkpoint("base", self._configs, self._cache)
-        subjects = caption_subjects(self._plan.captions, self._seed)
+        groups = caption_groups(self._plan.captions, self._seed)
         pools = {
-            search: self._pool(f"single, {search}", subjects, beams, checkpoint, progress)
-            for search, beams in single.SEARCHES.items()
+            search: self._pool(f"single, {search}", groups, beams, checkpoint, progress)
+            for search, beams in single_caller.SEARCHES.items()
         }
-        loads, wrong = single.run(pools, checkpoint, self._logs, self._dtype, self._plan.rounds, progress)
+        loads, wrong = single_caller.run(pools, checkpoint, self._logs, self._dtype, self._plan.rounds, progress)
         self.mismatches += wrong
         return {"loads": loads, "replaced": sum(pool.replaced for pool in pools.values())}
 
     def _pool(
-        self, name: str, subjects: list[Subject], num_beams: int, checkpoint: Path, progress: RunProgress
+        self, name: str, groups: list[RequestGroup], num_beams: int, checkpoint: Path, progress: RunProgress
     ) -> Pool:
-        with progress.preparation(f"{name}: expected answers", len(subjects)) as set_done:
-            return answer_pool(subjects, num_beams, checkpoint, self._cache, set_done)
+        with progress.preparation(f"{name}: expected answers", len(groups)) as set_done:
+            return make_pool(groups, num_beams, checkpoint, self._cache, set_done)
 
 
 def main() -> None:
@@ -131,62 +149,65 @@ def main() -> None:
     arguments = _arguments()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    plan = _plan(arguments)
+    left_out = {workload.name for workload in FULL.served} - {workload.name for workload in plan.served}
+    selected = arguments.workloads or [name for name in WORKLOADS if name not in left_out]
+    console, dtype = Console(), arguments.dtype
+    comparison = Comparison(plan, selected, arguments.configs, arguments.output, arguments.seed, dtype, console)
+    name = ("quick" if arguments.quick else "full") + ("" if dtype == EXACT_DTYPE else f"-{dtype}")
+    file = arguments.output / f"{name}.json"
+    results = Results(file, name, plan.rounds, arguments.seed, dtype, arguments.add)
+    try:
+        comparison.run(results)
+    except _FAILURES as error:
+        sys.exit(f"benchmark: {error}")
+    print_targets(console, verdicts(results.workloads))
+    console.print(f"wrote {file}", highlight=False)
+    if "mixed" in results.workloads:
+        chart = file.with_name(f"{name}-mixed.png")
+        draw_curves(results.workloads["mixed"], f"mixed: fourteen tasks, {machine.describe()['cores']} cores", chart)
+        console.print(f"wrote {chart}", highlight=False)
+    _report_mismatches(comparison.mismatches, dtype, console)
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
     plan = QUICK if arguments.quick else FULL
     if arguments.rounds:
         plan = replace(plan, rounds=arguments.rounds)
     if arguments.loads:
         plan = replace(plan, served=tuple(workload.only(arguments.loads) for workload in plan.served))
-    left_out = {workload.name for workload in FULL.served} - {workload.name for workload in plan.served}
-    selected = arguments.workloads or [name for name in WORKLOADS if name not in left_out]
-    console = Console()
-    dtype = arguments.dtype
-    benchmark = Benchmark(plan, selected, arguments.configs, arguments.output, arguments.seed, dtype, console)
-    name = ("quick" if arguments.quick else "full") + ("" if dtype == EXACT_DTYPE else f"-{dtype}")
-    file = arguments.output / f"{name}.json"
-    results = Results(file, name, plan.rounds, arguments.seed, dtype, arguments.add)
-    try:
-        benchmark.run(results)
-    except (
-        ConfigsMissingError,
-        UndecidedError,
-        ServerError,
-        BareGenerateError,
-        CachedEmbeddingError,
-        NotCachedError,
-    ) as error:
-        sys.exit(f"benchmark: {error}")
-    print_targets(console, verdicts(results.workloads))
-    console.print(f"wrote {file}", highlight=False)
-    if "mixed" in results.workloads:
-        picture = file.with_name(f"{name}-mixed.png")
-        draw_curves(results.workloads["mixed"], f"mixed: fourteen tasks, {machine.describe()['cores']} cores", picture)
-        console.print(f"wrote {picture}", highlight=False)
-    if benchmark.mismatches:
-        message = f"{len(benchmark.mismatches)} answers are not what generate() gives alone in {EXACT_DTYPE}"
-        if dtype != EXACT_DTYPE:
-            console.print(message, highlight=False)
-            return
-        for mismatch in benchmark.mismatches[:_SHOWN_MISMATCHES]:
-            console.print(str(mismatch), markup=False)
-        sys.exit(f"benchmark: {message}")
+    return plan
+
+
+def _report_mismatches(mismatches: Sequence[Mismatch], dtype: str, console: Console) -> None:
+    """Print mismatches, and fail if the answers had to be equal."""
+    if not mismatches:
+        return
+    message = f"{len(mismatches)} answers differ from those that generate() gives alone in {EXACT_DTYPE}"
+    if dtype != EXACT_DTYPE:
+        console.print(message, highlight=False)
+        return
+    for mismatch in mismatches[:_SHOWN_MISMATCHES]:
+        console.print(str(mismatch), markup=False)
+    sys.exit(f"benchmark: {message}")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="This server beside the conventional one."
+        prog="python -m benchmarks.comparison", description="This server beside the conventional one."
     )
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, help="default: all of the plan")
     loads = sorted({load.name for workload in FULL.served for load in workload.loads})
     parser.add_argument("--loads", nargs="+", choices=loads, help="default: all of each workload")
-    parser.add_argument("--quick", action="store_true", help="two minutes; its figures are too few to be quoted")
+    parser.add_argument("--quick", action="store_true", help="two minutes; too few answers to quote")
     parser.add_argument(
-        "--add", action="store_true", help="keep what earlier runs measured; loads measured again are replaced"
+        "--add", action="store_true", help="keep the results of earlier runs, except for loads measured again"
     )
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
         default=EXACT_DTYPE,
-        help="of both servers and bare generate(); answers have to be equal in float32 alone; default %(default)s",
+        help="of both servers and bare generate(); only float32 requires equal answers; default %(default)s",
     )
     parser.add_argument("--rounds", type=int, help=f"default {FULL.rounds}, quick {QUICK.rounds}")
     add_arguments(parser)

@@ -1,4 +1,4 @@
-"""Latency against throughput, as a picture."""
+"""A chart of latency against throughput."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +10,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
-from benchmarks.targets import values
+from benchmarks.comparison.targets import values
 
-_COLOURS = {"ours": "tab:blue", "conventional": "tab:orange"}
+_COLORS = {"ours": "tab:blue", "conventional": "tab:orange"}
 
 
 def draw_curves(workload: Mapping[str, Any], title: str, file: Path) -> None:
-    """Closed loops by their number of callers on the left, open loops by their arrival rate on the right.
+    """Draw closed loops by number of callers on the left, open loops by arrival rate on the right.
 
     Whiskers span the rounds.
     """
@@ -26,7 +26,7 @@ def draw_curves(workload: Mapping[str, Any], title: str, file: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     figure.suptitle(title)
-    for side in _COLOURS:
+    for side in _COLORS:
         for figure_name, style, what in (("latency_p95", "-", "p95"), ("short_latency_p95", "--", "p95, short tasks")):
             label = f"{side}, {what}"
             _closed_curve(left, closed, side, figure_name, style, label)
@@ -74,10 +74,10 @@ def _curve(
         xs,
         middles,
         yerr=[below, above],
-        color=_COLOURS[side],
+        color=_COLORS[side],
         linestyle=style,
         marker="o",
-        markerfacecolor=_COLOURS[side] if style == "-" else "white",
+        markerfacecolor=_COLORS[side] if style == "-" else "white",
         capsize=3,
         label=label,
     )

@@ -1,24 +1,27 @@
-"""`overhead`: a round trip in which next to nothing is computed.
+"""`overhead`: a round-trip with next to no computation.
 
-The demo checkpoint, a picture whose embedding is cached, one token; and a model that does nothing, on the same Triton,
-for what Triton and its Python backend take by themselves.
+Our server with the demo checkpoint, an image whose embedding is cached, and one token to generate; and, in the same
+tritonserver, a model that does nothing, which shows the share of Triton and its Python backend.
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.callers import Caller, EmptyCaller, OurCaller
-from benchmarks.measurement import percentile
-from benchmarks.progress import RunProgress
-from benchmarks.questions import Question, caption_subjects
-from benchmarks.servers import EMPTY, OURS, running
+from benchmarks.comparison.sides import EMPTY_MODEL, EmptyCaller
+from benchmarks.harness.callers import Caller, OurCaller
+from benchmarks.harness.progress import RunProgress
+from benchmarks.harness.requests import Request, caption_groups
+from benchmarks.harness.servers import OURS, running
+from benchmarks.harness.spread import percentile
 
-_WARM_UP = 20
+_WARM_UP_REQUESTS = 20
 
 
 class NotCachedError(Exception):
-    """Our server encoded a picture that it had just encoded."""
+    """Our server encoded an image whose embedding should have been cached."""
 
 
 def run(
@@ -27,37 +30,38 @@ def run(
     """Measure both models in alternation.
 
     Returns:
-        One load; per round and side the percentiles of seconds.
+        One load; for each round and side the percentiles in seconds.
 
     Raises:
-        NotCachedError: nothing is measured where the image cache does not work.
+        NotCachedError: our server encoded the image again.
     """
     progress.say("overhead: starting ours, with an empty model beside it")
-    question = caption_subjects(1, seed)[0].questions(attempt=0)[0]
+    request = replace(caption_groups(1, seed)[0].requests(attempt=0)[0], answer_tokens=1)
     result: dict[str, Any] = {"name": "one token", "rounds": []}
-    with running("ours", OURS / "demo_checkpoint", logs, dtype, extra_models=[EMPTY]) as server:
+    with running(OURS, OURS.model / "demo_checkpoint", logs, dtype, extra_models=[EMPTY_MODEL]) as server:
         callers: dict[str, Caller] = {"ours": OurCaller(server.grpc_url), "empty": EmptyCaller(server.grpc_url)}
-        question = _one_token(question)
         for number in range(rounds):
             figures = {}
-            for side, caller in callers.items():
-                for _ in range(_WARM_UP):
-                    reply = caller.ask(question, 1)
-                with progress.measurement(f"overhead, round {number + 1}, {side}", round_trips) as advance:
-                    seconds = []
-                    for _ in range(round_trips):
-                        begin = time.perf_counter()
-                        reply = caller.ask(question, 1)
-                        seconds.append(time.perf_counter() - begin)
-                        advance()
-                if side == "ours" and not reply.embedding_was_cached:
-                    raise NotCachedError("overhead: our server encoded the same picture again")
-                figures[side] = {"latency_p50": percentile(seconds, 50), "latency_p95": percentile(seconds, 95)}
+            for name, caller in callers.items():
+                with progress.measurement(f"overhead, round {number + 1}, {name}", round_trips) as advance:
+                    seconds = _round_trips(caller, request, round_trips, advance)
+                if name == "ours" and not caller.send(request, 1).embedding_was_cached:
+                    raise NotCachedError("overhead: our server encoded the same image again")
+                figures[name] = {"latency_p50": percentile(seconds, 50), "latency_p95": percentile(seconds, 95)}
             result["rounds"].append(figures)
         for caller in callers.values():
             caller.close()
     return [result]
 
 
-def _one_token(question: Question) -> Question:
-    return Question(question.name, question.task, question.image, question.request, question.prompt, answer_tokens=1)
+def _round_trips(caller: Caller, request: Request, count: int, advance: Callable[[], None]) -> list[float]:
+    """The seconds of each of `count` round-trips, after a warm-up."""
+    for _ in range(_WARM_UP_REQUESTS):
+        caller.send(request, 1)
+    seconds = []
+    for _ in range(count):
+        begin = time.perf_counter()
+        caller.send(request, 1)
+        seconds.append(time.perf_counter() - begin)
+        advance()
+    return seconds

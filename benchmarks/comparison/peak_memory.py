@@ -1,4 +1,4 @@
-"""The most memory a process and its descendants hold."""
+"""Peak memory of a process and its descendants."""
 
 import threading
 from types import TracebackType
@@ -9,12 +9,12 @@ _PERIOD_SECONDS = 1.0
 
 
 class PeakMemory:
-    """Samples a process tree while a `with` block runs.
+    """Samples the memory of a process tree while a `with` block runs.
 
-    Counted is proportional set size: pages that processes share, as Triton's tensors in shared memory, count once.
+    The measure is proportional set size: shared pages, such as Triton's tensors in shared memory, count once.
 
     Attributes:
-        peak_bytes: the largest sum seen.
+        peak_bytes: the largest sum sampled.
     """
 
     def __init__(self, process_id: int) -> None:
@@ -35,7 +35,7 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, sum(map(_held, [self._process, *self._descendants()])))
+            self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, [self._process, *self._descendants()])))
             if self._ended.wait(_PERIOD_SECONDS):
                 return
 
@@ -46,8 +46,8 @@ class PeakMemory:
             return []
 
 
-def _held(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process) -> int:
     try:
         return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended between being listed and being looked at
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended after it was listed
         return 0

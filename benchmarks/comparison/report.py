@@ -6,12 +6,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measurement import Spread, ratios
-from benchmarks.targets import values
+from benchmarks.comparison.targets import values
+from benchmarks.harness.spread import Spread, ratios
 
 _MEBIBYTE = 2**20
-# The field of a measurement, its name, how it is shown.
-_ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+# The field of a measurement, its heading and its format.
+_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("throughput", "throughput, answers/s", "{:.3f}".format),
     ("whole_throughput", "with run-out, answers/s", "{:.3f}".format),
     ("tokens_per_second", "tokens/s", "{:.1f}".format),
@@ -22,12 +22,12 @@ _ROWS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("short_latency_p50", "short tasks p50, s", "{:.3f}".format),
     ("short_latency_p95", "short tasks p95, s", "{:.3f}".format),
     ("decode_mean", "decoding mean, s", "{:.3f}".format),
-    ("peak_memory", "peak memory, MiB", lambda held: f"{held / _MEBIBYTE:.0f}"),
+    ("peak_memory", "peak memory, MiB", lambda size: f"{size / _MEBIBYTE:.0f}"),
 )
 
 
 def print_workload(console: Console, name: str, result: Mapping[str, Any]) -> None:
-    """A table per workload: ours, the other side, and their ratio, each with least and greatest over the rounds."""
+    """Print a workload's table: both sides and their ratio, each with minimum and maximum over the rounds."""
     other = next(side for side in result["loads"][0]["rounds"][0] if side != "ours")
     table = Table(title=f"{name} ({_subtitle(result)})", title_justify="left")
     for heading in ("load", "figure"):
@@ -42,19 +42,21 @@ def print_workload(console: Console, name: str, result: Mapping[str, Any]) -> No
 def _subtitle(result: Mapping[str, Any]) -> str:
     parts = [f"{len(result['loads'][0]['rounds'])} rounds: median, least to greatest"]
     if "replaced" in result:
-        parts.append(f"{result['replaced']} pictures replaced for near ties")
+        parts.append(f"{result['replaced']} images replaced for near ties")
+    if "adapter_bytes" in result:
+        parts.append(f"an adapter takes {result['adapter_bytes'] / result['tensor_bytes']:.3f} of its tensors' size")
     return "; ".join(parts)
 
 
 def _add_load(table: Table, load: Mapping[str, Any], other: str) -> None:
     name = load["name"]
-    for figure, heading, show in _ROWS:
+    for figure, heading, show in _FIGURES:
         if load["rounds"][0]["ours"].get(figure) is None:
             continue
         ours, theirs = values(load["rounds"], "ours", figure), values(load["rounds"], other, figure)
         cells = [_cell(Spread.of(ours), show), _cell(Spread.of(theirs), show), _cell(ratios(ours, theirs), _ratio)]
         table.add_row(name, heading, *cells)
-        name = ""  # once a load
+        name = ""  # only on the first line of a load
     table.add_section()
 
 
@@ -69,15 +71,15 @@ def _cell(spread: Spread, show: Callable[[float], str]) -> str:
 
 
 def print_targets(console: Console, verdicts: list[dict[str, Any]]) -> None:
-    """The targets beside what was measured."""
+    """Print the targets beside the measured figures."""
     table = Table(title="targets (medians over rounds of ours / theirs)", title_justify="left")
     for heading in ("target", "bound", "measured", ""):
         table.add_column(heading)
-    for row in verdicts:
-        bound = f"{'at least' if row['at_least'] else 'at most'} {row['bound']:g}"
-        if row["measured"] is None:
-            table.add_row(row["target"], bound, "", "not measured")
+    for each in verdicts:
+        bound = f"{'at least' if each['at_least'] else 'at most'} {each['bound']:g}"
+        if each["measured"] is None:
+            table.add_row(each["target"], bound, "", "not measured")
             continue
-        verdict = "[green]met[/green]" if row["met"] else "[red]missed[/red]"
-        table.add_row(row["target"], bound, _cell(Spread(**row["measured"]), _ratio), verdict)
+        verdict = "[green]met[/green]" if each["met"] else "[red]missed[/red]"
+        table.add_row(each["target"], bound, _cell(Spread(**each["measured"]), _ratio), verdict)
     console.print(table)

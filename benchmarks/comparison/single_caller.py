@@ -6,24 +6,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from types import TracebackType
 from typing import Any
 
-from benchmarks.callers import OurCaller, Reply
-from benchmarks.comparison import Mismatch, mismatches
-from benchmarks.load import Outcome
-from benchmarks.measurement import percentile
-from benchmarks.memory import PeakMemory
-from benchmarks.progress import RunProgress
-from benchmarks.questions import Question
-from benchmarks.reference import Pool
-from benchmarks.servers import running
+from benchmarks.comparison.peak_memory import PeakMemory
+from benchmarks.harness.callers import OurCaller, Response
+from benchmarks.harness.load import Exchange
+from benchmarks.harness.mismatches import Mismatch, mismatches
+from benchmarks.harness.progress import RunProgress
+from benchmarks.harness.reference import Pool
+from benchmarks.harness.requests import Request
+from benchmarks.harness.servers import OURS, running
+from benchmarks.harness.spread import percentile
 
 SEARCHES = {"greedy": 1, "three beams": 3}
 _STOP_SECONDS = 10.0
+
+_Send = Callable[[Request, int], Exchange]
 
 
 class BareGenerateError(Exception):
@@ -40,7 +42,7 @@ class BareGenerate:
 
     def __enter__(self) -> "BareGenerate":
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bare_generate", os.fspath(self._checkpoint), self._dtype],
+            [sys.executable, "-m", "benchmarks.comparison.bare_generate", os.fspath(self._checkpoint), self._dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -62,23 +64,23 @@ class BareGenerate:
         """The process's id."""
         return self._process.pid
 
-    def ask(self, question: Question, num_beams: int) -> tuple[Reply, float]:
-        """The answer to a question, and its seconds as the process itself counts them, the pipe left out."""
-        self._image.write_bytes(question.image)
-        asked = {
+    def send(self, request: Request, num_beams: int) -> Exchange:
+        """Process a request; the latency is the process's own measurement, which excludes the pipe."""
+        self._image.write_bytes(request.image)
+        message = {
             "image": os.fspath(self._image),
-            "prompt": question.prompt,
-            "answer_tokens": question.answer_tokens,
+            "prompt": request.prompt,
+            "answer_tokens": request.answer_tokens,
             "num_beams": num_beams,
         }
-        assert self._process.stdin is not None, "a pipe was asked for"
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        assert self._process.stdin is not None, "opened as a pipe"
+        self._process.stdin.write(json.dumps(message) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._read_line())
-        return Reply(answer["text"], answer["decode_seconds"]), answer["seconds"]
+        return Exchange(request, Response(answer["text"], answer["decode_seconds"]), 0.0, answer["seconds"])
 
     def _read_line(self) -> str:
-        assert self._process.stdout is not None, "a pipe was asked for"
+        assert self._process.stdout is not None, "opened as a pipe"
         line = self._process.stdout.readline()
         if not line:
             raise BareGenerateError(f"bare generate() ended with exit status {self._process.wait()}")
@@ -103,55 +105,60 @@ def run(
     """Measure both searches, the two sides in alternation.
 
     Returns:
-        Per search, and in it per round and side, the figures; and the answers that are not the expected ones.
+        For each search, round and side the figures; and the responses that differ from the expected answers.
     """
     progress.say("single: starting ours and bare generate()")
-    results: list[dict[str, Any]] = [{"name": name, "rounds": []} for name in SEARCHES]
+    results: list[dict[str, Any]] = [{"name": search, "rounds": []} for search in SEARCHES]
     wrong: list[Mismatch] = []
-    with running("ours", checkpoint, logs, dtype) as server, BareGenerate(checkpoint, dtype) as bare:
+    stamp = 0
+    with running(OURS, checkpoint, logs, dtype) as server, BareGenerate(checkpoint, dtype) as bare:
         ours = OurCaller(server.grpc_url)
-        stamp = 0
+        sides: dict[str, tuple[_Send, int]] = {
+            "ours": (lambda request, num_beams: _timed(ours, request, num_beams), server.process_id),
+            "bare": (bare.send, bare.process_id),
+        }
         for number in range(rounds):
-            for result, (search, beams) in zip(results, SEARCHES.items(), strict=True):
+            for result in results:
                 figures = {}
-                for side, process_id in (("ours", server.process_id), ("bare", bare.process_id)):
+                for side, (send, process_id) in sides.items():
                     stamp += 1
-                    where = f"single, {search}, round {number + 1}, {side}"
-                    questions = [question.stamped(f"single {stamp}") for question in pools[search].questions]
-                    asker = bare if side == "bare" else ours
-                    _outcome(asker, questions[0].stamped("warm-up"), beams)
-                    with (
-                        progress.measurement(where, len(questions)) as advance,
-                        PeakMemory(process_id) as memory,
-                    ):
-                        outcomes = []
-                        for question in questions:
-                            outcomes.append(_outcome(asker, question, beams))
-                            advance()
-                    wrong += mismatches(where, outcomes, pools[search].expected)
-                    figures[side] = _figures(outcomes, memory.peak_bytes)
+                    pool, where = pools[result["name"]], f"single, {result['name']}, round {number + 1}, {side}"
+                    requests = [request.stamped(f"single {stamp}") for request in pool.requests]
+                    with PeakMemory(process_id) as memory:
+                        exchanges = _send_all(send, requests, SEARCHES[result["name"]], where, progress)
+                    wrong += mismatches(where, exchanges, pool.expected)
+                    figures[side] = _figures(exchanges, memory.peak_bytes)
                 result["rounds"].append(figures)
         ours.close()
     return results, wrong
 
 
-def _outcome(asker: OurCaller | BareGenerate, question: Question, num_beams: int) -> Outcome:
+def _timed(caller: OurCaller, request: Request, num_beams: int) -> Exchange:
     begin = time.perf_counter()
-    if isinstance(asker, BareGenerate):
-        reply, seconds = asker.ask(question, num_beams)
-    else:
-        reply = asker.ask(question, num_beams)
-        seconds = time.perf_counter() - begin
-    return Outcome(question, reply, 0.0, seconds)
+    response = caller.send(request, num_beams)
+    return Exchange(request, response, 0.0, time.perf_counter() - begin)
 
 
-def _figures(outcomes: Sequence[Outcome], peak_memory: int) -> dict[str, float]:
-    latencies = [outcome.latency for outcome in outcomes]
+def _send_all(
+    send: _Send, requests: Sequence[Request], num_beams: int, where: str, progress: RunProgress
+) -> list[Exchange]:
+    """Send the requests one after another, after one to warm up."""
+    send(requests[0].stamped("warm-up"), num_beams)
+    exchanges = []
+    with progress.measurement(where, len(requests)) as advance:
+        for request in requests:
+            exchanges.append(send(request, num_beams))
+            advance()
+    return exchanges
+
+
+def _figures(exchanges: Sequence[Exchange], peak_memory: int) -> dict[str, float]:
+    latencies = [exchange.latency for exchange in exchanges]
     return {
         "latency_mean": mean(latencies),
         "latency_p50": percentile(latencies, 50),
         "latency_p95": percentile(latencies, 95),
-        "decode_mean": mean(outcome.reply.decode_seconds or 0.0 for outcome in outcomes),
-        "tokens_per_second": sum(outcome.question.answer_tokens for outcome in outcomes) / sum(latencies),
+        "decode_mean": mean(exchange.response.decode_seconds or 0.0 for exchange in exchanges),
+        "tokens_per_second": sum(exchange.request.answer_tokens for exchange in exchanges) / sum(latencies),
         "peak_memory": peak_memory,
     }

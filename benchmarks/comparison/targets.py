@@ -1,10 +1,11 @@
-"""What has to be reached, beside what was measured. A target that is missed is reported, never argued away."""
+"""The targets, and the figures measured for them. A missed target is reported as missed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.measurement import Spread, ratios
+from benchmarks.harness.spread import Spread, ratios
+from benchmarks.kernels import adapters
 
 
 @dataclass(frozen=True)
@@ -12,11 +13,11 @@ class Target:
     """A bound on a figure.
 
     Attributes:
-        what: in words.
-        workload: where it is measured, and in which load.
+        what: the target in words.
+        workload: the workload that measures it, together with `load`.
         figure: the field of a measurement.
-        bound: the ratio of ours to `against`; seconds where `against` is None.
-        at_least: whether more is better.
+        bound: on the ratio of ours to `against`; in seconds if `against` is None.
+        at_least: whether the bound is a minimum.
     """
 
     what: str
@@ -28,7 +29,7 @@ class Target:
     against: str | None = "conventional"
 
     def measured(self, workloads: Mapping[str, Any]) -> Spread | None:
-        """The figure over the rounds of a run; None where it was not measured."""
+        """The figure over the rounds of a run; None if it was not measured."""
         loads = workloads.get(self.workload, {}).get("loads", [])
         rounds = next((load["rounds"] for load in loads if load["name"] == self.load), None)
         if not rounds:
@@ -39,7 +40,7 @@ class Target:
         return ratios(ours, values(rounds, self.against, self.figure))
 
     def is_met(self, measured: Spread) -> bool:
-        """Whether the median over the rounds is within the bound."""
+        """Whether the median over the rounds meets the bound."""
         return measured.median >= self.bound if self.at_least else measured.median <= self.bound
 
 
@@ -65,22 +66,26 @@ TARGETS = (
     ),
     Target("one image's encoding", "encoding", "image", "seconds", 0.85, at_least=False, against="transformers"),
     Target("decode step of one row", "decode step", "one row", "seconds", 1.3, at_least=False, against="reading"),
+    *(
+        Target(f"adapters: {load}", "adapters", load, "seconds", adapters.BOUND, at_least=False, against="base")
+        for load in adapters.BOUNDED
+    ),
     Target("loading", "loading", "base", "seconds", 1.5, at_least=False, against="from_pretrained"),
     Target("overhead: p50, seconds", "overhead", "one token", "latency_p50", 0.005, at_least=False, against=None),
 )
 
 
 def values(rounds: Sequence[Mapping[str, Any]], side: str, figure: str) -> list[float]:
-    """A figure of one side, one a round."""
+    """A figure of one side, one value per round."""
     return [one[side][figure] for one in rounds]
 
 
 def verdicts(workloads: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every target with what was measured, for tables and JSON."""
-    rows = []
+    """Every target with its measured figure, for tables and JSON."""
+    found = []
     for target in TARGETS:
         measured = target.measured(workloads)
-        rows.append(
+        found.append(
             {
                 "target": target.what,
                 "bound": target.bound,
@@ -89,4 +94,4 @@ def verdicts(workloads: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "met": None if measured is None else target.is_met(measured),
             }
         )
-    return rows
+    return found

@@ -1,25 +1,25 @@
-"""What is measured, and how much of it: one row per workload.
+"""The workloads, and how many requests each sends.
 
-The counts are a compromise: enough questions for a steady window (`measurement.steady_throughput`) with whole batches
-of the conventional server in it, few enough that all rounds of everything end within hours on two slow cores.
+The counts are a compromise: enough requests for a steady window (`measurement.steady_throughput`) that contains whole
+batches of the conventional server, few enough that a full run ends within hours on two slow cores.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from benchmarks.questions import Subject, album_subjects, mixed_subjects
+from benchmarks.harness.requests import RequestGroup, album_groups, mixed_groups
 
 
 @dataclass(frozen=True)
 class ClosedLoad:
-    """Callers who ask the next question as soon as they have an answer."""
+    """Callers that each send the next request as soon as they have a response."""
 
     callers: int
-    questions: int
+    requests: int
 
     @property
     def name(self) -> str:
-        """How tables name it."""
+        """The name in tables and on the command line."""
         return f"{self.callers} caller{'s' if self.callers > 1 else ''}"
 
 
@@ -28,11 +28,11 @@ class OpenLoad:
     """Poisson arrivals at a percentage of the conventional server's capacity."""
 
     percent: int
-    questions: int
+    requests: int
 
     @property
     def name(self) -> str:
-        """How tables name it."""
+        """The name in tables and on the command line."""
         return f"{self.percent} % of capacity"
 
 
@@ -42,36 +42,36 @@ class ServedWorkload:
 
     Attributes:
         checkpoint: `base` or `mixed`.
-        subjects: makes that many subjects from a seed.
-        questions_per_subject: what one subject adds to the questions.
-        closed: measured first; the open loads' rates follow from them.
-        new_pictures: whether every question is about a picture of its own, so that a cached embedding is a fault.
+        groups: makes a number of groups from a seed.
+        requests_per_group: number of requests about one image.
+        closed: measured first; the rates of the open loads are derived from them.
+        new_images: whether every request is about an image of its own, so that a cached embedding is an error.
     """
 
     name: str
     checkpoint: str
     num_beams: int
-    subjects: Callable[[int, int], list[Subject]]
-    questions_per_subject: int
+    groups: Callable[[int, int], list[RequestGroup]]
+    requests_per_group: int
     closed: tuple[ClosedLoad, ...]
     open: tuple[OpenLoad, ...]
-    new_pictures: bool
+    new_images: bool
 
     def only(self, names: Collection[str]) -> "ServedWorkload":
-        """The same workload under the named loads alone; where none of its own is named, under all."""
+        """The workload limited to the named loads; unchanged if none of them is named."""
         closed = tuple(load for load in self.closed if load.name in names)
         opened = tuple(load for load in self.open if load.name in names)
         return replace(self, closed=closed, open=opened) if closed or opened else self
 
     @property
     def loads(self) -> tuple[ClosedLoad | OpenLoad, ...]:
-        """All of them, in the order in which they are measured."""
+        """All loads in the order of measurement."""
         return (*self.closed, *self.open)
 
     @property
-    def subject_count(self) -> int:
-        """Subjects that the largest load needs."""
-        return -(-max(load.questions for load in self.loads) // self.questions_per_subject)
+    def group_count(self) -> int:
+        """Number of groups that the largest load needs."""
+        return -(-max(load.requests for load in self.loads) // self.requests_per_group)
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class Plan:
 
     Attributes:
         served: the workloads of two servers.
-        captions: questions of `single`, one search, one round.
-        round_trips: of `overhead`, one round.
-        repetitions: of `encoding`, `decode step` and `loading`.
-        rounds: measurements of everything else.
+        captions: requests of `single`, per search and round.
+        round_trips: of `overhead`, per round.
+        repetitions: of `encoding`, `decode step`, `adapters` and `loading`.
+        rounds: of everything else.
     """
 
     served: tuple[ServedWorkload, ...]
@@ -94,16 +94,16 @@ class Plan:
 
 
 def _mixed(closed: tuple[ClosedLoad, ...], opened: tuple[OpenLoad, ...]) -> ServedWorkload:
-    return ServedWorkload("mixed", "mixed", 1, mixed_subjects, 1, closed, opened, new_pictures=True)
+    return ServedWorkload("mixed", "mixed", 1, mixed_groups, 1, closed, opened, new_images=True)
 
 
-def _beams(questions: int) -> ServedWorkload:
-    return ServedWorkload("beams", "mixed", 3, mixed_subjects, 1, (ClosedLoad(16, questions),), (), new_pictures=True)
+def _beams(requests: int) -> ServedWorkload:
+    return ServedWorkload("beams", "mixed", 3, mixed_groups, 1, (ClosedLoad(16, requests),), (), new_images=True)
 
 
-def _album(callers: int, questions: int) -> ServedWorkload:
-    closed = (ClosedLoad(callers, questions),)
-    return ServedWorkload("album", "base", 1, album_subjects, 8, closed, (), new_pictures=False)
+def _album(callers: int, requests: int) -> ServedWorkload:
+    closed = (ClosedLoad(callers, requests),)
+    return ServedWorkload("album", "base", 1, album_groups, 8, closed, (), new_images=False)
 
 
 FULL = Plan(
@@ -127,4 +127,4 @@ QUICK = Plan(
     repetitions=3,
     rounds=1,
 )
-WORKLOADS = ("mixed", "beams", "album", "single", "encoding", "decode step", "loading", "overhead")
+WORKLOADS = ("mixed", "beams", "album", "single", "encoding", "decode step", "adapters", "loading", "overhead")

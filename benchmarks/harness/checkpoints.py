@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, made on the fly: real tokenizer, processor and text model, no training."""
+"""Checkpoints with random weights: the real tokenizer, processor and text model size, without training."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from transformers import Florence2Config, Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 from transformers.models.bart.modeling_bart import BartAttention
 
-from benchmarks.fingerprint import fingerprint
+from benchmarks.harness.fingerprint import fingerprint
 
 # The small vision tower of `mixed`: 112 pixels, strides 4 and 4, so 7 x 7 patches and their mean.
 _MIXED_IMAGE_SIDE = 112
@@ -17,19 +17,19 @@ _WEIGHTS_SEED = 7
 
 
 class ConfigsMissingError(Exception):
-    """The folder with the real configs and tokenizer is not there."""
+    """The folder lacks the real configs or tokenizer."""
 
 
 def make_checkpoint(name: str, real_configs: Path, cache: Path) -> Path:
-    """The folder of a checkpoint, made unless an earlier run has.
+    """The folder of a checkpoint, which is written unless an earlier run has left it.
 
     Args:
         name: `base`, Florence-2-base's full size; `mixed`, its text model behind a small vision tower.
-        real_configs: Florence-2-base's tokenizer, processor and configs.
-        cache: where checkpoints are kept.
+        real_configs: folder with Florence-2-base's tokenizer, processor and configs.
+        cache: folder that keeps checkpoints between runs.
 
     Raises:
-        ConfigsMissingError: `real_configs` does not hold them.
+        ConfigsMissingError: `real_configs` lacks one of the files.
     """
     for file in ("config.json", "generation_config.json", "processor_config.json", "tokenizer.json"):
         if not (real_configs / file).is_file():
@@ -53,7 +53,8 @@ def _save(name: str, real_configs: Path, folder: Path) -> None:
         _shrink_vision(config.vision_config)
         processor.image_processor.size = {"height": _MIXED_IMAGE_SIDE, "width": _MIXED_IMAGE_SIDE}
         processor.image_processor.image_seq_length = processor.num_image_tokens = _MIXED_IMAGE_TOKENS
-    config.text_config.init_std = 0.1
+    text_config: Any = config.text_config
+    text_config.init_std = 0.1
     torch.manual_seed(_WEIGHTS_SEED)
     model = Florence2ForConditionalGeneration(config).eval()
     _let_answers_vary(model.model.language_model)
@@ -73,12 +74,12 @@ def _shrink_vision(vision: Any) -> None:
 
 @torch.no_grad()
 def _let_answers_vary(text_model: Any) -> None:
-    """Keep random weights from answering with one token again and again.
+    """Keep random weights from generating the same token over and over.
 
-    Two things make them: GELU's mean is positive, which adds the same vector to every position in every layer, and
-    attention with wide weights drowns what the last token was. With the first taken out and the second made small,
-    tokens follow each other as by a random function of the last token, the position, the picture and the prompt.
-    Sharp attention in the encoder would also make twenty times as much of every rounding error.
+    There are two causes: GELU's mean is positive, which adds the same vector to every position in every layer, and
+    attention with large weights drowns out the last token. Without the first and with little of the second, each token
+    is a random function of the last token, the position, the image and the prompt. Sharp attention in the encoder would
+    also amplify rounding errors twentyfold.
     """
     for module in text_model.modules():
         if isinstance(module, BartAttention):

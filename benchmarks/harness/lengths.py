@@ -1,34 +1,34 @@
-"""How long answers are: one row per task.
+"""Answer lengths by task.
 
 The ranges are those of Florence-2's own answers: captions 10 to 90 tokens, detection 20 to 150, OCR with regions up to
-600, a few tokens about a region. Within its range every length is as likely as any other.
+600, a few tokens for a region. Lengths are uniformly distributed.
 """
 
 import random
 from dataclasses import dataclass
 
-# A task is short when no answer of it is longer.
+# A task counts as short if none of its answers is longer.
 SHORT_TOKENS = 40
 
 
 @dataclass(frozen=True)
 class AnswerLength:
-    """Tokens of a task's answers, start and end token included."""
+    """The range of a task's answers in tokens, start and end token included."""
 
     shortest: int
     longest: int
 
     def sample(self, generator: random.Random) -> int:
-        """One answer's length."""
+        """Draw the length of one answer."""
         return generator.randint(self.shortest, self.longest)
 
     @property
     def is_short(self) -> bool:
-        """Whether the task counts as short."""
+        """Whether the task is short."""
         return self.longest <= SHORT_TOKENS
 
 
-# The fourteen tasks of Florence-2's paper and notebook, by their field of TaskRequest.
+# The fourteen tasks of Florence-2's paper and notebook, by field of TaskRequest.
 ANSWER_LENGTHS = {
     "caption": AnswerLength(10, 20),
     "detailed_caption": AnswerLength(25, 60),
@@ -46,7 +46,7 @@ ANSWER_LENGTHS = {
     "ocr_with_region": AnswerLength(40, 600),
 }
 
-# What somebody who indexes an album asks of each picture: the tasks that need nothing but the picture.
+# The tasks for indexing an album: those that need no input but the image.
 ALBUM_TASKS = (
     "caption",
     "detailed_caption",

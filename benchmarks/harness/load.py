@@ -1,4 +1,4 @@
-"""Load on a server: callers that ask one question after another, or arrivals that wait for nobody."""
+"""Load generators: closed loops, and open loops with Poisson arrivals."""
 
 import random
 import threading
@@ -7,94 +7,94 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from benchmarks.callers import Caller, Reply
-from benchmarks.questions import Question
+from benchmarks.harness.callers import Caller, Response
+from benchmarks.harness.requests import Request
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A question that was answered.
+class Exchange:
+    """A request with its response.
 
     Attributes:
-        asked: seconds since the load began; of an arrival, when it was due.
-        answered: seconds since the load began.
+        start: when the request was sent, or was due in an open loop; seconds since the load began.
+        end: when the response arrived, seconds since the load began.
     """
 
-    question: Question
-    reply: Reply
-    asked: float
-    answered: float
+    request: Request
+    response: Response
+    start: float
+    end: float
 
     @property
     def latency(self) -> float:
-        """Seconds from question to answer."""
-        return self.answered - self.asked
+        """Seconds from request to response."""
+        return self.end - self.start
 
 
 def closed_loop(
-    caller: Caller, questions: Sequence[Question], callers: int, num_beams: int, on_answer: Callable[[], None]
-) -> list[Outcome]:
-    """Ask every question once: each of `callers` asks the next one of the queue as soon as it has its answer.
+    caller: Caller, requests: Sequence[Request], callers: int, num_beams: int, on_response: Callable[[], None]
+) -> list[Exchange]:
+    """Send every request once: each of `callers` sends the next one as soon as it has a response.
 
     Returns:
-        In the order of the answers.
+        The exchanges in the order of their responses.
     """
-    queue = iter(questions)
-    outcomes: list[Outcome] = []
+    queue = iter(requests)
+    exchanges: list[Exchange] = []
     lock = threading.Lock()
     begin = time.perf_counter()
 
-    def ask_on() -> None:
+    def send_until_empty() -> None:
         while True:
             with lock:
-                question = next(queue, None)
-            if question is None:
+                request = next(queue, None)
+            if request is None:
                 return
-            asked = time.perf_counter() - begin
-            reply = caller.ask(question, num_beams)
-            answered = time.perf_counter() - begin
+            start = time.perf_counter() - begin
+            response = caller.send(request, num_beams)
+            end = time.perf_counter() - begin
             with lock:
-                outcomes.append(Outcome(question, reply, asked, answered))
-            on_answer()
+                exchanges.append(Exchange(request, response, start, end))
+            on_response()
 
     with ThreadPoolExecutor(callers) as pool:
-        for worker in [pool.submit(ask_on) for _ in range(callers)]:
+        for worker in [pool.submit(send_until_empty) for _ in range(callers)]:
             worker.result()
-    return sorted(outcomes, key=lambda outcome: outcome.answered)
+    return sorted(exchanges, key=lambda exchange: exchange.end)
 
 
 def open_loop(
-    caller: Caller, questions: Sequence[Question], due: Sequence[float], num_beams: int, on_answer: Callable[[], None]
-) -> list[Outcome]:
-    """Ask each question when it is due, however many are unanswered by then.
+    caller: Caller, requests: Sequence[Request], due: Sequence[float], num_beams: int, on_response: Callable[[], None]
+) -> list[Exchange]:
+    """Send each request when it is due, regardless of how many responses are outstanding.
 
     Args:
-        caller: asks the server.
-        questions: in the order of their arrival.
-        due: seconds after the beginning, one for each question.
-        num_beams: of every search.
-        on_answer: called at each answer.
+        caller: connection to the server.
+        requests: in the order of their arrival.
+        due: seconds after the start, one per request, ascending.
+        num_beams: of every request.
+        on_response: called after each response.
 
     Returns:
-        In the order of the answers.
+        The exchanges in the order of their responses.
     """
     begin = time.perf_counter()
 
-    def ask(question: Question, asked: float) -> Outcome:
-        reply = caller.ask(question, num_beams)
-        on_answer()
-        return Outcome(question, reply, asked, time.perf_counter() - begin)
+    def send(request: Request, start: float) -> Exchange:
+        response = caller.send(request, num_beams)
+        on_response()
+        return Exchange(request, response, start, time.perf_counter() - begin)
 
-    with ThreadPoolExecutor(len(questions)) as pool:
+    with ThreadPoolExecutor(len(requests)) as pool:
         pending = []
-        for question, asked in zip(questions, due, strict=True):
-            time.sleep(max(0.0, begin + asked - time.perf_counter()))
-            pending.append(pool.submit(ask, question, asked))
-        return sorted((one.result() for one in pending), key=lambda outcome: outcome.answered)
+        for request, start in zip(requests, due, strict=True):
+            time.sleep(max(0.0, begin + start - time.perf_counter()))
+            pending.append(pool.submit(send, request, start))
+        return sorted((each.result() for each in pending), key=lambda exchange: exchange.end)
 
 
 def poisson_schedule(rate: float, count: int, seed: int) -> list[float]:
-    """Seconds at which `count` arrivals are due, independent of each other, `rate` a second on average."""
+    """The times, in seconds, of `count` Poisson arrivals at `rate` per second on average."""
     generator = random.Random(seed)  # noqa: S311 - seeded on purpose
     due, now = [], 0.0
     for _ in range(count):

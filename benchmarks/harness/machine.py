@@ -1,4 +1,4 @@
-"""Where and with what a run was made."""
+"""The machine and the versions of a run."""
 
 import os
 import platform
@@ -10,14 +10,14 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.device import accelerator
+from benchmarks.harness.device import accelerator
 
 _PACKAGES = ("torch", "transformers", "numpy", "tritonclient", "nvidia-pytriton")
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def describe() -> dict[str, Any]:
-    """Machine, versions and the commit of this repository."""
+    """Hardware, versions and the commit of this repository."""
     return {
         "processor": _processor(),
         "accelerator": accelerator(),
@@ -27,8 +27,15 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_files": bool(_git("status", "--porcelain")),
+        **commit(_ROOT),
+    }
+
+
+def commit(checkout: Path) -> dict[str, Any]:
+    """The commit of a checkout, and whether files differ from it."""
+    return {
+        "commit": _git(checkout, "rev-parse", "HEAD"),
+        "changed_files": bool(_git(checkout, "status", "--porcelain")),
     }
 
 
@@ -37,7 +44,7 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def _git(*arguments: str) -> str | None:
-    """What git says; None where this is no clone."""
-    result = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+def _git(checkout: Path, *arguments: str) -> str | None:
+    """The output of a git command; None outside a clone."""
+    result = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False)  # noqa: S607
     return result.stdout.strip() if result.returncode == 0 else None

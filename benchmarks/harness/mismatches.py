@@ -1,19 +1,19 @@
-"""Answers against those that are expected."""
+"""Comparing responses with the expected answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.load import Outcome
+from benchmarks.harness.load import Exchange
 
-_SHOWN = 60
+_SHOWN_CHARACTERS = 60
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An answer that is not the expected one."""
+    """A response that differs from the expected answer."""
 
     where: str
-    question: str
+    request: str
     expected: str
     found: str
 
@@ -23,15 +23,15 @@ class Mismatch:
             min(len(self.expected), len(self.found)),
         )
         return (
-            f"{self.where}, {self.question}: the same for {same} characters, then expected "
-            f"{self.expected[same : same + _SHOWN]!r}, found {self.found[same : same + _SHOWN]!r}"
+            f"{self.where}, {self.request}: the same for {same} characters, then expected "
+            f"{self.expected[same : same + _SHOWN_CHARACTERS]!r}, found {self.found[same : same + _SHOWN_CHARACTERS]!r}"
         )
 
 
-def mismatches(where: str, outcomes: Sequence[Outcome], expected: Mapping[str, str]) -> list[Mismatch]:
-    """The answers of a measurement that are not the expected ones."""
+def mismatches(where: str, exchanges: Sequence[Exchange], expected: Mapping[str, str]) -> list[Mismatch]:
+    """The responses of a measurement that differ from the expected answers."""
     return [
-        Mismatch(where, outcome.question.name, expected[outcome.question.name], outcome.reply.text)
-        for outcome in outcomes
-        if outcome.reply.text != expected[outcome.question.name]
+        Mismatch(where, exchange.request.name, expected[exchange.request.name], exchange.response.text)
+        for exchange in exchanges
+        if exchange.response.text != expected[exchange.request.name]
     ]

@@ -1,4 +1,4 @@
-"""What a run shows while it runs."""
+"""Progress bars of a run."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class RunProgress:
-    """Bars for the run's measurements and for the answers of the one under way.
+    """One bar for the whole run and one for the current measurement.
 
     Args:
-        console: where they are drawn.
-        measurements: of the whole run.
+        console: to draw on.
+        measurements: number of measurements of the run.
     """
 
     def __init__(self, console: Console, measurements: int) -> None:
@@ -34,22 +34,22 @@ class RunProgress:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self._bars.console.print(text, highlight=False)
 
     @contextmanager
-    def measurement(self, name: str, answers: int) -> Iterator[Callable[[], None]]:
-        """A bar for one of the run's measurements; what it gives advances it by an answer."""
-        with self.preparation(name, answers) as set_done:
-            done = iter(range(1, answers + 1))
-            yield lambda: set_done(next(done), answers)
+    def measurement(self, name: str, steps: int) -> Iterator[Callable[[], None]]:
+        """Show a bar for one of the run's measurements; yields a function that advances it by one step."""
+        with self.preparation(name, steps) as set_done:
+            done = iter(range(1, steps + 1))
+            yield lambda: set_done(next(done), steps)
         self._bars.advance(self._whole)
-        if not self._bars.console.is_terminal:  # in a log bars are not seen
+        if not self._bars.console.is_terminal:  # a log does not show bars
             self.say(f"{name}: done")
 
     @contextmanager
     def preparation(self, name: str, steps: int) -> Iterator[Callable[[int, int], None]]:
-        """A bar for work that is not measured; what it gives is told how many steps of how many are done."""
+        """Show a bar for unmeasured preparation; yields a function of the steps done and the total."""
         bar = self._bars.add_task(name, total=steps)
         try:
             yield lambda done, total: self._bars.update(bar, completed=done, total=total)

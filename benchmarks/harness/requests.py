@@ -1,4 +1,4 @@
-"""What is asked: seeded questions about pictures that are all different."""
+"""Seeded requests, each group about an image of its own."""
 
 import io
 import random
@@ -11,56 +11,56 @@ import PIL.Image
 from florence2 import render_prompt
 from florence2.v1 import BoundingBox, GenerationOptions, TaskRequest
 
-from benchmarks.lengths import ALBUM_TASKS, ANSWER_LENGTHS
-from training.sampling import sample_scene
-from training.scenes import draw
+from benchmarks.harness.lengths import ALBUM_TASKS, ANSWER_LENGTHS
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 _JPEG_QUALITY = 90
-# The longer side, in pixels: from a thumbnail on the web to a full screen.
+# Of the longer side, in pixels: from a thumbnail on the web to a full screen.
 _LONGER_SIDES = (480, 1280)
 _NOISE = 6.0
 _WORDS = ("a red circle", "the blue square", "a green triangle on the left", "two yellow squares", "the large sign")
 
 
 @dataclass(frozen=True)
-class Question:
-    """A task about a picture, with the length its answer will have.
+class Request:
+    """A task about an image, with the length its answer will have.
 
     Attributes:
         name: unique within its set.
         task: the field of TaskRequest.
         image: a JPEG file.
-        request: what our server is sent, generation options aside.
-        prompt: what the conventional server is sent, in the official text form.
-        answer_tokens: tokens of the answer, its start and end token included.
+        task_request: the message for our server, without generation options.
+        prompt: the text for the conventional server, in the official form.
+        answer_tokens: length of the answer, its start and end token included.
     """
 
     name: str
     task: str
     image: bytes
-    request: TaskRequest
+    task_request: TaskRequest
     prompt: str
     answer_tokens: int
 
     @property
     def is_short(self) -> bool:
-        """Whether it is one of the short tasks."""
+        """Whether its task is short."""
         return ANSWER_LENGTHS[self.task].is_short
 
-    def our_request(self, num_beams: int) -> TaskRequest:
-        """The request with its options: the answer has exactly `answer_tokens` tokens, the last one forced."""
+    def to_task_request(self, num_beams: int) -> TaskRequest:
+        """The message with options that make the answer exactly `answer_tokens` long, its last token forced."""
         options = GenerationOptions(
             num_beams=num_beams, min_new_tokens=self.answer_tokens, max_new_tokens=self.answer_tokens
         )
-        request = TaskRequest(generation=options, raw=True)
-        request.MergeFrom(self.request)
-        return request
+        message = TaskRequest(generation=options, raw=True)
+        message.MergeFrom(self.task_request)
+        return message
 
-    def stamped(self, stamp: str) -> "Question":
-        """The same picture in other bytes: a comment in the JPEG.
+    def stamped(self, stamp: str) -> "Request":
+        """The same image in different bytes: with a comment in the JPEG.
 
-        A question is asked once a measurement. Without the stamp its picture would be a new one in the first
-        measurement only, and our server's image cache would answer for the rest.
+        Each measurement sends every request once. Without the stamp our server would find the image in its cache from
+        the second measurement on.
         """
         comment = stamp.encode()
         segment = b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment
@@ -68,52 +68,58 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is asked about one picture: tasks, and how long their answers will be."""
+class RequestGroup:
+    """A recipe for requests about one image.
+
+    Attributes:
+        name: unique within its set.
+        seed: of the image and the inputs.
+        lengths: for each request its task and the length of its answer.
+    """
 
     name: str
     seed: int
     lengths: tuple[tuple[str, int], ...]
 
-    def questions(self, attempt: int) -> list[Question]:
-        """The questions about the picture of an attempt; other attempts have other pictures, and the same lengths."""
+    def requests(self, attempt: int) -> list[Request]:
+        """Draw the image and the requests of an attempt; attempts differ in their images, not in their lengths."""
         generator = random.Random(f"{self.seed} {self.name} {attempt}")  # noqa: S311 - seeded on purpose
-        image, size = _picture(generator.randrange(2**32))
-        questions = []
+        image, size = _image(generator.randrange(2**32))
+        requests = []
         for task, answer_tokens in self.lengths:
-            request = _request(task, size, generator)
-            name = f"{self.name}-{task}"
-            questions.append(Question(name, task, image, request, render_prompt(request, size), answer_tokens))
-        return questions
+            task_request = _task_request(task, size, generator)
+            prompt = render_prompt(task_request, size)
+            requests.append(Request(f"{self.name}-{task}", task, image, task_request, prompt, answer_tokens))
+        return requests
 
 
-def mixed_subjects(count: int, seed: int) -> list[Subject]:
-    """`count` pictures with a question each; the fourteen tasks in equal shares and random order."""
+def mixed_groups(count: int, seed: int) -> list[RequestGroup]:
+    """`count` images with one request each; the fourteen tasks in equal shares and random order."""
     generator = random.Random(seed)  # noqa: S311 - seeded on purpose
     order: list[str] = []
     while len(order) < count:
         order += generator.sample(list(ANSWER_LENGTHS), len(ANSWER_LENGTHS))
-    return [_subject(f"mixed-{index}", seed, [task]) for index, task in enumerate(order[:count])]
+    return [_group(f"mixed-{index}", seed, [task]) for index, task in enumerate(order[:count])]
 
 
-def album_subjects(count: int, seed: int) -> list[Subject]:
-    """`count` pictures with eight questions each."""
-    return [_subject(f"album-{index}", seed, ALBUM_TASKS) for index in range(count)]
+def album_groups(count: int, seed: int) -> list[RequestGroup]:
+    """`count` images with eight requests each."""
+    return [_group(f"album-{index}", seed, ALBUM_TASKS) for index in range(count)]
 
 
-def caption_subjects(count: int, seed: int) -> list[Subject]:
-    """`count` pictures with a caption each, of the three kinds in turn."""
+def caption_groups(count: int, seed: int) -> list[RequestGroup]:
+    """`count` images with one caption request each, cycling through the three kinds."""
     kinds = ("caption", "detailed_caption", "more_detailed_caption")
-    return [_subject(f"single-{index}", seed, [kinds[index % 3]]) for index in range(count)]
+    return [_group(f"single-{index}", seed, [kinds[index % 3]]) for index in range(count)]
 
 
-def _subject(name: str, seed: int, tasks: Sequence[str]) -> Subject:
+def _group(name: str, seed: int, tasks: Sequence[str]) -> RequestGroup:
     generator = random.Random(f"{seed} {name}")  # noqa: S311 - seeded on purpose
-    return Subject(name, seed, tuple((task, ANSWER_LENGTHS[task].sample(generator)) for task in tasks))
+    return RequestGroup(name, seed, tuple((task, ANSWER_LENGTHS[task].sample(generator)) for task in tasks))
 
 
-def _picture(seed: int) -> tuple[bytes, tuple[int, int]]:
-    """A scene with camera noise as a JPEG, and its size."""
+def _image(seed: int) -> tuple[bytes, tuple[int, int]]:
+    """A scene with camera noise as a JPEG, and its width and height."""
     scene = draw(sample_scene(seed))
     generator = np.random.default_rng(seed)
     scale = generator.uniform(*_LONGER_SIDES) / max(scene.size)
@@ -125,7 +131,7 @@ def _picture(seed: int) -> tuple[bytes, tuple[int, int]]:
     return file.getvalue(), size
 
 
-def _request(task: str, size: tuple[int, int], generator: random.Random) -> TaskRequest:
+def _task_request(task: str, size: tuple[int, int], generator: random.Random) -> TaskRequest:
     width, height = size
     left, top = generator.uniform(0, 0.6) * width, generator.uniform(0, 0.6) * height
     right, bottom = left + generator.uniform(0.1, 0.4) * width, top + generator.uniform(0.1, 0.4) * height
@@ -139,4 +145,8 @@ def _request(task: str, size: tuple[int, int], generator: random.Random) -> Task
         "region_to_category": {"region": region},
         "region_to_description": {"region": region},
     }
-    return TaskRequest(**{task: inputs.get(task, {})})  # type: ignore[arg-type]
+    message = TaskRequest()
+    field = getattr(message, task)
+    field.SetInParent()  # a task without inputs is an empty message
+    field.MergeFrom(type(field)(**inputs.get(task, {})))
+    return message

@@ -1,8 +1,8 @@
-"""Loading, from a checkpoint's folder to a working engine: one model in both layouts, and as `.bin` weights.
+"""Loading a checkpoint into a ready engine: one model in both layouts, and as `.bin` weights. `make bench-layouts`.
 
-`make bench-layouts`. Each load runs in a process of its own, alternating between layouts, with a warm page cache.
-Memory is the peak of anonymous memory, minus that of the process after its imports: pages of mapped files, which the
-system can drop at any time, do not count.
+Each load runs in a process of its own, alternating between layouts, with a warm page cache. Memory is the peak of
+anonymous memory above that of the process after its imports: pages of mapped files, which the system can drop at any
+time, do not count.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.arguments import add_arguments
-from benchmarks.checkpoints import make_checkpoint
-from benchmarks.original_layout import original_config, original_tensors
+from benchmarks.harness.arguments import add_arguments
+from benchmarks.harness.checkpoints import make_checkpoint
+from benchmarks.kernels.original_layout import original_config, original_tensors
 
 _NATIVE = "native, safetensors"
 _ORIGINAL = "original, safetensors"
@@ -37,10 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
-    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)  # what each measured process does
+    parser.add_argument("--load", type=Path, help=argparse.SUPPRESS)  # run by each measured process
     arguments = parser.parse_args()
     if arguments.load is not None:
-        print(json.dumps(_measure_load(arguments.load)))  # noqa: T201 - for the process that started this one
+        print(json.dumps(_measure_load(arguments.load)))  # noqa: T201 - for the parent process
         return
     base = make_checkpoint("base", arguments.configs, arguments.output)
     folders = _make_layouts(base, arguments.output / "layouts")
@@ -51,11 +51,11 @@ def main() -> None:
             if number:  # the first round warms the page cache
                 measured[name].append(figures)
             print(f"round {number}/{arguments.rounds}  {name}: {figures['seconds']:.2f} s", file=sys.stderr)  # noqa: T201
-    print(_table(measured))  # noqa: T201 - what the command is for
+    print(_table(measured))  # noqa: T201 - the command's output
 
 
 def _make_layouts(base: Path, folder: Path) -> dict[str, Path]:
-    """The base-size model in half precision, as checkpoints are published."""
+    """Write the base-size model in half precision, as checkpoints are published."""
     folders = {name: folder / name.replace(", ", "-").replace(".", "") for name in (_NATIVE, _ORIGINAL, _PICKLED)}
     if all((each / "done").is_file() for each in folders.values()):
         return folders
@@ -84,15 +84,15 @@ def _make_layouts(base: Path, folder: Path) -> dict[str, Path]:
 
 
 def _load_in_a_process(folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.layouts", "--load", os.fspath(folder.resolve())]
+    command = [sys.executable, "-m", "benchmarks.kernels.checkpoint_layouts", "--load", os.fspath(folder.resolve())]
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True, timeout=600)
     figures: dict[str, float] = json.loads(run.stdout)
     return figures
 
 
 def _measure_load(folder: Path) -> dict[str, float]:
-    from florence2_engine.__main__ import build
-    from florence2_engine.config import EngineConfig
+    from florence2_server.config import EngineConfig
+    from florence2_server.engine.build import build
 
     before = peak = _anonymous_bytes()
     ended = threading.Event()

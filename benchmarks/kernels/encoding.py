@@ -1,6 +1,6 @@
-"""Encoding an image and encoding prompts, our forward beside transformers' own, at base size with random weights.
+"""Encoding an image and encoding prompts, beside transformers' own forward pass, at base size with random weights.
 
-`python -m benchmarks.encoding` runs both in this process, in alternation, and fails if the outputs differ.
+`python -m benchmarks.kernels.encoding` runs both in one process, in alternation, and fails if the outputs differ.
 """
 
 import argparse
@@ -12,52 +12,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from florence2_engine.cuda_graphs import CudaRecorder
-from florence2_engine.text_encoder import TextEncoder
-from florence2_engine.vision import VisionTower
-from florence2_engine.vision_graphs import VisionGraphs
+from florence2_server.engine.model.graphs import CudaRecorder
+from florence2_server.engine.model.text_encoder import TextEncoder
+from florence2_server.engine.model.vision import VisionTower, vision_graphs
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
-from benchmarks.device import EXACT_DTYPE, clock, device, place
-from benchmarks.measurement import Spread, ratios
+from benchmarks.harness.arguments import add_configs_argument
+from benchmarks.harness.device import EXACT_DTYPE, clock, device, place
+from benchmarks.harness.spread import Spread, ratios
 
 TOLERANCE = 1e-4
 REPETITIONS = 9
 _IMAGE_SIDE = 768
 _IMAGE_TOKENS = 577
 _PROMPT_TOKENS = {"text encoder, 1 prompt": [10], "text encoder, 4 prompts": [8, 16, 24, 33]}
-_ROOT = Path(__file__).resolve().parents[1]
 _SIDES = ("ours", "transformers")
 
 
 class DifferentOutputsError(Exception):
-    """Ours is not what transformers computes."""
+    """Our outputs differ from those of transformers."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two functions that must return the same."""
+    """Two functions that must return the same tensor."""
 
     name: str
     ours: Callable[[], Tensor]
     transformers: Callable[[], Tensor]
 
     def difference(self) -> float:
-        """The largest difference between the outputs.
+        """The largest absolute difference between the outputs.
 
         Raises:
             DifferentOutputsError: it is more than `TOLERANCE`.
         """
         difference = (self.ours() - self.transformers()).abs().max().item()
         if not difference <= TOLERANCE:
-            raise DifferentOutputsError(f"{self.name}: outputs differ by {difference:.3g}, allowed is {TOLERANCE:g}")
+            raise DifferentOutputsError(
+                f"{self.name}: outputs differ by {difference:.3g}, expected at most {TOLERANCE:g}"
+            )
         return difference
 
     def round(self) -> dict[str, dict[str, float]]:
-        """The seconds of each, once."""
+        """Time each side once, in seconds."""
         return {side: {"seconds": _seconds(getattr(self, side))} for side in _SIDES}
 
 
@@ -66,12 +67,12 @@ def measure(model: Any, repetitions: int = REPETITIONS, image_side: int = _IMAGE
 
     Args:
         model: `Florence2ForConditionalGeneration`, in evaluation mode.
-        repetitions: rounds, each with one run a side.
-        image_side: pixels.
+        repetitions: rounds, each with one run per side.
+        image_side: in pixels.
 
     Returns:
-        `loads`, as in the other workloads: a name, and every round's seconds of each side; and here the largest
-        difference of the outputs.
+        `loads`, as in the other workloads: a name, and the seconds of each round and side; in addition the largest
+        difference between the outputs.
 
     Raises:
         DifferentOutputsError: the outputs are not equal to 1e-4.
@@ -86,7 +87,7 @@ def measure(model: Any, repetitions: int = REPETITIONS, image_side: int = _IMAGE
 
 
 def base_size_model(configs: Path) -> Any:
-    """A model with random weights, of the size that the folder's config.json says."""
+    """A model with random weights and the dimensions in the folder's config.json."""
     torch.manual_seed(0)
     return place(Florence2ForConditionalGeneration(Florence2Config.from_pretrained(configs)).eval(), EXACT_DTYPE)
 
@@ -95,7 +96,7 @@ def _image(model: Any, side: int) -> Comparison:
     pixels = torch.randn(1, 3, side, side).to(device())
     tower: Callable[[Tensor], Tensor] = VisionTower(model)
     if device().type == "cuda":
-        tower = VisionGraphs(tower, CudaRecorder(device()))
+        tower = vision_graphs(tower, CudaRecorder(device()))
     return Comparison("image", lambda: tower(pixels), lambda: model.get_image_features(pixels).pooler_output)
 
 
@@ -119,8 +120,8 @@ def _seconds(encode: Callable[[], Tensor]) -> float:
 
 
 def print_table(console: Console, result: Mapping[str, Any]) -> None:
-    """Both sides' seconds and their ratio: median, least to greatest over the rounds."""
-    table = Table(title="encoding, seconds: median (least to greatest)", title_justify="left")
+    """Print both sides' seconds and their ratio: median, minimum to maximum over the rounds."""
+    table = Table(title="encoding, seconds: median (minimum to maximum)", title_justify="left")
     table.add_column("load")
     for heading in (*_SIDES, "ratio", "difference"):
         table.add_column(heading, justify="right")
@@ -137,16 +138,13 @@ def _cell(spread: Spread) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.encoding", description="Our encoders beside theirs.")
-    parser.add_argument("--repetitions", type=int, default=REPETITIONS, help=f"default {REPETITIONS}")
-    parser.add_argument("--threads", type=int, help="of PyTorch; default: what it chooses")
-    parser.add_argument("--json", type=Path, help="write every round's figures there")
-    parser.add_argument(
-        "--configs",
-        type=Path,
-        default=_ROOT.parent / "shared" / "florence2-base",
-        help="folder with Florence-2-base's config.json; default ../shared/florence2-base",
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.kernels.encoding", description="Our encoders beside those of transformers."
     )
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS, help=f"default {REPETITIONS}")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default: PyTorch's choice")
+    parser.add_argument("--json", type=Path, help="also write every round's figures to this file")
+    add_configs_argument(parser)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -1,6 +1,6 @@
-"""From a checkpoint's folder to an engine that can answer, beside what `from_pretrained` takes for model and processor.
+"""Loading a checkpoint into a ready engine, beside `from_pretrained` of model and processor.
 
-In one process, so that importing torch and transformers counts for neither, and from a warm page cache.
+Both run in one process, which excludes the import of torch and transformers, and with a warm page cache.
 """
 
 import os
@@ -9,26 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from florence2_engine.__main__ import build
-from florence2_engine.config import EngineConfig
+from florence2_server.config import EngineConfig
+from florence2_server.engine.build import build
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from benchmarks.device import EXACT_DTYPE, clock, place
+from benchmarks.harness.device import EXACT_DTYPE, clock, place
 
 
 def run(checkpoint: Path, rounds: int, on_round: Callable[[], None]) -> list[dict[str, Any]]:
     """Load both ways in alternation.
 
     Args:
-        checkpoint: a folder.
-        rounds: how often.
-        on_round: called after each.
+        checkpoint: its folder.
+        rounds: number of measurements of each.
+        on_round: called after each round.
 
     Returns:
-        One load; per round and side the seconds.
+        One load; for each round and side the seconds.
     """
     sides = {"ours": _load_engine, "from_pretrained": _load_pretrained}
-    _load_pretrained(checkpoint)  # the files are in the page cache from here on
+    _load_pretrained(checkpoint)  # warms the page cache
     measured = []
     for _ in range(rounds):
         measured.append({side: {"seconds": _seconds(load, checkpoint)} for side, load in sides.items()})
@@ -49,5 +49,5 @@ def _seconds(load: Callable[[Path], object], checkpoint: Path) -> float:
     begin = clock()
     loaded = load(checkpoint)
     seconds = clock() - begin
-    del loaded  # freeing it is no part of loading
+    del loaded  # not part of loading
     return seconds

@@ -1,7 +1,7 @@
-"""transformers' model as the original code saves it.
+"""Converts transformers' model to the original checkpoint layout.
 
-The names are spelled out here independently of the loader, in the other direction: the loader has to map them back to
-the names they came from.
+The names are spelled out independently of the loader and in the other direction: the loader must map them back to the
+names in transformers.
 """
 
 import re
@@ -32,7 +32,7 @@ def original_config(model: Any) -> dict[str, Any]:
 
 def original_tensors(model: Any) -> dict[str, Tensor]:
     """The model's weights as the original code saves them, with tied ones saved once."""
-    tensors = {_original_name(name): tensor.clone() for name, tensor in model.state_dict().items()}
+    tensors = {original_name(name): tensor.clone() for name, tensor in model.state_dict().items()}
     tensors["image_projection"] = tensors["image_projection"].t().contiguous()
     vocabulary = model.config.text_config.vocab_size
     tensors["language_model.final_logits_bias"] = torch.zeros(1, vocabulary)
@@ -43,7 +43,8 @@ def original_tensors(model: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _original_name(name: str) -> str:
+def original_name(name: str) -> str:
+    """The name in the original layout of a tensor of transformers' model."""
     if name == "lm_head.weight":
         return "language_model.lm_head.weight"
     if name.startswith("model.language_model."):

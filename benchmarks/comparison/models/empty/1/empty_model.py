@@ -7,9 +7,9 @@ import triton_python_backend_utils as pb_utils
 
 
 class TritonPythonModel:
-    """What Triton's Python stub calls."""
+    """The interface of Triton's Python backend."""
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """An empty answer to each request."""
+        """Return an empty response to each request."""
         empty = np.array([[b""]], dtype=np.object_)
         return [pb_utils.InferenceResponse([pb_utils.Tensor("RESPONSE", empty)]) for _ in requests]

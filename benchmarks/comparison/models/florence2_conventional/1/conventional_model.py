@@ -1,4 +1,4 @@
-"""Florence-2 on Triton as public repositories serve it: processor, one `generate()` per batch, text."""
+"""Florence-2 on Triton as public repositories serve it: processor, one `generate()` per batch, text output."""
 
 import io
 import os
@@ -14,12 +14,12 @@ CHECKPOINT_VARIABLE = "CONVENTIONAL_CHECKPOINT"
 DTYPE_VARIABLE = "CONVENTIONAL_DTYPE"
 
 
-class RowLengths(LogitsProcessor):
-    """Lets each row end after its own number of tokens, as a trained model would by itself.
+class AnswerLengths(LogitsProcessor):
+    """Ends each batch element's answer at its own length, as a trained model would by itself.
 
     Args:
-        answer_tokens: tokens of each row's answer, its end token included.
-        num_beams: rows of the search for one row of the batch.
+        answer_tokens: length of each batch element's answer, its end token included.
+        num_beams: beams per batch element.
         eos_token_id: the end token.
     """
 
@@ -28,7 +28,7 @@ class RowLengths(LogitsProcessor):
         self._eos_token_id = eos_token_id
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores with each row's end token forbidden or forced."""
+        """Forbid or force each batch element's end token."""
         generated = input_ids.shape[1] - 1  # the decoder's start token is given, not generated
         scores[:, self._eos_token_id].masked_fill_(generated + 1 < self._answer_tokens, -torch.inf)
         ending = generated + 1 == self._answer_tokens
@@ -38,23 +38,23 @@ class RowLengths(LogitsProcessor):
 
 
 class TritonPythonModel:
-    """What Triton's Python stub calls."""
+    """The interface of Triton's Python backend."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - Triton's interface
         """Load the checkpoint."""
         folder, dtype = os.environ[CHECKPOINT_VARIABLE], getattr(torch, os.environ[DTYPE_VARIABLE])
         if dtype == torch.float32:
-            torch.backends.cudnn.allow_tf32 = False  # answers are compared
+            torch.backends.cudnn.allow_tf32 = False  # TF32 would change answers, which are compared
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model: Any = Florence2ForConditionalGeneration.from_pretrained(folder, dtype=dtype)
         self._model = model.eval().to(device)
         self._processor = Florence2Processor.from_pretrained(folder)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer all requests of a batch together."""
+        """Process all requests of a batch together."""
         try:
             texts = self._generate(requests)
-        except Exception as error:  # noqa: BLE001 - one failure fails the whole batch, and has to be told to all of it
+        except Exception as error:  # noqa: BLE001 - fails every request of the batch
             failure = pb_utils.TritonError(f"{type(error).__name__}: {error}")
             return [pb_utils.InferenceResponse(error=failure) for _ in requests]
         return [
@@ -69,7 +69,7 @@ class TritonPythonModel:
         lengths = [int(_value(request, "ANSWER_TOKENS")) for request in requests]
         answer_tokens = torch.tensor(lengths, device=self._model.device)
         num_beams = int(_value(requests[0], "NUM_BEAMS"))
-        # Pads to the right with a mask, so that each row is answered as if it were alone.
+        # Padding on the right with a mask makes each answer independent of the rest of the batch.
         inputs = self._processor(images=images, text=prompts, return_tensors="pt", padding=True)
         inputs = inputs.to(self._model.device, self._model.dtype)
         config = self._model.generation_config
@@ -77,13 +77,13 @@ class TritonPythonModel:
             **inputs,
             num_beams=num_beams,
             max_new_tokens=max(lengths),
-            logits_processor=LogitsProcessorList([RowLengths(answer_tokens, num_beams, config.eos_token_id)]),
+            logits_processor=LogitsProcessorList([AnswerLengths(answer_tokens, num_beams, config.eos_token_id)]),
         )
-        rows = [row[: 1 + length].tolist() for row, length in zip(generated, lengths, strict=True)]
-        texts: list[str] = self._processor.batch_decode(rows)
+        sequences = [tokens[: 1 + length].tolist() for tokens, length in zip(generated, lengths, strict=True)]
+        texts: list[str] = self._processor.batch_decode(sequences)
         return texts
 
 
 def _value(request: Any, name: str) -> Any:
-    """The one element of a tensor."""
+    """The only element of an input tensor."""
     return pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()

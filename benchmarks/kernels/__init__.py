@@ -1,0 +1,1 @@
+"""Single stages beside their alternatives: encoding, decode step, loading, image preparation."""
