@@ -1,21 +1,29 @@
-{{- /* The init container that fetches the weights. Both kinds leave alone what is there already, and write a file under
-another name until it is whole, so that pods which share a claim may start at once. */}}
+{{- /* The init containers that fetch the weights, one for each checkpoint. Both kinds skip files that already exist, and
+write a file under a temporary name until it is complete, so that pods that share a claim may start at the same time. */}}
+{{- define "florence2-triton.downloadContainers" -}}
+{{- $checkpoints := include "florence2-triton.checkpoints" . | fromYamlArray -}}
+{{- range $number, $checkpoint := $checkpoints }}
+{{- $name := ternary (printf "weights-%d" $number) "weights" (gt (len $checkpoints) 1) }}
+{{ include "florence2-triton.downloadContainer" (dict "root" $ "name" $name "checkpoint" $checkpoint) }}
+{{- end }}
+{{- end }}
+
 {{- define "florence2-triton.downloadContainer" -}}
-{{- $values := .Values -}}
+{{- $values := .root.Values -}}
 {{- $weights := $values.weights -}}
-- name: weights
+{{- $folder := include "florence2-triton.folder" . -}}
+- name: {{ .name }}
   {{- if eq $weights.source "hub" }}
-  image: {{ include "florence2-triton.image" . }}
+  image: {{ include "florence2-triton.image" .root }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
   # Only the files that serving needs, in either layout, as safetensors or, if there are none, .bin weights.
   command:
-    - python
-    - /opt/florence2/model_repository/serve.py
+    - florence2-server
     - fetch
-    - {{ printf "%s@%s" $weights.hub.id $weights.hub.revision | quote }}
-    - {{ include "florence2-triton.checkpoint" . }}
+    - {{ .checkpoint | quote }}
+    - {{ $folder }}
   env:
-    # On the volume: what the hub's client keeps aside may be large, and /tmp is memory.
+    # On the volume: the cache of the hub's client may be large, and /tmp is memory.
     - name: HF_HOME
       value: /weights/.huggingface
     - name: HF_HUB_DISABLE_TELEMETRY
@@ -30,7 +38,7 @@ another name until it is whole, so that pods which share a claim may start at on
     - name: FLORENCE2_SAFETENSORS_ONLY
       value: {{ $values.settings.safetensors_only | quote }}
     {{- end }}
-    {{- include "florence2-triton.noGpu" . | nindent 4 }}
+    {{- include "florence2-triton.noGpu" .root | nindent 4 }}
   {{- else }}
   image: {{ $weights.objectStore.image }}
   imagePullPolicy: {{ $values.image.pullPolicy }}
@@ -40,9 +48,9 @@ another name until it is whole, so that pods which share a claim may start at on
     {{- end }}
   env:
     - name: CHECKPOINT_URL
-      value: {{ $weights.objectStore.url | quote }}
+      value: {{ .checkpoint | quote }}
     - name: CHECKPOINT_FOLDER
-      value: {{ include "florence2-triton.checkpoint" . }}
+      value: {{ $folder }}
     - name: HOME
       value: /tmp
     {{- range $name, $value := $weights.objectStore.environment }}
@@ -51,9 +59,9 @@ another name until it is whole, so that pods which share a claim may start at on
     {{- end }}
   {{- end }}
   resources:
-    {{- toYaml $values.resources | nindent 4 }}
+    {{- include "florence2-triton.resources" .root | trim | nindent 4 }}
   securityContext:
-    {{- include "florence2-triton.containerSecurityContext" . | nindent 4 }}
+    {{- include "florence2-triton.containerSecurityContext" .root | nindent 4 }}
   volumeMounts:
     - name: weights
       mountPath: /weights

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end }}
 
-{{- /* 53 characters leave room for the names that are made of it. */}}
+{{- /* 53 characters leave room for the suffixes of names derived from it. */}}
 {{- define "florence2-triton.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -44,6 +44,14 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{- /* The user's containers; those without a security context get the server's. */}}
+{{- define "florence2-triton.restricted" -}}
+{{- $security := dict "securityContext" (include "florence2-triton.containerSecurityContext" . | fromYaml) -}}
+{{- range . }}
+- {{ ternary . (merge (deepCopy .) $security) (hasKey . "securityContext") | toYaml | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+
 {{- /* "true" or nothing. */}}
 {{- define "florence2-triton.servesHttp" -}}
 {{- if kindIs "invalid" .Values.service.http -}}
@@ -55,22 +63,7 @@ seccompProfile:
 {{- if has .Values.weights.source (list "hub" "objectStore") }}true{{ end -}}
 {{- end }}
 
-{{- /* Where the checkpoint lies. What is downloaded gets a folder of its own for each version: other pods may be reading
-the one before on the same claim. */}}
-{{- define "florence2-triton.checkpoint" -}}
-{{- $weights := .Values.weights -}}
-{{- if eq $weights.source "hub" -}}
-/weights/{{ $weights.hub.id | replace "/" "--" }}/{{ $weights.hub.revision }}
-{{- else if eq $weights.source "objectStore" -}}
-/weights/{{ $weights.objectStore.url | sha256sum | trunc 16 }}
-{{- else if eq $weights.source "pvc" -}}
-{{ printf "/weights/%s" $weights.pvc.path | trimSuffix "/" }}
-{{- else -}}
-{{ $weights.baked.path }}
-{{- end -}}
-{{- end }}
-
-{{- /* The one place where the grace period is made. */}}
+{{- /* The grace period, computed here only. */}}
 {{- define "florence2-triton.terminationGracePeriodSeconds" -}}
 {{- $shutdown := .Values.shutdown -}}
 {{- $needed := add $shutdown.preStopSeconds $shutdown.exitTimeoutSeconds $shutdown.marginSeconds | int -}}
@@ -84,80 +77,19 @@ the one before on the same claim. */}}
 {{- end -}}
 {{- end }}
 
-{{- /* Where NVIDIA's runtime is the default, its images see every GPU of the node unless they are told not to. */}}
+{{- /* The label `job` of the release's metrics, by which the alerts and the dashboard select this project's. */}}
+{{- define "florence2-triton.job" -}}
+{{- $name := include "florence2-triton.fullname" . -}}
+{{ ternary $name (printf "florence2-%s" $name) (contains "florence2" $name) }}
+{{- end }}
+
+{{- /* If NVIDIA's runtime is the default, its images see every GPU of the node unless this is set. */}}
 {{- define "florence2-triton.noGpu" -}}
 - name: NVIDIA_VISIBLE_DEVICES
   value: void
 {{- end }}
 
-{{- /* A whole number as one: Helm reads 268435456 as 2.68435456e+08. */}}
-{{- define "florence2-triton.scalar" -}}
-{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ printf "%.0f" . }}{{ else }}{{ toString . }}{{ end -}}
-{{- end }}
-
-{{- define "florence2-triton.environment" -}}
-- name: FLORENCE2_HTTP_ADDRESS
-  value: {{ ternary "0.0.0.0" "127.0.0.1" (ne (include "florence2-triton.servesHttp" .) "") }}
-- name: FLORENCE2_HTTP_PORT
-  value: {{ .Values.ports.http | quote }}
-- name: FLORENCE2_GRPC_PORT
-  value: {{ .Values.ports.grpc | quote }}
-- name: FLORENCE2_METRICS_PORT
-  value: {{ .Values.ports.metrics | quote }}
-- name: FLORENCE2_EXIT_TIMEOUT_SECONDS
-  value: {{ .Values.shutdown.exitTimeoutSeconds | quote }}
-# Rather no server than one that computes on the CPU unnoticed.
-- name: FLORENCE2_REQUIRE_GPU
-  value: {{ ternary "1" "0" (gt (int .Values.gpu.count) 0) | quote }}
-{{- with include "florence2-triton.checkpoint" . }}
-- name: FLORENCE2_CHECKPOINT
-  value: {{ . | quote }}
-{{- end }}
-{{- range $name, $value := .Values.settings }}
-- name: FLORENCE2_{{ upper $name }}
-  value: {{ include "florence2-triton.scalar" $value | quote }}
-{{- end }}
-{{- if .Values.tls.secretName }}
-- name: FLORENCE2_GRPC_TLS_CERTIFICATE
-  value: /etc/florence2/tls/tls.crt
-- name: FLORENCE2_GRPC_TLS_KEY
-  value: /etc/florence2/tls/tls.key
-{{- if .Values.tls.mutual }}
-- name: FLORENCE2_GRPC_TLS_CLIENT_AUTHORITY
-  value: /etc/florence2/tls/ca.crt
-{{- end }}
-{{- end }}
-{{- if .Values.adminKeySecret.name }}
-- name: FLORENCE2_RESTRICTED_PROTOCOL_KEY_FILE
-  value: /etc/florence2/admin-key/{{ .Values.adminKeySecret.key }}
-{{- end }}
-# The server itself downloads nothing; what libraries want to keep lies in memory.
-- name: HF_HUB_OFFLINE
-  value: "1"
-- name: HF_HOME
-  value: /tmp/huggingface
-{{- if eq (int .Values.gpu.count) 0 }}
-{{ include "florence2-triton.noGpu" . }}
-{{- end }}
-{{- with .Values.extraEnvironment }}
-{{ toYaml . }}
-{{- end }}
-{{- end }}
-
-{{- /* The command of a probe, through HTTP, which wants no certificate inside the pod. Two seconds of its time are for
-the start of Python. */}}
-{{- define "florence2-triton.health" -}}
-{{- $values := .root.Values -}}
-- florence2
-- health
-{{- if .ready }}
-- --ready
-{{- end }}
-- --url=http://127.0.0.1:{{ $values.ports.http }}
-- --timeout={{ sub .timeoutSeconds 2 }}
-{{- end }}
-
-{{- /* The load of each pod in PromQL (values.yaml, autoscaling, says why this). `matchers` and `by` are the caller's. */}}
+{{- /* The load of each pod in PromQL (values.yaml explains it at `autoscaling`), with the caller's `matchers` and `by`. */}}
 {{- define "florence2-triton.load" -}}
-(sum by ({{ .by }}) (nv_inference_pending_request_count{model="florence2",{{ .matchers }}}) + sum by ({{ .by }}) (florence2_slots_in_use{ {{- .matchers -}} })) / sum by ({{ .by }}) (florence2_slots{ {{- .matchers -}} })
+(sum by ({{ .by }}) (florence2_waiting_requests{ {{- .matchers -}} }) + sum by ({{ .by }}) (florence2_slots_in_use{ {{- .matchers -}} })) / sum by ({{ .by }}) (florence2_slots{ {{- .matchers -}} })
 {{- end }}
