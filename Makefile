@@ -5,36 +5,38 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 # Threads that wait for each other sleep: tests and benchmarks run beside the servers that they look at.
 export OMP_WAIT_POLICY ?= passive
-PROTOS := protos/florence2/v1/*.proto protos/florence2/engine/v1/*.proto
+CLIENT_PROTOS := protos/florence2/v1/*.proto
+SERVER_PROTOS := protos/florence2_server/v1/*.proto
 
 .PHONY: help
-help: ## list what can be made
+help: ## list all targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-$(INSTALLED): requirements/development.txt pyproject.toml
+$(INSTALLED): requirements/development.txt requirements/finetune.txt requirements/server.txt requirements/install.py \
+		pyproject.toml server/pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/development.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python requirements/install.py
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable . --editable server
 	touch $@
 
 .PHONY: install
 install: $(INSTALLED) ## install everything into .venv
 
 .PHONY: demo
-demo: $(INSTALLED) ## every task on one picture, through a real tritonserver
-	PYTHONPATH=model_repository $(BIN)/python examples/demo.py
+demo: $(INSTALLED) ## run every task on one image, through a real tritonserver
+	$(BIN)/python examples/demo.py
 
 .PHONY: serve
 serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOINT chooses the weights
-	$(BIN)/python model_repository/serve.py
+	$(BIN)/florence2-server
 
 .PHONY: check
-check: $(INSTALLED) ## report what would be served from CHECKPOINT=..., and anything surprising about it
-	@$(BIN)/python model_repository/serve.py check "$(CHECKPOINT)"
+check: $(INSTALLED) ## report what would be served from CHECKPOINT=..., and with the adapters in the folders ADAPTERS="..."
+	@$(BIN)/florence2-server check "$(CHECKPOINT)" $(patsubst %,--adapter "%",$(ADAPTERS))
 
 .PHONY: convert
 convert: $(INSTALLED) ## write the checkpoint SOURCE=... to FOLDER=... in transformers' native layout
-	$(BIN)/python model_repository/serve.py convert "$(SOURCE)" "$(FOLDER)"
+	$(BIN)/florence2-server convert "$(SOURCE)" "$(FOLDER)"
 
 .PHONY: test
 test: $(INSTALLED) ## all tests, a real tritonserver included
@@ -64,42 +66,64 @@ $(CHECKOV): requirements/checkov.txt
 	touch $@
 
 .PHONY: test-deploy
-test-deploy: $(INSTALLED) $(CHECKOV) ## what is under docker/, with the tools that know it
+test-deploy: $(INSTALLED) $(CHECKOV) ## test what is in docker/: images, chart, rules, dashboard
 	$(BIN)/python -m pytest -m deploy
 
+.PHONY: test-operations
+test-operations: $(INSTALLED) ## what operators rely on: metrics, alerts, health, signals, the runbook; with figures
+	$(BIN)/python -m pytest -m operations
+
+.PHONY: record-alerts
+record-alerts: $(INSTALLED) ## record promtool's tests of the alerts from outages of live servers; minutes
+	$(BIN)/python -m tests.operations.recording
+
 .PHONY: test-package
-test-package: ## the client package alone, in an environment of its own
-	rm -rf build/package && $(PYTHON) -m venv build/package
-	build/package/bin/python -m pip install --disable-pip-version-check --quiet .
-	build/package/bin/python tests/package/check_installed.py
+test-package: $(INSTALLED) ## build both wheels, install them into clean environments and use them
+	$(BIN)/python -m pytest -m package
 
 .PHONY: lint
-lint: $(INSTALLED) ## style, types, protos
+lint: $(INSTALLED) ## style, types, import contracts, protos
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	for model in model_repository/*/1/model.py; do $(BIN)/mypy "$$model" || exit 1; done
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/buf lint
 	$(MAKE) --no-print-directory check-protos
 
 .PHONY: protos
 protos: $(INSTALLED) ## regenerate the Python messages from protos/
-	$(call generate,client)
+	$(call generate,client,server)
 
 .PHONY: check-protos
 check-protos: $(INSTALLED) ## fail if the generated messages are stale
-	rm -rf build/protos && mkdir -p build/protos
-	$(call generate,build/protos)
-	cd build/protos && find . -type f | while read file; do cmp "$$file" "../../client/$$file" || exit 1; done
+	rm -rf build/protos && mkdir -p build/protos/client build/protos/server
+	$(call generate,build/protos/client,build/protos/server)
+	cd build/protos && find . -type f | while read file; do cmp "$$file" "../../$$file" || exit 1; done
 
 define generate
-$(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(PROTOS)
-$(BIN)/python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=$(1) protos/florence2/engine/v1/*.proto
+$(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(CLIENT_PROTOS)
+$(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(2) --pyi_out=$(2) --grpc_python_out=$(2) \
+	$(SERVER_PROTOS)
 endef
+
+DOCS := build/docs-environment
+
+$(DOCS)/installed: requirements/docs.txt
+	rm -rf $(DOCS) && $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --disable-pip-version-check --quiet -r requirements/docs.txt
+	touch $@
+
+.PHONY: docs
+docs: $(DOCS)/installed ## build the documentation's site into build/docs; a warning is an error
+	rm -rf build/docs
+	$(DOCS)/bin/sphinx-build --conf-dir docs --builder html --doctree-dir build/docs-cache --fail-on-warning \
+		--keep-going --quiet . build/docs
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
 
 .PHONY: locks
-locks: $(INSTALLED) ## lock the images' packages again
+locks: $(INSTALLED) ## update the lock files of the images' packages
 	$(LOCK) requirements/server.txt --python-version 3.12 --python-platform x86_64-manylinux_2_39 \
 		--output-file docker/requirements-cuda.lock
 	$(LOCK) docker/requirements-cpu.in --no-deps --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
@@ -107,37 +131,76 @@ locks: $(INSTALLED) ## lock the images' packages again
 		--output-file docker/requirements-cpu.lock
 
 .PHONY: bench
-bench: $(INSTALLED) ## this server beside the conventional one; wants the machine for itself
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks
+bench: $(INSTALLED) ## this server beside the conventional one; needs an otherwise idle machine
+	$(BIN)/python -m benchmarks.comparison
 
 .PHONY: bench-quick
 bench-quick: $(INSTALLED) ## a short version of bench: too few answers to quote
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks --quick
+	$(BIN)/python -m benchmarks.comparison --quick
 
 .PHONY: bench-burst
-bench-burst: $(INSTALLED) ## a hundred questions at once beside the same hundred from 16 callers
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.burst
+bench-burst: $(INSTALLED) ## a hundred requests at once beside the same hundred from 16 callers; BEFORE=... as below
+	$(BIN)/python -m benchmarks.comparison.burst \
+		$(if $(BEFORE),--before "$(BEFORE)" --before-command "$(BEFORE_COMMAND)")
+
+.PHONY: bench-tasks
+bench-tasks: $(INSTALLED) ## eight tasks about an image in one request beside eight requests
+	$(BIN)/python -m benchmarks.comparison.task_lists
+
+.PHONY: bench-streams
+bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to its last, gRPC and SSE
+	$(BIN)/python -m benchmarks.comparison.streams
+
+.PHONY: bench-commits
+bench-commits: $(INSTALLED) ## this commit beside the checkout BEFORE=..., whose server BEFORE_COMMAND=... starts
+	$(BIN)/python -m benchmarks.comparison.commits --before "$(BEFORE)" --before-command "$(BEFORE_COMMAND)" \
+		--after . --after-command "$(BIN)/python -m florence2_server"
 
 .PHONY: bench-layouts
 bench-layouts: $(INSTALLED) ## load time and memory: native layout, original layout, .bin weights
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.layouts
+	$(BIN)/python -m benchmarks.kernels.checkpoint_layouts
 
-.PHONY: bench-pictures
-bench-pictures: $(INSTALLED) ## bytes to pixels against Pillow alone, and calls with arrays against calls with JPEGs
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.pictures
+.PHONY: bench-adapters
+bench-adapters: $(INSTALLED) ## decode steps, prefills and new images with adapters beside those without
+	$(BIN)/python -m benchmarks.kernels.adapters
+
+.PHONY: bench-images
+bench-images: $(INSTALLED) ## image decoding beside Pillow alone, and sending arrays beside sending JPEGs
+	$(BIN)/python -m benchmarks.kernels.images
 
 .PHONY: capacity
-capacity: $(INSTALLED) ## how much one replica holds on this machine, and how many a fleet needs
-	PYTHONPATH=model_repository:model_repository/florence2/1 $(BIN)/python -m benchmarks.size_fleet
+capacity: $(INSTALLED) ## the capacity of one replica on this machine, and the size of a fleet
+	$(BIN)/python -m benchmarks.capacity
 
 .PHONY: train
-train: $(INSTALLED) ## train the demo checkpoint; stops and resumes (training/README.md)
-	$(BIN)/python -m training.train
+train: $(INSTALLED) ## train the demo checkpoint; an interrupted run resumes (training/demo/README.md)
+	$(BIN)/python -m training.demo.train
 
 .PHONY: evaluate
-evaluate: $(INSTALLED) ## the demo checkpoint's figures on 1,000 held-out scenes
-	$(BIN)/python -m training.evaluate
+evaluate: $(INSTALLED) ## evaluate the demo checkpoint on 1,000 held-out scenes
+	$(BIN)/python -m training.demo.evaluate
+
+.PHONY: finetune-demo
+finetune-demo: $(INSTALLED) ## teach the demo checkpoint a new question in the notebook examples/finetune.ipynb; minutes
+	$(BIN)/python -m tests.examples.notebook examples/finetune.ipynb
+
+AUDIT := build/audit/installed
+
+$(AUDIT): requirements/audit.txt
+	rm -rf build/audit && $(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --disable-pip-version-check --quiet -r requirements/audit.txt
+	touch $@
+
+test-package: $(AUDIT)
+
+.PHONY: sbom
+sbom: $(INSTALLED) $(AUDIT) ## write CycloneDX bills of the images' Python packages into build/sbom
+	build/audit/bin/python -m requirements.sbom build/sbom --environment $(BIN)/python
+
+.PHONY: audit
+audit: $(AUDIT) ## look up known vulnerabilities of the images' Python packages; needs PyPI
+	build/audit/bin/python -m requirements.audit
 
 .PHONY: clean
-clean: ## remove everything that was made
+clean: ## remove everything that these targets made
 	rm -rf .venv build out

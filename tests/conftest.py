@@ -22,16 +22,22 @@ HEIC_FILES = ROOT / "tests" / "pictures"
 def real_processor_folder() -> Path:
     """Tokenizer, processor and configs of Florence-2-base, without weights."""
     if not REAL_PROCESSOR.is_dir():
-        pytest.skip("the processor of Florence-2-base is not beside the repository (shared/florence2-base)")
+        pytest.skip("the processor of Florence-2-base is not next to the repository (shared/florence2-base)")
     return REAL_PROCESSOR
 
 
 @pytest.fixture(scope="session")
 def original_layout_folder() -> Path:
-    """The original layout: a tiny random checkpoint with the original code's answers, two adapters, and configs."""
+    """Test data of the original layout: a tiny random checkpoint, the original answers to it, two adapters, configs."""
     if not ORIGINAL_LAYOUT.is_dir():
         pytest.skip("the original layout's test data is not next to the repository (shared/original-layout)")
     return ORIGINAL_LAYOUT
+
+
+@pytest.fixture(scope="session")
+def tiny(original_layout_folder) -> Path:
+    """The tiny random checkpoint in the original layout, with its adapters and the original answers."""
+    return original_layout_folder / "tiny"
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +52,7 @@ def random_checkpoint(real_processor_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def image_file():
-    """Makes an image file's bytes: noise of a given size and seed, in a given format."""
+    """`image_file(width, height, seed, format_)`: an encoded image of noise."""
 
     def encode(width: int = 60, height: int = 40, seed: int = 0, format_: str = "PNG", **save_options) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -59,7 +65,7 @@ def image_file():
 
 @pytest.fixture
 def no_collector():
-    """Frees only what nothing refers to any more: what is in a cycle stays, and can be told from what is not."""
+    """Disable the garbage collector, so that objects in reference cycles are not freed."""
     gc.disable()
     yield
     gc.enable()
@@ -67,7 +73,7 @@ def no_collector():
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_environment():
-    """No FLORENCE2_ setting of the caller's reaches the servers under test."""
+    """Hide the FLORENCE2_ variables of the environment from the servers under test."""
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("FLORENCE2_")}
     yield
     os.environ.update(kept)
@@ -83,10 +89,10 @@ def reference():
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A key and a certificate that it signed itself, for localhost."""
+    """A private key and its self-signed certificate for localhost."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("the openssl command, which makes the certificate, is not installed")
+        pytest.skip("the openssl command, which creates the certificate, is not installed")
     folder = tmp_path_factory.mktemp("tls")
     key, chain = folder / "key.pem", folder / "chain.pem"
     make = f"req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout {key} -out {chain}"
@@ -97,7 +103,7 @@ def certificate(tmp_path_factory) -> tuple[Path, Path]:
 
 @dataclass(frozen=True)
 class Figure:
-    """Something measured, and what it should be at most; None: whatever it is."""
+    """A measured value, and its target: at most `at_most`, or none."""
 
     name: str
     value: float
@@ -115,10 +121,10 @@ FIGURES = pytest.StashKey[list[Figure]]()
 
 @pytest.fixture(scope="session")
 def figure(pytestconfig):
-    """`figure(name, value, at_most)`: something measured, printed when all tests are over.
+    """`figure(name, value, at_most)`: report a measured value at the end of the session.
 
-    Times depend on the machine and on what else it does, so that a target that is missed is printed and fails nothing:
-    tests fail for what is wrong, lost, or never comes.
+    A missed target is reported and fails no test, because times depend on the machine and its load. Tests fail for
+    answers that are wrong, missing or never sent.
     """
 
     def figure(name: str, value: float, at_most: float | None = None) -> None:
@@ -128,7 +134,7 @@ def figure(pytestconfig):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Print what was measured."""
+    """Print the measured values."""
     if figures := config.stash.get(FIGURES, []):
         terminalreporter.section("figures")
         for each in figures:

@@ -1,7 +1,7 @@
 """Checkpoints in the original layout, made from transformers' own model, with which their answers are compared.
 
-The names are spelled out here independently of the loader, in the other direction: the loader has to map them back to
-the names they came from.
+The names are spelled out here independently of the loader and in the other direction: the loader has to map them back
+to transformers' names.
 """
 
 import json
@@ -22,7 +22,7 @@ from transformers import (
     GenerationConfig,
 )
 
-from benchmarks.original_layout import original_tensors
+from benchmarks.kernels.original_layout import original_tensors
 
 OFFICIAL_TOKENS = (
     ["<od>", "</od>", "<ocr>", "</ocr>"]
@@ -46,13 +46,13 @@ GENERATION_FIELDS = (
 
 
 def random_model(config: Mapping[str, Any], vocabulary: int = 51289, *, tied: bool = True, seed: int = 3) -> Any:
-    """Transformers' model of the size that an original `config.json` says, with random weights."""
+    """Transformers' model of the size in an original `config.json`, with random weights."""
     vision, text = config["vision_config"], config["text_config"]
-    alike = ("depths", "patch_size", "patch_stride", "patch_padding", "patch_prenorm", "num_heads", "num_groups")
+    same_names = ("depths", "patch_size", "patch_stride", "patch_padding", "patch_prenorm", "num_heads", "num_groups")
     model_config = Florence2Config(
         vision_config={
             "model_type": "florence_vision",
-            **{field: vision[field] for field in (*alike, "window_size", "projection_dim")},
+            **{field: vision[field] for field in (*same_names, "window_size", "projection_dim")},
             "embed_dim": vision["dim_embed"],
             "max_temporal_embeddings": vision["visual_temporal_embedding"]["max_temporal_embeddings"],
             "max_position_embeddings": vision["image_pos_embed"]["max_pos_embeddings"],
@@ -73,14 +73,14 @@ def random_model(config: Mapping[str, Any], vocabulary: int = 51289, *, tied: bo
 def save_original(
     model: Any, config: Mapping[str, Any], processor_files: Path, folder: Path, own_tokens: tuple[AddedToken, ...] = ()
 ) -> None:
-    """A folder as the original code would save the model, with the processor's files of another checkpoint.
+    """Save a model as the original code would, with the processor's files of another checkpoint.
 
     Args:
         model: transformers' model.
         config: the original `config.json`.
-        processor_files: the folder of the checkpoint whose tokenizer and preprocessor are taken.
-        folder: where to; made.
-        own_tokens: a fine-tune's own, saved with its tokenizer as the original processor saves it.
+        processor_files: folder of the checkpoint with the tokenizer and the preprocessor.
+        folder: the folder to create.
+        own_tokens: tokens that a fine-tune added, saved with its tokenizer as the original processor saves them.
     """
     folder.mkdir()
     for name in PROCESSOR_FILES:
@@ -92,7 +92,7 @@ def save_original(
 
 
 def fine_tuned_tokenizer(processor_files: Path, own_tokens: tuple[AddedToken, ...] = ()) -> BartTokenizerFast:
-    """BART's tokenizer with what the original processor adds, and a fine-tune's own tokens after these."""
+    """BART's tokenizer with the tokens that the original processor adds, followed by a fine-tune's own."""
     tokenizer = BartTokenizerFast.from_pretrained(processor_files)
     tokenizer.add_tokens(OFFICIAL_TOKENS, special_tokens=True)
     tokenizer.add_tokens(list(own_tokens))
@@ -100,7 +100,7 @@ def fine_tuned_tokenizer(processor_files: Path, own_tokens: tuple[AddedToken, ..
 
 
 def generated(model: Any, folder: Path, tokenizer: Any, picture: Path, sentence: str, **options: Any) -> list[int]:
-    """What transformers' `generate()` answers; the features are put before the prompt, as the original code does."""
+    """The tokens of transformers' `generate()`, with image features before the prompt, as in the original code."""
     processor = AutoImageProcessor.from_pretrained(folder)
     pixels = processor(PIL.Image.open(picture), return_tensors="pt")["pixel_values"]
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Hugging Face `generate()`, one request at a time: what every answer is held against."""
+"""Hugging Face `generate()`, one request at a time: the reference for every answer."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -33,8 +33,8 @@ TASKS = [
     {"free_prompt": {"text": "<DocVQA>What is the größte total? <loc_7>"}},
 ]
 
-# Larger than rounding errors, by which the scores of beams were seen to differ by 1e-5.
-NUDGES = (1e-4, -1e-4)
+# Larger than rounding errors: beam scores have been seen to differ by 1e-5.
+PERTURBATIONS = (1e-4, -1e-4)
 EARLY_STOPPING = {
     EarlyStopping.EARLY_STOPPING_HEURISTIC: False,
     EarlyStopping.EARLY_STOPPING_FIRST: True,
@@ -43,38 +43,36 @@ EARLY_STOPPING = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """A task about an image with options, and what Hugging Face answers.
+class Case:
+    """A request about an image, and what Hugging Face generates for it.
 
     Attributes:
-        expected: the tokens, decoder start token first.
-        scores: `compute_transition_scores` of the generated tokens: log-probabilities, after the rules of the search.
-        answers_to_nudged_input: what is answered where the input differs by little more than rounding errors.
+        expected: the tokens, beginning with the decoder start token.
+        scores: `compute_transition_scores` of the generated tokens: log-probabilities after logits processing.
+        generate_from_perturbed_input: makes the tokens for inputs that differ by little more than rounding errors.
     """
 
     image: bytes
     request: TaskRequest
     expected: list[int]
     scores: list[float]
-    answers_to_nudged_input: Callable[[], list[list[int]]]
+    generate_from_perturbed_input: Callable[[], list[list[int]]]
 
     @cached_property
-    def is_decided(self) -> bool:
-        """Whether the answer is the same for an input that differs by little more than rounding errors."""
-        return all(answer == self.expected for answer in self.answers_to_nudged_input())
+    def is_near_tie(self) -> bool:
+        """Whether inputs that differ by little more than rounding errors give other tokens."""
+        return any(tokens != self.expected for tokens in self.generate_from_perturbed_input())
 
 
-def assert_equal_but_for_ties(questions: Sequence[Question], answers: Sequence, expected: Sequence) -> None:
-    """Every answer is the expected one; where rounding decides a question, which is the exception, it may be another.
+def assert_equal_except_near_ties(cases: Sequence[Case], actual: Sequence, expected: Sequence) -> None:
+    """Every result is the expected one, except for a few cases that are near ties.
 
-    Random weights come to ties: where two answers are a rounding error apart, no order of additions is the right one.
+    Random weights lead to near ties: if two answers are a rounding error apart, no order of additions is the right one.
     """
-    different = [
-        question for question, answer, wanted in zip(questions, answers, expected, strict=True) if answer != wanted
-    ]
-    for question in different:
-        assert not question.is_decided, question.request
-    assert len(different) <= len(questions) / 10, "a tie is the exception"
+    different = [case for case, one, other in zip(cases, actual, expected, strict=True) if one != other]
+    for case in different:
+        assert case.is_near_tie, case.request
+    assert len(different) <= len(cases) / 10, "near ties are the exception"
 
 
 class Reference:
@@ -85,25 +83,26 @@ class Reference:
         self.model = model.eval().to(device)
         self.processor = Florence2Processor.from_pretrained(folder)
 
-    def question(self, image: bytes, task: dict, options: dict) -> Question:
-        return self.question_of(image, TaskRequest(**task, generation=GenerationOptions(**options)))
+    def case(self, image: bytes, task: dict, options: dict) -> Case:
+        return self.case_of(image, TaskRequest(**task, generation=GenerationOptions(**options)))
 
-    def question_of(self, image: bytes, request: TaskRequest) -> Question:
+    def case_of(self, image: bytes, request: TaskRequest) -> Case:
         options = {field.name: value for field, value in request.generation.ListFields()}
         picture = opened(image)
-        inputs = self.processor(images=picture, text=render_prompt(request, picture.size), return_tensors="pt").to(
-            self.model.device
-        )
+        prompt = render_prompt(request, picture.size)
+        inputs = self.processor(images=picture, text=prompt, return_tensors="pt").to(self.model.device)
         keywords = self._keywords(options)
         expected, scores = self._generate(inputs, keywords)
-        return Question(image, request, expected, scores, partial(self._nudged, inputs, keywords))
+        return Case(image, request, expected, scores, partial(self._generate_perturbed, inputs, keywords))
 
-    def _nudged(self, inputs: dict, keywords: dict) -> list[list[int]]:
-        """The answers to the inputs with a little noise, and with the opposite noise."""
-        # Beams compare sums over many tokens, so that looking at the leads of single scores would not do.
+    def _generate_perturbed(self, inputs: dict, keywords: dict) -> list[list[int]]:
+        """The tokens for the image with a little noise, and with the opposite noise."""
+        # Beams compare sums over many tokens, so that the leads of single scores do not tell.
         pixels = inputs["pixel_values"]
         noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0)).to(pixels.device)
-        return [self._generate({**inputs, "pixel_values": pixels + nudge * noise}, keywords)[0] for nudge in NUDGES]
+        return [
+            self._generate({**inputs, "pixel_values": pixels + size * noise}, keywords)[0] for size in PERTURBATIONS
+        ]
 
     def _keywords(self, options: dict) -> dict:
         """Our options as keywords of `generate()`."""
@@ -122,19 +121,19 @@ class Reference:
         )
         return output.sequences[0].tolist(), scores[0].tolist()
 
-    def text(self, question: Question) -> str:
-        """The expected answer in words, special tokens kept."""
-        text: str = self.processor.batch_decode([question.expected])[0]
+    def text(self, case: Case) -> str:
+        """The expected text, including special tokens."""
+        text: str = self.processor.batch_decode([case.expected])[0]
         return text
 
 
 def opened(file: bytes) -> PIL.Image.Image:
-    """The first frame of an image file, turned as its EXIF orientation says; its mode is the processor's to convert."""
+    """The first frame of an image file, with its EXIF orientation applied; the processor converts its mode."""
     return PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(file)))
 
 
 def png(picture: PIL.Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """An image as a PNG file."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()

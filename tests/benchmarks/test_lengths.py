@@ -3,7 +3,7 @@ import random
 import pytest
 from florence2.v1 import TaskRequest
 
-from benchmarks.lengths import ALBUM_TASKS, ANSWER_LENGTHS, SHORT_TOKENS, AnswerLength
+from benchmarks.harness.lengths import ALBUM_TASKS, ANSWER_LENGTHS, SHORT_TOKENS, AnswerLength
 
 
 def test_there_are_fourteen_tasks_and_each_is_a_field_of_the_request():
@@ -12,7 +12,7 @@ def test_there_are_fourteen_tasks_and_each_is_a_field_of_the_request():
     assert set(ANSWER_LENGTHS) <= {field.name for field in fields}
 
 
-def test_ranges_are_those_of_the_published_answers():
+def test_ranges_match_the_published_answers():
     captions = [ANSWER_LENGTHS[name] for name in ("caption", "detailed_caption", "more_detailed_caption")]
     assert (min(each.shortest for each in captions), max(each.longest for each in captions)) == (10, 90)
     assert ANSWER_LENGTHS["object_detection"] == AnswerLength(20, 150)
@@ -20,7 +20,7 @@ def test_ranges_are_those_of_the_published_answers():
 
 
 @pytest.mark.parametrize("task", ANSWER_LENGTHS)
-def test_lengths_span_their_range_evenly(task):
+def test_lengths_are_uniform_over_their_range(task):
     generator = random.Random(0)
     length = ANSWER_LENGTHS[task]
     drawn = [length.sample(generator) for _ in range(2000)]
@@ -40,6 +40,6 @@ def test_short_tasks_are_those_whose_every_answer_is_short():
     assert all(ANSWER_LENGTHS[task].longest <= SHORT_TOKENS for task in short)
 
 
-def test_an_album_asks_eight_tasks():
+def test_an_album_has_eight_tasks():
     assert len(set(ALBUM_TASKS)) == 8
     assert set(ALBUM_TASKS) <= set(ANSWER_LENGTHS)

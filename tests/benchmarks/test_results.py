@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks.comparison import Mismatch
-from benchmarks.results import Results
+from benchmarks.comparison.results import Results
+from benchmarks.harness.mismatches import Mismatch
 
 
 def closed(callers, throughput):
@@ -15,7 +15,7 @@ def closed(callers, throughput):
 
 @pytest.fixture
 def run(tmp_path):
-    """Starts a run that writes to the same file as the others."""
+    """Starts a run; all runs share one file."""
     return lambda add: Results(tmp_path / "full.json", "full", rounds=1, seed=1, dtype="float32", add=add)
 
 
@@ -28,14 +28,14 @@ def names(report, workload):
     return [load["name"] for load in report["workloads"][workload]["loads"]]
 
 
-def test_a_workload_is_in_the_file_as_soon_as_it_is_measured(run, written):
+def test_a_workload_is_written_as_soon_as_it_is_measured(run, written):
     run(add=False).add("mixed", {"loads": [closed(16, 5.0)]}, [])
     assert names(written(), "mixed") == ["16 callers"]
-    (target,) = [row for row in written()["targets"] if row["target"] == "mixed, 16 callers: throughput"]
+    (target,) = [each for each in written()["targets"] if each["target"] == "mixed, 16 callers: throughput"]
     assert target["measured"]["median"] == 5.0
 
 
-def test_a_run_that_adds_keeps_other_loads_and_replaces_its_own(run, written):
+def test_adding_keeps_other_loads_and_replaces_those_measured_again(run, written):
     run(add=False).add("mixed", {"loads": [closed(16, 5.0), closed(64, 6.0)]}, [])
     run(add=True).add("mixed", {"loads": [closed(4, 2.0), closed(16, 7.0)]}, [])
     report = written()
@@ -44,7 +44,7 @@ def test_a_run_that_adds_keeps_other_loads_and_replaces_its_own(run, written):
     assert report["workloads"]["mixed"]["loads"][1]["rounds"][0]["ours"]["throughput"] == 7.0
 
 
-def test_a_run_that_does_not_add_begins_anew(run, written):
+def test_a_run_that_does_not_add_starts_from_scratch(run, written):
     run(add=False).add("beams", {"loads": [closed(16, 5.0)]}, [])
     run(add=False).add("mixed", {"loads": [closed(16, 5.0)]}, [])
     assert list(written()["workloads"]) == ["mixed"]
@@ -56,7 +56,7 @@ def test_wrong_answers_are_kept_with_their_run(run, written):
     assert written()["runs"][0]["mismatches"] == [vars(wrong)]
 
 
-def test_in_half_precision_different_answers_are_counted_alone(tmp_path, written):
+def test_in_half_precision_different_answers_are_only_counted(tmp_path, written):
     different = Mismatch("mixed, 16 callers", "mixed-1", "one", "another")
     results = Results(tmp_path / "full.json", "full", rounds=1, seed=1, dtype="bfloat16", add=False)
     results.add("mixed", {"loads": [closed(16, 5.0)]}, [different, different])

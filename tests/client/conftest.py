@@ -1,12 +1,12 @@
-"""What these tests share: the official processor, where it is at hand, the health command, hypothesis's settings."""
+"""Shared fixtures: the official processor, if available, and the health command; and the settings of hypothesis."""
 
 from typing import Any
 
 import pytest
-from florence2._cli import main
+from florence2.cli import main
 from hypothesis import HealthCheck, settings
 
-# The same examples in every run: a test that fails here fails everywhere.
+# The same examples in every run, so that failures are reproducible.
 settings.register_profile(
     "repeatable",
     max_examples=300,

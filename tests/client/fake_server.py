@@ -1,6 +1,6 @@
-"""A server that speaks KServe v2 on loopback, says what it is told to, and keeps what it was sent.
+"""A KServe v2 server on loopback with configurable responses, which records the requests that it receives.
 
-A test module takes its fixtures with `pytest_plugins = ["tests.client.fake_server"]`. PYTEST_DONT_REWRITE: by
+A test module loads its fixtures with `pytest_plugins = ["tests.client.fake_server"]`. PYTEST_DONT_REWRITE: by
 then the module has imported it, and pytest would warn that it can rewrite no assert here.
 """
 
@@ -25,16 +25,17 @@ IMAGE_SIZE = (1000, 500)
 STOP = v1.FinishReason.FINISH_REASON_STOP
 LENGTH = v1.FinishReason.FINISH_REASON_LENGTH
 
-Behaviour = Callable[[grpc.ServicerContext], service_pb2.ModelInferResponse]
+Behavior = Callable[[grpc.ServicerContext], service_pb2.ModelInferResponse]
 
 
 @dataclass(frozen=True)
 class Received:
-    """One ModelInfer call as it came in."""
+    """A ModelInfer call, or the request of a ModelStreamInfer call, as received."""
 
     message: service_pb2.ModelInferRequest
     metadata: dict[str, str]
     seconds_left: float | None
+    peer: str
 
     @property
     def tensors(self) -> dict[str, tuple[str, list[int], bytes]]:
@@ -43,7 +44,7 @@ class Received:
         return {tensor.name: (tensor.datatype, list(tensor.shape), raw) for tensor, raw in contents}
 
     def element(self, name: str) -> bytes:
-        """The one element of a BYTES tensor, which stands behind its length."""
+        """The only element of a BYTES tensor, which follows its length."""
         raw = self.tensors[name][2]
         assert struct.unpack_from("<I", raw)[0] == len(raw) - 4
         return raw[4:]
@@ -52,72 +53,130 @@ class Received:
     def request(self) -> v1.TaskRequest:
         return v1.TaskRequest.FromString(self.element("REQUEST"))
 
+    @property
+    def content(self) -> v1.TaskRequest:
+        """The request without its priority and its timeout, which says how long is left."""
+        request = self.request
+        request.ClearField("priority")
+        request.ClearField("timeout_seconds")
+        return request
+
 
 class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers every call with what `answer`, `respond`, `fail` or `hold` was told last."""
+    """Responds to every call as the last of `answer`, `respond`, `compute`, `fail` or `hold` says.
+
+    A stream first does the same, except for the response; then it consists of the events that `stream` was given.
+    """
 
     def __init__(self) -> None:
         self.url = ""
         self.received: list[Received] = []
         self.ready = True
         self.engine_state: bytes | None = b"running"
+        self.info: bytes | None = None
         self.health_metadata: dict[str, str] = {}
         self.arrived = threading.Event()
         self.cancelled = threading.Event()
         self.released = threading.Event()
-        self._behave: Behaviour = lambda _: infer_response(task_response("</s><s>nothing</s>"))
+        self.ended_by_itself = threading.Event()
+        self.before_stream: Callable[[], None] = lambda: None
+        self._events: tuple[v1.StreamEvent | str | bytes, ...] = ()
+        self._holds_health = False
+        self._holds_streams = False
+        self._pause = 0.0
+        self._behave: Behavior = lambda _: infer_response(task_response("</s><s>nothing</s>"))
 
     def answer(self, text: str, finish_reason: v1.FinishReason = STOP) -> None:
         """Answer with a generated text."""
         self.respond(task_response(text, finish_reason))
 
+    def compute(self, respond: Callable[[], bytes]) -> None:
+        """Respond with what a function returns for the RESPONSE tensor."""
+        self._behave = lambda _: infer_response(respond())
+
     def respond(self, response: bytes | service_pb2.ModelInferResponse) -> None:
-        """Answer with these bytes in the RESPONSE tensor, or with this whole message."""
+        """Respond with these bytes in the RESPONSE tensor, or with this complete message."""
         whole = infer_response(response) if isinstance(response, bytes) else response
         self._behave = lambda _: whole
 
+    def stream(self, *events: v1.StreamEvent | str | bytes, hold: bool = False, pause: float = 0.0) -> None:
+        """Answer streams with these events, error messages of Triton, or bytes in the RESPONSE tensor.
+
+        Args:
+            events: what is sent.
+            hold: whether the stream goes on after them until it is cancelled or the test ends.
+            pause: seconds between the last event and the stream's end.
+        """
+        self._events, self._holds_streams, self._pause = events, hold, pause
+
     def fail(self, status: grpc.StatusCode, message: str) -> None:
-        """Refuse every call, readiness included."""
+        """Reject every call, readiness checks included."""
         self._behave = lambda context: context.abort(status, message)
 
     def fail_first(self, times: int, status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
-        """Refuse as many calls as that, then do as told before."""
-        before, refusals = self._behave, iter(range(times))
+        """Reject that number of calls, then respond as before."""
+        before, rejections = self._behave, iter(range(times))
 
-        def refuse(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
-            if next(refusals, None) is not None:
+        def reject(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+            if next(rejections, None) is not None:
                 context.abort(status, "the queue is full")
             return before(context)
 
-        self._behave = refuse
+        self._behave = reject
 
     def hold(self) -> None:
-        """Answer nothing until the call is cancelled or the test is over."""
+        """Do not respond until the call is cancelled or the test ends."""
+        self._behave = self._wait
 
-        def wait(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
-            context.add_callback(lambda: (self.cancelled.set(), self.released.set()))
-            self.released.wait(WAIT_SECONDS)
-            return service_pb2.ModelInferResponse()
+    def hold_health(self) -> None:
+        """Do not respond to requests for health until the test ends."""
+        self._holds_health = True
 
-        self._behave = wait
+    def _wait(self, context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+        self._watch(context)
+        self.released.wait(WAIT_SECONDS)
+        return service_pb2.ModelInferResponse()
+
+    def _watch(self, context: grpc.ServicerContext) -> None:
+        context.add_callback(lambda: (self.cancelled.set(), self.released.set()))
 
     def ModelInfer(self, request, context):  # noqa: N802  # gRPC's name
         if request.model_name == "florence2_health":
             if self.engine_state is None:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "the stub is not healthy")
             self.health_metadata = dict(context.invocation_metadata())
-            return infer_response(self.engine_state, "STATE")
-        metadata = dict(context.invocation_metadata())
-        self.received.append(Received(request, metadata, context.time_remaining()))
-        self.arrived.set()
+            self.released.wait(WAIT_SECONDS if self._holds_health else 0)
+            response = infer_response(self.engine_state, "STATE")
+            if self.info is not None:
+                response.MergeFrom(infer_response(self.info, "INFO"))
+            return response
+        self._record(request, context)
         return self._behave(context)
+
+    def ModelStreamInfer(self, request_iterator, context):  # noqa: N802  # gRPC's name
+        for request in request_iterator:
+            self._record(request, context)
+            self.before_stream()
+            self._behave(context)
+            if self._holds_streams:
+                self._watch(context)  # not later: gRPC does not resume the stream once it is cancelled
+            for event in self._events:
+                yield stream_response(event)
+            self.released.wait(WAIT_SECONDS if self._holds_streams else self._pause)
+            if context.is_active():
+                self.ended_by_itself.set()
+
+    def _record(self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext) -> None:
+        metadata = dict(context.invocation_metadata())
+        self.received.append(Received(request, metadata, context.time_remaining(), context.peer()))
+        self.arrived.set()
 
     def ServerLive(self, request, context):  # noqa: ARG002, N802  # gRPC's name
         return service_pb2.ServerLiveResponse(live=True)
 
     def ModelReady(self, request, context):  # noqa: N802  # gRPC's name
         assert request.name == "florence2"
-        # What a refusing behaviour returns is not looked at: abort() raises.
+        # Only behaviors that call abort(), which raises, matter here.
         self._behave(context)
         return service_pb2.ModelReadyResponse(ready=self.ready)
 
@@ -132,7 +191,7 @@ def task_response(
     size: tuple[int, int] = IMAGE_SIZE,
     token_scores: TokenScores | None = None,
 ) -> bytes:
-    """A raw response, as the real server gives it."""
+    """A raw response like the real server's."""
     return v1.TaskResponse(
         text=text,
         image_size=v1.ImageSize(width=size[0], height=size[1]),
@@ -150,8 +209,16 @@ def infer_response(element: bytes, name: str = "RESPONSE") -> service_pb2.ModelI
     return service_pb2.ModelInferResponse(model_name="florence2", outputs=[output], raw_output_contents=[raw])
 
 
+def stream_response(event: v1.StreamEvent | str | bytes) -> service_pb2.ModelStreamInferResponse:
+    """A response of a stream with an event, Triton's error message, or bytes in the RESPONSE tensor."""
+    if isinstance(event, str):
+        return service_pb2.ModelStreamInferResponse(error_message=event)
+    element = event if isinstance(event, bytes) else event.SerializeToString()
+    return service_pb2.ModelStreamInferResponse(infer_response=infer_response(element))
+
+
 def serve(fake: FakeServer, credentials: grpc.ServerCredentials | None = None, **options: int) -> grpc.Server:
-    """Start a server with gRPC's options for the fake on a free port of loopback, and tell the fake its address."""
+    """Start a gRPC server for the fake on a free port of loopback, with gRPC options, and set the fake's url."""
     arguments = [(f"grpc.{name}", value) for name, value in options.items()]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=arguments)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
@@ -175,12 +242,12 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture(params=[Client, AsyncClient])
 def client_type(request) -> type[Client] | type[AsyncClient]:
-    """Every test that asks for it is held against both clients."""
+    """Runs each test that uses it with both clients."""
     return request.param
 
 
 async def settled(outcome: Any) -> Any:
-    """What a method of either client returns, awaited where it has to be."""
+    """The result of a method of either client, awaited if necessary."""
     return await outcome if inspect.isawaitable(outcome) else outcome
 
 
@@ -188,10 +255,10 @@ Action = Callable[[Any], Any | Awaitable[Any]]
 
 
 @pytest.fixture
-def ask(server, client_type) -> Callable[..., Any]:
-    """`ask(lambda client: client.detect(...), **settings)`: do something with a client of the server."""
+def use(server, client_type) -> Callable[..., Any]:
+    """`use(lambda client: client.detect(...), **settings)`: call a client of the server."""
 
-    def ask(action: Action, **settings: Any) -> Any:
+    def use(action: Action, **settings: Any) -> Any:
         async def connect_and_act() -> Any:
             client = client_type(server.url, **{"timeout": WAIT_SECONDS, **settings})
             try:
@@ -201,4 +268,4 @@ def ask(server, client_type) -> Callable[..., Any]:
 
         return asyncio.run(connect_and_act())
 
-    return ask
+    return use

@@ -9,7 +9,7 @@ from florence2.base64_text import image_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-# Contains both characters in which the alphabets differ, and has a length that needs padding.
+# Contains both characters that differ between the alphabets, and its length requires padding.
 FILE = b"\x89PNG\xfb\xef\xbe\xff\xff\xfe" + bytes(range(256)) * 10
 
 
@@ -39,13 +39,13 @@ def spellings() -> dict[str, bytes]:
 
 
 def escaped(text: bytes) -> bytes:
-    """Everything but letters and digits percent-encoded."""
+    """The text with everything except letters and digits percent-encoded."""
     return b"".join(bytes([byte]) if bytes([byte]).isalnum() else b"%%%02X" % byte for byte in text)
 
 
 @pytest.fixture(params=["client", "server"])
 def decoded(request):
-    """`image_file` as the client calls it, and as the server does."""
+    """`image_file` as called by the client, and as called by the server."""
     if request.param == "client":
         return image_file
     return partial(image_file, decode=partial(pybase64.b64decode, validate=True))
@@ -81,14 +81,14 @@ def test_data_that_is_not_base64_is_left_unchanged(data, decoded):
 
 
 @given(st.binary(min_size=1, max_size=60), st.booleans(), st.booleans())
-def test_any_bytes_come_back(data, is_padded, is_url_safe):
+def test_any_bytes_survive_the_round_trip(data, is_padded, is_url_safe):
     text = base64.urlsafe_b64encode(data) if is_url_safe else base64.b64encode(data)
     assert image_file(text if is_padded else text.rstrip(b"=")) == data
 
 
 @given(st.binary(min_size=1, max_size=60), st.integers(0, 79), st.integers(0, 255))
-def test_a_single_invalid_byte_is_found_anywhere(data, place, byte):
-    """As Python's own strict decoder finds it."""
+def test_a_single_invalid_byte_is_detected_anywhere(data, place, byte):
+    """As by the strict decoder of the standard library."""
     text = bytearray(base64.b64encode(data))
     text[place % len(text)] = byte
     try:

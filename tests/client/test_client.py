@@ -1,11 +1,11 @@
-"""Every method: the request it sends, and what becomes of the answer. Both clients alike."""
+"""The request that each method of both clients sends, and the result that it returns."""
 
 import inspect
 
 import numpy as np
 import pytest
 from florence2 import v1
-from florence2.client import Answer, AsyncClient, Client, TruncatedAnswerError
+from florence2.client import Answer, AsyncClient, AsyncEventStream, Client, EventStream, TruncatedAnswerError
 from florence2.errors import Florence2Error, InvalidArgumentError
 from florence2.parsing import decode
 from florence2.results import Detections, Segmentation, Text, TextRegions
@@ -22,7 +22,7 @@ REGION = "{ x_min: 10 y_min: 20 x_max: 30.5 y_max: 40 }"
 REGION_ARGUMENTS = ([10, 20, 30.5, 40],)
 
 # Method and arguments after the image; the request, in protobuf's text format; an answer; the result's type.
-CALLS = [
+METHOD_CALLS = [
     ("caption", (), "caption {}", "A dog.", Text),
     ("caption", ("brief",), "caption {}", "A dog.", Text),
     ("caption", ("detailed",), "detailed_caption {}", "A dog. It barks.", Text),
@@ -65,61 +65,63 @@ CALLS = [
     ("read_text_regions", (), "ocr_with_region {}", f"BEWARE{BOX}{BOX}", TextRegions),
     ("generate", ("<DocVQA>Who?",), 'free_prompt { text: "<DocVQA>Who?" }', "The dog.", Text),
 ]
-METHODS = sorted({call[0] for call in CALLS})
+METHODS = sorted({call[0] for call in METHOD_CALLS})
+# In test_client_plans.py.
+PLAN_METHODS = ["analyze_regions", "ground_caption", "run_tasks"]
 
 
 def the_call(method: str) -> tuple[tuple, str]:
     """Arguments and answer of the first call of a method in the table."""
-    return next((arguments, answer) for name, arguments, _, answer, _ in CALLS if name == method)
+    return next((arguments, answer) for name, arguments, _, answer, _ in METHOD_CALLS if name == method)
 
 
-@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), CALLS)
+@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), METHOD_CALLS)
 def test_a_task_method_sends_its_task_and_returns_the_decoded_answer(
-    server, ask, method, arguments, request_text, answer, result_type
+    server, use, method, arguments, request_text, answer, result_type
 ):
     server.answer(f"</s><s>{answer}</s>")
-    result = ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+    result = use(lambda client: getattr(client, method)(IMAGE, *arguments))
 
     expected = text_format.Parse(request_text, v1.TaskRequest(raw=True))
-    assert server.last.request == expected
+    assert server.last.content == expected
     assert type(result) is result_type
     task = getattr(expected, expected.WhichOneof("task"))
     assert result == decode(task, f"</s><s>{answer}</s>", IMAGE_SIZE)
     assert str(result) or len(result)
 
 
-@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), CALLS)
-def test_results_have_scores_where_the_server_says_how_probable_the_tokens_were(
-    server, ask, method, arguments, request_text, answer, result_type
+@pytest.mark.parametrize(("method", "arguments", "request_text", "answer", "result_type"), METHOD_CALLS)
+def test_results_have_scores_if_the_response_has_token_log_probabilities(
+    server, use, method, arguments, request_text, answer, result_type
 ):
     text = f"</s><s>{answer}</s>"
     token_scores = TokenScores([-0.5, -0.25, -0.125], [7, 10, len(text)])
     server.respond(task_response(text, token_scores=token_scores))
     request = text_format.Parse(request_text, v1.TaskRequest())
     task = getattr(request, request.WhichOneof("task"))
-    result = ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+    result = use(lambda client: getattr(client, method)(IMAGE, *arguments))
     assert result == decode(task, text, IMAGE_SIZE, token_scores)
     score = result.score if result_type is Text else result.scores[0]
     assert 0 < score < 1
-    assert ask(lambda client: client.run(IMAGE, request)).token_scores == token_scores
+    assert use(lambda client: client.run(IMAGE, request)).token_scores == token_scores
 
 
-def test_coordinates_are_relative_to_the_size_that_the_server_saw(server, ask):
+def test_coordinates_are_scaled_by_the_image_size_in_the_response(server, use):
     server.answer(f"</s><s>dog{BOX}</s>")
-    found = ask(lambda client: client.detect(IMAGE))
+    found = use(lambda client: client.detect(IMAGE))
     np.testing.assert_allclose(found.boxes, [[100.5, 100.25, 300.5, 200.25]])
 
 
-def test_the_tensors_are_a_batch_of_one_and_the_image_arrives_unchanged(server, ask):
-    ask(lambda client: client.detect(IMAGE))
+def test_the_tensors_have_one_batch_element_and_the_image_arrives_unchanged(server, use):
+    use(lambda client: client.detect(IMAGE))
     assert server.last.message.model_name == "florence2"
     described = {name: tensor[:2] for name, tensor in server.last.tensors.items()}
     assert described == {"IMAGE": ("BYTES", [1, 1]), "REQUEST": ("BYTES", [1, 1])}
     assert server.last.element("IMAGE") == IMAGE
 
 
-def test_the_model_may_have_another_name(server, ask):
-    ask(lambda client: client.detect(IMAGE), model="florence2-large")
+def test_the_model_may_have_another_name(server, use):
+    use(lambda client: client.detect(IMAGE), model="florence2-large")
     assert server.last.message.model_name == "florence2-large"
 
 
@@ -128,15 +130,15 @@ def test_the_model_may_have_another_name(server, ask):
     [(1, 2, 3, 4), [1.0, 2.0, 3.0, 4.0], np.array([1, 2, 3, 4]), np.float32([1, 2, 3, 4]), range(1, 5)],
     ids=lambda region: type(region).__name__,
 )
-def test_a_region_is_any_sequence_of_four_numbers(server, ask, region):
-    ask(lambda client: client.read_region(IMAGE, region))
+def test_a_region_is_any_sequence_of_four_numbers(server, use, region):
+    use(lambda client: client.read_region(IMAGE, region))
     assert server.last.request.region_to_ocr.region == v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
 
 
 @pytest.mark.parametrize("region", [(1, 2, 3), (1, 2, 3, 4, 5), [[1, 2, 3, 4]], (0, 0, 1, 10**400), ()])
-def test_a_region_that_is_not_four_numbers_is_rejected_before_anything_is_sent(server, ask, region):
+def test_a_region_that_is_not_four_numbers_is_rejected_before_anything_is_sent(server, use, region):
     with pytest.raises(InvalidArgumentError, match=r"^region_to_category\.region: got .*, expected four numbers"):
-        ask(lambda client: client.classify_region(IMAGE, region))
+        use(lambda client: client.classify_region(IMAGE, region))
     assert not server.received
 
 
@@ -160,39 +162,39 @@ REGION_METHODS = {
         ((0, 0, 1e300, 5), "x_max"),
     ],
 )
-def test_a_region_that_fits_no_image_is_refused_by_its_full_path(server, ask, task, region, side):
+def test_a_region_that_fits_no_image_is_rejected_by_its_full_path(server, use, task, region, side):
     with pytest.raises(InvalidArgumentError, match=rf"^{task}\.region\.{side}: got "):
-        ask(lambda client: REGION_METHODS[task](client, region))
+        use(lambda client: REGION_METHODS[task](client, region))
     assert not server.received
 
 
-def test_boxes_that_are_usable_can_be_sent_back(server, ask):
+def test_boxes_that_are_usable_can_be_sent_back(server, use):
     server.answer("</s><s>a<loc_5><loc_5><loc_5><loc_9>b<loc_9><loc_0><loc_3><loc_9>c<loc_0><loc_0><loc_1><loc_1></s>")
-    found = ask(lambda client: client.detect(IMAGE))
+    found = use(lambda client: client.detect(IMAGE))
     assert found.usable.tolist() == [False, False, True]
     for box in found[found.usable].boxes:
-        ask(lambda client, box=box: client.read_region(IMAGE, box))
+        use(lambda client, box=box: client.read_region(IMAGE, box))
     sent = server.last.request.region_to_ocr.region
     assert (sent.x_min, sent.y_min, sent.x_max, sent.y_max) == tuple(found.boxes[2])
     with pytest.raises(InvalidArgumentError, match=r"^region_to_ocr\.region\.x_max"):
-        ask(lambda client: client.read_region(IMAGE, found.boxes[0]))
+        use(lambda client: client.read_region(IMAGE, found.boxes[0]))
 
 
-def test_phrases_are_a_text_or_a_sequence(server, ask):
-    ask(lambda client: client.ground(IMAGE, "a car<and>a dog"))
+def test_phrases_are_a_text_or_a_sequence(server, use):
+    use(lambda client: client.ground(IMAGE, "a car<and>a dog"))
     assert server.last.request.phrase_grounding == v1.PhraseGrounding(caption="a car<and>a dog")
     for phrases in (["a car", "größe"], ("a car", "größe")):
-        ask(lambda client, phrases=phrases: client.ground(IMAGE, phrases))
+        use(lambda client, phrases=phrases: client.ground(IMAGE, phrases))
         assert server.last.request.phrase_grounding == v1.PhraseGrounding(phrases=["a car", "größe"])
-    ask(lambda client: client.detect_open_vocabulary(IMAGE, ["a car"]))
+    use(lambda client: client.detect_open_vocabulary(IMAGE, ["a car"]))
     assert server.last.request.open_vocabulary_detection == v1.OpenVocabularyDetection(queries=["a car"])
 
 
 @pytest.mark.parametrize("phrases", ["a car<and>a dog", ["a car", "a dog"]])
-def test_the_answer_about_several_phrases_has_the_label_of_each(server, ask, phrases):
+def test_each_phrase_is_the_label_of_its_boxes(server, use, phrases):
     boxes = ["<loc_0><loc_0><loc_10><loc_10>", "<loc_1><loc_1><loc_9><loc_9>", "<loc_5><loc_5><loc_8><loc_8>"]
     server.answer(f"</s><s>a car{boxes[0]}{boxes[1]}a dog{boxes[2]}</s>")
-    found = ask(lambda client: client.ground(IMAGE, phrases))
+    found = use(lambda client: client.ground(IMAGE, phrases))
     assert found.labels == ["a car", "a car", "a dog"]
 
 
@@ -213,22 +215,22 @@ def test_the_answer_about_several_phrases_has_the_label_of_each(server, ask, phr
         ),
     ],
 )
-def test_what_is_wrong_without_a_look_at_the_image_is_refused_before_anything_is_sent(server, ask, action, field):
+def test_a_request_that_is_invalid_for_any_image_is_rejected_before_anything_is_sent(server, use, action, field):
     with pytest.raises(InvalidArgumentError, match=f"^{field}"):
-        ask(action)
+        use(action)
     assert not server.received
 
 
-def test_generate_takes_official_prompts_that_are_answered_with_text(server, ask):
+def test_generate_takes_official_prompts_that_are_answered_with_text(server, use):
     server.answer("</s><s>A dog.</s>")
-    assert ask(lambda client: client.generate(IMAGE, "<CAPTION>")) == Text("A dog.")
+    assert use(lambda client: client.generate(IMAGE, "<CAPTION>")) == Text("A dog.")
 
 
-def test_run_returns_all_that_the_server_says(server, ask):
+def test_run_returns_everything_that_the_server_reports(server, use):
     text = f"</s><s>dog{BOX}</s>"
     server.answer(text)
     request = v1.TaskRequest(object_detection=v1.ObjectDetection())
-    answer = ask(lambda client: client.run(IMAGE, request, request_id="mine"))
+    answer = use(lambda client: client.run(IMAGE, request, request_id="mine"))
     assert answer == Answer(
         result=decode("<OD>", text, IMAGE_SIZE),
         text=text,
@@ -241,15 +243,15 @@ def test_run_returns_all_that_the_server_says(server, ask):
     assert not answer.is_truncated
 
 
-def test_run_sends_the_request_as_it_is_and_leaves_it_alone(server, ask):
+def test_run_sends_the_request_unchanged_and_does_not_modify_it(server, use):
     request = v1.TaskRequest(
         phrase_grounding=v1.PhraseGrounding(caption="a dog"), generation=v1.GenerationOptions(num_beams=3)
     )
     before = request.SerializeToString()
-    ask(lambda client: client.run(IMAGE, request))
+    use(lambda client: client.run(IMAGE, request))
     assert request.SerializeToString() == before
     request.raw = True
-    assert server.last.request == request
+    assert server.last.content == request
 
 
 @pytest.mark.parametrize(
@@ -260,26 +262,28 @@ def test_run_sends_the_request_as_it_is_and_leaves_it_alone(server, ask):
         ('free_prompt { text: "<OD>" }', Detections),
     ],
 )
-def test_run_decodes_the_answer_to_a_prompt_like_the_task_that_it_begins_with(server, ask, request_text, result_type):
+def test_run_decodes_the_answer_to_a_prompt_by_the_task_token_that_it_begins_with(
+    server, use, request_text, result_type
+):
     server.answer(f"</s><s>dog{BOX}</s>")
     request = text_format.Parse(request_text, v1.TaskRequest())
-    assert type(ask(lambda client: client.run(IMAGE, request)).result) is result_type
+    assert type(use(lambda client: client.run(IMAGE, request)).result) is result_type
 
 
-def test_run_returns_a_truncated_answer(server, ask):
+def test_run_returns_a_truncated_answer(server, use):
     server.answer(f"</s><s>dog{BOX}cat<loc_1>", LENGTH)
-    answer = ask(lambda client: client.run(IMAGE, v1.TaskRequest(object_detection=v1.ObjectDetection())))
+    answer = use(lambda client: client.run(IMAGE, v1.TaskRequest(object_detection=v1.ObjectDetection())))
     assert answer.finish_reason == "length"
     assert answer.is_truncated
     assert answer.result.labels == ["dog"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_task_method_passes_a_truncated_answer_off_as_whole(server, ask, method):
+def test_no_task_method_returns_a_truncated_answer(server, use, method):
     arguments, answer = the_call(method)
     server.answer(f"</s><s>{answer}", LENGTH)
     with pytest.raises(TruncatedAnswerError, match="cut after 7 tokens") as caught:
-        ask(lambda client: getattr(client, method)(IMAGE, *arguments))
+        use(lambda client: getattr(client, method)(IMAGE, *arguments))
     assert isinstance(caught.value, Florence2Error)
     assert caught.value.answer.text == f"</s><s>{answer}"
 
@@ -287,15 +291,21 @@ def test_no_task_method_passes_a_truncated_answer_off_as_whole(server, ask, meth
 def test_both_clients_have_the_same_methods_with_the_same_signatures():
     def signatures(client_type: type) -> dict[str, inspect.Signature]:
         public = inspect.getmembers(client_type, inspect.isfunction)
-        return {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
+        found = {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
+        # The only method that returns an iterator, which is asynchronous, too.
+        assert found["stream"].return_annotation in (EventStream, AsyncEventStream)
+        found["stream"] = found["stream"].replace(return_annotation=None)
+        return found
 
     assert signatures(Client) == signatures(AsyncClient)
     assert inspect.signature(Client) == inspect.signature(AsyncClient)
-    assert set(METHODS) | {"run", "is_ready", "health", "close"} == set(signatures(Client))
+    assert {*METHODS, *PLAN_METHODS, "run", "stream", "is_ready", "health", "server_info", "close"} == set(
+        signatures(Client)
+    )
 
 
 def test_every_method_of_the_async_client_is_a_coroutine_function():
     assert all(
         inspect.iscoroutinefunction(getattr(AsyncClient, method))
-        for method in [*METHODS, "run", "is_ready", "health", "close"]
+        for method in [*METHODS, *PLAN_METHODS, "run", "is_ready", "health", "server_info", "close"]
     )

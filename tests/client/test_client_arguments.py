@@ -41,9 +41,9 @@ FOUR_NUMBERS = "four numbers: x_min, y_min, x_max, y_max in pixels"
         (lambda client: client.health(timeout=None), "timeout", "a number of seconds"),
     ],
 )
-def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(server, ask, action, argument, accepted):
+def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(server, use, action, argument, accepted):
     with pytest.raises(TypeError, match=rf"^{argument}: got .* of type \w+, expected {accepted}"):
-        ask(action)
+        use(action)
     assert not server.received
 
 
@@ -59,9 +59,9 @@ def test_an_argument_of_the_wrong_type_is_a_type_error_that_names_it(server, ask
         (lambda client: client.detect(IMAGE, request_id=SURROGATE), "request_id"),
     ],
 )
-def test_text_that_cannot_be_encoded_as_utf_8_is_rejected_by_its_path(server, ask, action, field):
+def test_text_that_cannot_be_encoded_as_utf_8_is_rejected_by_its_path(server, use, action, field):
     with pytest.raises(InvalidArgumentError, match=f"^{field}: got .*, expected text that can be encoded as UTF-8"):
-        ask(action)
+        use(action)
     assert not server.received
 
 
@@ -105,9 +105,9 @@ def test_a_setting_that_cannot_be_encoded_as_utf_8_is_rejected(client_type, name
         client_type(**{name: SURROGATE})
 
 
-def test_a_token_function_returns_a_str(server, ask):
+def test_a_token_function_returns_a_str(server, use):
     with pytest.raises(TypeError, match=r"^access_token: got a value of type NoneType, expected a str$"):
-        ask(lambda client: client.detect(IMAGE), access_token=lambda: None)
+        use(lambda client: client.detect(IMAGE), access_token=lambda: None)
     assert not server.received
 
 

@@ -1,4 +1,4 @@
-"""What a caller may pass as the image, and which bytes are then sent."""
+"""The images that callers may pass, and the bytes that are sent for them."""
 
 import io
 import os
@@ -8,9 +8,9 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
-from florence2._images import encode_image
 from florence2.display import displayed
 from florence2.errors import DeadlineExceededError, InvalidArgumentError
+from florence2.images import encode_image
 
 pytest_plugins = ["tests.client.fake_server"]
 
@@ -23,7 +23,7 @@ ENCODED = bytes(range(256)) + b"\0\0"
 
 
 def drawn(mode: str = "RGB", size: tuple[int, int] = (31, 17)) -> PIL.Image.Image:
-    """Noise, which nothing but lossless encoding keeps."""
+    """Noise, which only lossless encoding preserves."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     return PIL.Image.fromarray(pixels).convert(mode)
 
@@ -36,11 +36,11 @@ def flat(size: tuple[int, int] = (640, 480)) -> np.ndarray:
 
 
 @pytest.fixture
-def sent(server, ask):
-    """The bytes that are sent for an image."""
+def sent(server, use):
+    """`sent(image)`: the bytes that are sent for an image."""
 
     def sent(image) -> bytes:
-        ask(lambda client: client.detect(image))
+        use(lambda client: client.detect(image))
         return server.last.element("IMAGE")
 
     return sent
@@ -63,7 +63,7 @@ def test_bytes_are_sent_unchanged(sent, kind):
     assert sent(kind(ENCODED)) == ENCODED
 
 
-def test_a_view_of_other_items_is_sent_as_its_bytes(sent):
+def test_a_memoryview_of_any_format_is_sent_as_its_bytes(sent):
     assert sent(memoryview(np.arange(6, dtype=np.uint16).reshape(2, 3))) == np.arange(6, dtype=np.uint16).tobytes()
     assert sent(memoryview(ENCODED)[::2]) == ENCODED[::2]
 
@@ -80,7 +80,7 @@ def test_a_file_object_is_read_from_its_current_position(server, sent, tmp_path)
     assert len(server.received) == 2
 
 
-def test_any_object_whose_read_returns_bytes_is_a_file(sent):
+def test_any_object_whose_read_method_returns_bytes_is_a_file(sent):
     class Reader:
         def read(self) -> bytearray:
             return bytearray(ENCODED)
@@ -106,7 +106,7 @@ def test_urls_are_not_fetched(server, sent, url):
     ["RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "L", "LA", "La", "1", "CMYK", "YCbCr", "HSV", "I;16", "I;16B"],
 )
 @pytest.mark.parametrize("size", [(31, 17), (1200, 900)], ids=["small", "large"])
-def test_a_pil_image_of_any_mode_is_sent_losslessly_as_what_it_shows(sent, mode, size):
+def test_a_pil_image_of_any_mode_is_sent_losslessly_as_displayed(sent, mode, size):
     if mode in ("PA", "La"):
         picture = drawn({"PA": "P", "La": "LA"}[mode], size).convert(mode)
     elif mode.startswith("I;16"):
@@ -126,7 +126,7 @@ def test_a_transparent_color_is_sent_as_white(sent):
     assert [opened(sent(picture)).getpixel((x, 0)) for x in (0, 1)] == [(10, 20, 30), (255, 255, 255)]
 
 
-def test_a_pil_images_pixels_are_taken_as_they_stand(sent, tmp_path):
+def test_a_pil_images_exif_orientation_is_ignored(sent, tmp_path):
     exif = PIL.Image.Exif()
     exif[ORIENTATION_TAG] = 6
     drawn("RGB").save(tmp_path / "turned.jpg", exif=exif)
@@ -148,7 +148,7 @@ def test_an_array_is_sent_losslessly(sent, view, channels, size):
     np.testing.assert_array_equal(np.asarray(opened(sent(array))), array)
 
 
-def test_an_array_with_alpha_is_sent_as_what_it_shows(sent):
+def test_an_array_with_alpha_is_sent_as_displayed(sent):
     array = np.asarray(drawn("RGBA"))
     shown = np.asarray(displayed(PIL.Image.fromarray(array)))
     np.testing.assert_array_equal(np.asarray(opened(sent(array))), shown)
@@ -190,7 +190,7 @@ def test_a_large_drawing_is_sent_uncompressed_if_it_is_within_the_default_limit(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_image_that_cannot_be_shown_is_refused_with_what_it_is_and_what_is_expected(server, sent, image, got):
+def test_an_invalid_image_is_rejected_with_what_it_is_and_what_is_expected(server, sent, image, got):
     with pytest.raises(InvalidArgumentError, match=rf"^image: got '{re.escape(got)}', expected .*"):
         sent(image)
     assert not server.received
@@ -213,14 +213,14 @@ def test_an_unsupported_type_is_a_type_error_that_lists_the_supported_ones(serve
     assert not server.received
 
 
-def test_a_file_in_text_mode_is_refused(sent, tmp_path):
+def test_a_file_in_text_mode_is_rejected(sent, tmp_path):
     path = tmp_path / "image"
     path.write_bytes(b"text")
     with path.open() as file, pytest.raises(TypeError, match="text mode"):
         sent(file)
 
 
-def test_a_missing_file_is_the_error_that_python_has_for_it(server, sent, tmp_path):
+def test_a_file_that_cannot_be_read_raises_pythons_own_error(server, sent, tmp_path):
     with pytest.raises(FileNotFoundError):
         sent(tmp_path / "none.png")
     with pytest.raises(IsADirectoryError):
@@ -228,12 +228,12 @@ def test_a_missing_file_is_the_error_that_python_has_for_it(server, sent, tmp_pa
     assert not server.received
 
 
-def test_encoding_counts_against_the_timeout(server, ask):
+def test_reading_the_image_counts_against_the_timeout(server, use):
     class SlowPath(os.PathLike):
         def __fspath__(self) -> str:
             time.sleep(0.1)
             return __file__
 
     with pytest.raises(DeadlineExceededError, match="before the request was sent"):
-        ask(lambda client: client.detect(SlowPath(), timeout=0.05))
+        use(lambda client: client.detect(SlowPath(), timeout=0.05))
     assert not server.received

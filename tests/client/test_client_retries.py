@@ -1,4 +1,4 @@
-"""Calls that are tried again, and calls that find another server."""
+"""Retries, failover and round robin."""
 
 import asyncio
 import inspect
@@ -8,8 +8,6 @@ import time
 import grpc
 import pytest
 from florence2 import Retry
-from florence2._attempts import Attempts
-from florence2._calls import Call
 from florence2.errors import (
     DeadlineExceededError,
     InvalidArgumentError,
@@ -17,7 +15,8 @@ from florence2.errors import (
     ServerError,
     UnavailableError,
 )
-from florence2.v1 import TaskRequest
+from florence2.transports import RequestContext
+from florence2.transports.destination import Attempts
 
 from tests.client.fake_server import WAIT_SECONDS, FakeServer, serve, settled
 
@@ -39,10 +38,10 @@ def two_servers():
 
 
 @pytest.fixture
-def ask_of(client_type):
-    """`ask_of(urls, times, **settings)`: that many calls of one client, one after another."""
+def send_to(client_type):
+    """`send_to(urls, times, **settings)`: send requests with one client, one after another."""
 
-    def ask_of(urls, times=1, **settings):
+    def send_to(urls, times=1, **settings):
         async def act():
             client = client_type(urls, **{"timeout": WAIT_SECONDS, "retry": QUICK, **settings})
             try:
@@ -53,74 +52,83 @@ def ask_of(client_type):
 
         asyncio.run(act())
 
-    return ask_of
+    return send_to
 
 
-def test_a_refused_call_is_tried_again(server, ask):
-    server.fail_first(3)
-    ask(lambda client: client.detect(IMAGE), retry=QUICK)
+def test_a_request_that_a_stopping_server_cancels_is_retried(server, use):
+    server.fail_first(3, grpc.StatusCode.CANCELLED)
+    use(lambda client: client.detect(IMAGE), retry=QUICK)
     assert len(server.received) == 4
 
 
-def test_a_call_is_not_sent_more_often_than_allowed(server, ask):
+def test_an_unavailable_request_is_retried(server, use):
+    server.fail_first(3)
+    use(lambda client: client.detect(IMAGE), retry=QUICK)
+    assert len(server.received) == 4
+
+
+def test_a_request_is_not_sent_more_often_than_allowed(server, use):
     server.fail_first(4)
     with pytest.raises(UnavailableError, match="the queue is full"):
-        ask(lambda client: client.detect(IMAGE), retry=QUICK)
+        use(lambda client: client.detect(IMAGE), retry=QUICK)
     assert len(server.received) == 4
 
 
-def test_without_retries_nothing_is_sent_twice(server, ask):
+def test_without_retries_nothing_is_sent_twice(server, use):
     server.fail_first(1)
     with pytest.raises(UnavailableError):
-        ask(lambda client: client.detect(IMAGE), retry=None)
+        use(lambda client: client.detect(IMAGE), retry=None)
     assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("status", [grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED], ids=str)
-def test_other_failures_are_not_tried_again(server, ask, status):
+def test_other_errors_are_not_retried(server, use, status):
     server.fail_first(1, status)
     with pytest.raises(ServerError):
-        ask(lambda client: client.detect(IMAGE), retry=QUICK)
+        use(lambda client: client.detect(IMAGE), retry=QUICK)
     assert len(server.received) == 1
 
 
-def test_no_attempt_begins_after_the_timeout(server, ask):
+def test_no_attempt_begins_after_the_timeout(server, use):
     server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     started = time.monotonic()
     with pytest.raises((UnavailableError, DeadlineExceededError)):
-        ask(lambda client: client.detect(IMAGE, timeout=0.4), retry=Retry(attempts=1000, initial_backoff=0.05))
+        use(lambda client: client.detect(IMAGE, timeout=0.4), retry=Retry(attempts=1000, initial_backoff=0.05))
     assert time.monotonic() - started < 0.4 + 1
     assert len(server.received) > 1
 
 
-def test_every_attempt_has_what_is_left_of_the_timeout(server, ask):
+def test_every_attempt_has_the_rest_of_the_timeout(server, use):
     server.fail_first(3)
-    ask(lambda client: client.detect(IMAGE, timeout=5), retry=Retry(initial_backoff=0.1, max_backoff=0.1))
+    use(lambda client: client.detect(IMAGE, timeout=5), retry=Retry(initial_backoff=0.1, max_backoff=0.1))
     for_the_call = [received.seconds_left for received in server.received]
     in_the_queue = [received.message.parameters["timeout"].int64_param / 1e6 for received in server.received]
+    in_the_request = [received.request.timeout_seconds for received in server.received]
     assert in_the_queue == sorted(in_the_queue, reverse=True)
+    assert in_the_request == pytest.approx(in_the_queue, abs=1e-5)
+    assert in_the_request[-1] < in_the_request[0]
     assert for_the_call == pytest.approx(in_the_queue, rel=0.1)  # gRPC sends few digits of a deadline, rounded up
 
 
-def test_calls_take_turns_among_servers(two_servers, ask_of):
-    ask_of([fake.url for fake in two_servers], times=6)
+def test_requests_take_turns_among_servers(two_servers, send_to):
+    send_to([fake.url for fake in two_servers], times=6)
     assert [len(fake.received) for fake in two_servers] == [3, 3]
 
 
-def test_a_server_that_is_gone_is_passed_over(server, ask_of):
-    ask_of([NOBODY, server.url], times=4, retry=None)
+def test_a_server_that_cannot_be_reached_is_skipped(server, send_to):
+    send_to([NOBODY, server.url], times=4, retry=None)
     assert len(server.received) == 4
 
 
-def test_a_server_without_room_is_passed_over_without_waiting(two_servers, ask_of):
+def test_a_full_server_is_skipped_without_waiting(two_servers, send_to):
     two_servers[0].fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     started = time.monotonic()
-    ask_of([fake.url for fake in two_servers], times=4, retry=Retry(initial_backoff=60, max_backoff=60))
+    send_to([fake.url for fake in two_servers], times=4, retry=Retry(initial_backoff=60, max_backoff=60))
     assert time.monotonic() - started < WAIT_SECONDS
     assert len(two_servers[1].received) == 4
 
 
-def test_servers_are_ready_when_one_of_them_is(server, client_type):
+def test_servers_are_ready_if_one_of_them_is(server, client_type):
     async def is_ready(urls):
         client = client_type(urls)
         try:
@@ -136,23 +144,23 @@ def test_closing_a_client_ends_the_wait_for_the_next_attempt(server, client_type
     server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
     client = client_type(server.url, retry=Retry(attempts=3, initial_backoff=1000, max_backoff=1000), timeout=None)
 
-    async def ask_and_close() -> None:
+    async def detect_and_close() -> None:
         if inspect.iscoroutinefunction(client.detect):
-            asked = asyncio.ensure_future(client.detect(IMAGE))
+            pending = asyncio.ensure_future(client.detect(IMAGE))
         else:
-            asked = asyncio.ensure_future(asyncio.to_thread(client.detect, IMAGE))
+            pending = asyncio.ensure_future(asyncio.to_thread(client.detect, IMAGE))
         assert await asyncio.to_thread(server.arrived.wait, WAIT_SECONDS)
         await asyncio.sleep(0.1)
         await settled(client.close())
         with pytest.raises(RequestCancelledError, match="closed"):
-            await asyncio.wait_for(asked, WAIT_SECONDS)
+            await asyncio.wait_for(pending, WAIT_SECONDS)
 
-    asyncio.run(ask_and_close())
+    asyncio.run(detect_and_close())
 
 
 def waits(attempts: Attempts, count: int) -> list[float]:
-    call = Call(TaskRequest(), priority=0, timeout=None, started=time.monotonic())
-    wait = attempts.policy(call)["wait"]
+    context = RequestContext()
+    wait = attempts.policy(context)["wait"]
     state = type("State", (), {})()
     found = []
     for number in range(1, count + 1):
@@ -161,7 +169,7 @@ def waits(attempts: Attempts, count: int) -> list[float]:
     return found
 
 
-def test_waits_are_spread_below_a_bound_that_doubles():
+def test_backoff_is_spread_below_a_bound_that_doubles():
     retry = Retry(attempts=9, initial_backoff=1, max_backoff=8)
     rounds = [waits(Attempts(1, retry), 6) for _ in range(400)]
     for number, bound in enumerate([1, 2, 4, 8, 8, 8]):
@@ -170,12 +178,12 @@ def test_waits_are_spread_below_a_bound_that_doubles():
         assert 0.9 * bound < max(drawn) <= bound
 
 
-def test_there_is_no_wait_before_every_server_has_refused():
+def test_there_is_no_wait_until_every_server_has_rejected_the_request():
     found = waits(Attempts(3, Retry(initial_backoff=1)), 6)
     assert [wait == 0 for wait in found] == [True, True, False, True, True, False]
 
 
-def test_turns_are_taken_by_threads_too():
+def test_threads_take_turns_too():
     attempts, firsts = Attempts(4, None), []
     threads = [threading.Thread(target=lambda: firsts.append(next(attempts.endpoints()))) for _ in range(40)]
     for thread in threads:
@@ -186,11 +194,11 @@ def test_turns_are_taken_by_threads_too():
 
 
 @pytest.mark.parametrize("settings", [{"attempts": 0}, {"initial_backoff": 0}, {"max_backoff": -1}])
-def test_retries_need_numbers_that_make_sense(settings):
+def test_retry_rejects_invalid_settings(settings):
     with pytest.raises(InvalidArgumentError, match=rf"^retry\.{next(iter(settings))}: got"):
         Retry(**settings)
 
 
-def test_a_client_needs_a_server(client_type):
+def test_a_client_needs_a_url(client_type):
     with pytest.raises(InvalidArgumentError, match=r"^url: got"):
         client_type([])

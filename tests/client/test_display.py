@@ -1,4 +1,4 @@
-"""What a picture shows, compared with transformers' own conversion, with which the model was trained."""
+"""Displayed pixels, compared with the conversion in transformers, with which the model was trained."""
 
 import io
 
@@ -13,7 +13,7 @@ SIZE = (23, 19)
 
 
 def noise(channels: int = 4) -> np.ndarray:
-    """Every alpha from 0 to 255 over every kind of color."""
+    """Every alpha from 0 to 255 with various colors."""
     return np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], channels), dtype=np.uint8)
 
 
@@ -33,7 +33,7 @@ def expected(picture: PIL.Image.Image) -> np.ndarray:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
-def test_every_mode_is_what_transformers_makes_of_it(mode):
+def test_every_mode_is_converted_as_by_transformers(mode):
     shown = displayed(of_mode(mode))
     assert shown.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(shown), expected(of_mode(mode)))
@@ -44,7 +44,7 @@ def test_every_mode_is_what_transformers_makes_of_it(mode):
     [("1", 0), ("1", 255), ("L", 7), ("RGB", (1, 2, 3)), ("P", 3), ("P", bytes(range(256)))],
     ids=str,
 )
-def test_a_transparent_color_is_what_transformers_makes_of_it(mode, key):
+def test_a_transparent_color_is_converted_as_by_transformers(mode, key):
     picture = of_mode(mode) if mode != "P" else RGBA.convert("RGB").quantize(200)
     picture.putpixel((2, 3), key if not isinstance(key, bytes) else 3)
     picture.info["transparency"] = key
@@ -54,13 +54,13 @@ def test_a_transparent_color_is_what_transformers_makes_of_it(mode, key):
 
 
 @pytest.mark.parametrize(("premultiplied", "straight"), [("RGBa", "RGBA"), ("La", "LA")])
-def test_premultiplied_colors_show_what_they_stand_for(premultiplied, straight):
+def test_premultiplied_colors_are_shown_as_the_colors_that_they_represent(premultiplied, straight):
     """RGBa loses its alpha in transformers, which cannot convert La at all."""
     picture = RGBA.convert(straight).convert(premultiplied)
     np.testing.assert_array_equal(np.asarray(displayed(picture)), expected(picture.convert(straight)))
 
 
-def test_the_alpha_of_a_palette_is_seen():
+def test_the_alpha_of_a_palette_is_applied():
     picture = PIL.Image.new("P", (2, 1), 1)
     picture.putpalette([0, 0, 0, 0, 10, 20, 30, 51], "RGBA")
     assert displayed(picture).getpixel((0, 0)) == (206, 208, 210)
@@ -73,7 +73,7 @@ def test_lab_has_no_alpha():
     assert np.ptp(np.asarray(displayed(lab))) > 200
 
 
-def test_opaque_rgb_is_returned_as_it_is_and_the_rest_is_not_changed():
+def test_opaque_rgb_is_returned_itself_and_no_image_is_modified():
     picture = of_mode("RGB")
     assert displayed(picture) is picture
     transparent = RGBA.copy()
@@ -85,14 +85,14 @@ GRAYS = np.array([[0, 1, 128, 129, 256], [257, 385, 386, 10_000, 32_767], [32_76
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
-def test_16_bit_gray_becomes_the_nearest_of_8_bits(mode):
+def test_16_bit_gray_becomes_the_nearest_8_bit_value(mode):
     order = ">u2" if mode == "I;16B" else "<u2"
     picture = PIL.Image.frombytes(mode, (5, 3), GRAYS.astype(order).tobytes())
     shown = np.asarray(displayed(picture))
     np.testing.assert_array_equal(shown, np.repeat(np.rint(GRAYS / 257)[..., None], 3, axis=2))
 
 
-def test_every_16_bit_gray_is_the_nearest_of_8_bits_and_8_bits_survive():
+def test_every_16_bit_gray_becomes_the_nearest_8_bit_value_and_8_bits_survive():
     every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     shown = np.asarray(displayed(PIL.Image.fromarray(every)))[..., 0]
     np.testing.assert_array_equal(shown, np.rint(every / 257))
@@ -112,13 +112,13 @@ def test_16_bit_gray_of_files(form):
     np.testing.assert_array_equal(np.asarray(displayed(opened))[..., 0], np.rint(GRAYS / 257))
 
 
-def test_16_bit_gray_that_counts_from_white():
+def test_16_bit_gray_in_which_zero_is_white():
     opened = reopened(PIL.Image.fromarray(GRAYS.astype(np.uint16)), "TIFF", tiffinfo={262: 0})
     np.testing.assert_array_equal(np.asarray(displayed(opened))[..., 0], np.rint((65535 - GRAYS) / 257))
 
 
-def test_12_bit_gray_has_its_own_white():
-    """As microscopes and scanners write: two pixels in three bytes."""
+def test_white_is_4095_in_12_bit_gray():
+    """As written by microscopes and scanners: two pixels in three bytes."""
     pixels = bytes([0xFF, 0xF0, 0x00, 0x80, 0x0F, 0xFF])  # 4095, 0, 2048, 4095
     entries = [(256, 4, 4), (257, 4, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 122), (277, 3, 1)]
     entries += [(278, 4, 1), (279, 4, len(pixels))]
@@ -131,16 +131,16 @@ def test_12_bit_gray_has_its_own_white():
     assert [shown.getpixel((x, 0))[0] for x in range(4)] == [255, 0, 128, 255]
 
 
-def test_a_transparent_gray_of_16_bits_is_white():
+def test_a_transparent_16_bit_gray_is_white():
     gray = PIL.Image.fromarray(GRAYS.astype(np.uint16))
     shown = np.asarray(displayed(reopened(gray, "PNG", transparency=256)))[..., 0]
     wanted = np.rint(GRAYS / 257)
-    wanted[GRAYS == 256] = 255  # and not 257, which has the same 8 bits
+    wanted[GRAYS == 256] = 255  # but not 257, which has the same 8-bit value
     np.testing.assert_array_equal(shown, wanted)
 
 
-def test_16_bit_png_files_that_open_as_mode_i_are_16_bits():
-    """As some versions of Pillow open them."""
+def test_16_bit_png_files_opened_in_mode_i_have_16_bits():
+    """Some versions of Pillow open them in this mode."""
     picture = PIL.Image.fromarray(GRAYS.astype(np.int32))
     assert picture.mode == "I"
     picture.format = "PNG"
@@ -148,7 +148,7 @@ def test_16_bit_png_files_that_open_as_mode_i_are_16_bits():
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_32_bits_are_refused_by_the_name_of_their_mode(mode):
+def test_modes_with_32_bits_are_rejected_by_name(mode):
     with pytest.raises(InvalidArgumentError, match=rf"^IMAGE: got 'pixels of mode {mode}', expected 8 or 16 bits"):
         displayed(PIL.Image.new(mode, (2, 2), 77), "IMAGE")
 
@@ -158,7 +158,7 @@ def test_32_bits_are_refused_by_the_name_of_their_mode(mode):
     [("I;16", 70_000), ("I;16", b"ab"), ("I;16", (1, 2)), ("RGB", b"abc"), ("RGB", "red"), ("P", 300), ("P", 1 << 40)],
     ids=str,
 )
-def test_a_transparent_color_that_its_mode_does_not_have_is_named(mode, key):
+def test_an_error_names_a_transparent_color_that_its_mode_cannot_have(mode, key):
     picture = PIL.Image.new(mode, (2, 2))
     picture.info["transparency"] = key
     with pytest.raises(InvalidArgumentError) as error:
@@ -168,7 +168,7 @@ def test_a_transparent_color_that_its_mode_does_not_have_is_named(mode, key):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
-def test_no_transparent_color_is_opaque(mode):
+def test_a_transparent_color_of_none_is_opaque(mode):
     picture = PIL.Image.new(mode, (2, 2), 0 if mode != "RGBA" else (0, 0, 0, 255))
     picture.info["transparency"] = None
     assert displayed(picture).getpixel((0, 0)) == (0, 0, 0)

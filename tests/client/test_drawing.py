@@ -8,7 +8,7 @@ from florence2.errors import InvalidArgumentError
 from PIL import Image
 
 SIZE = (320, 240)
-BACKGROUNDS = {"dark": (0, 0, 0), "light": (255, 255, 255), "grey": (128, 128, 128)}
+BACKGROUNDS = {"dark": (0, 0, 0), "light": (255, 255, 255), "gray": (128, 128, 128)}
 
 
 def plain(color=(128, 128, 128), size=SIZE) -> Image.Image:
@@ -16,7 +16,7 @@ def plain(color=(128, 128, 128), size=SIZE) -> Image.Image:
 
 
 def changed(image: Image.Image, drawn: Image.Image) -> np.ndarray:
-    """Where two pictures of a size differ, as an (H, W) mask."""
+    """A mask of shape (H, W) of the pixels in which two pictures of the same size differ."""
     return (np.asarray(image) != np.asarray(drawn)).any(axis=2)
 
 
@@ -25,12 +25,12 @@ def colors(pixels) -> set[tuple[int, int, int]]:
 
 
 def line_color(label: str, *others: str) -> tuple[int, int, int]:
-    """The colour of a label's box, in the middle of its right edge."""
+    """The color of a label's box, in the middle of its right edge."""
     boxes = [[40, 60, 120, 160], *([200, 60, 280, 160] for _ in others)]
     return draw(plain(), Detections(boxes, [label, *others])).getpixel((120, 110))
 
 
-def test_a_box_is_drawn_on_its_edges_and_nowhere_else_but_its_tag():
+def test_a_box_is_drawn_only_on_its_edges_and_its_tag():
     drawn = changed(plain(), draw(plain(), Detections([[40, 60, 120, 160]], [""])))
     for x, y in [(40, 110), (120, 110), (80, 60), (80, 160)]:
         assert drawn[y, x]
@@ -38,7 +38,7 @@ def test_a_box_is_drawn_on_its_edges_and_nowhere_else_but_its_tag():
     assert not drawn.any()
 
 
-def test_the_inside_of_a_box_stays_and_that_of_a_polygon_is_tinted():
+def test_the_inside_of_a_polygon_is_tinted_but_not_that_of_a_box():
     square = np.array([[40, 60], [120, 60], [120, 160], [40, 160]])
     box = Detections([[40, 60, 120, 160]], [""])
     outlined = Detections([[40, 60, 120, 160]], [""], polygons=[[square]])
@@ -57,11 +57,11 @@ def test_lines_and_letters_stand_out_from_any_background(background):
     assert tag.max() - tag.min() > 100
 
 
-def test_a_label_has_the_same_colour_in_every_picture():
+def test_a_label_has_the_same_color_in_every_picture():
     assert line_color("dog") == line_color("dog") == line_color("dog", "cat")
 
 
-def test_labels_of_one_picture_have_different_colours():
+def test_labels_of_one_picture_have_different_colors():
     names = ["dog", "cat", "car", "person", "tree", "a", "b", "c"]
     boxes = [[40, 20 + 25 * row, 120, 40 + 25 * row] for row in range(len(names))]
     drawn = draw(plain(), Detections(boxes, names))
@@ -69,11 +69,11 @@ def test_labels_of_one_picture_have_different_colours():
 
 
 @pytest.mark.parametrize("box", [[0, 0, 60, 50], [260, 190, 320, 240], [0, 190, 60, 240], [260, 0, 320, 50]])
-def test_lines_and_tags_of_boxes_at_the_edges_stay_in_the_picture(box):
+def test_lines_and_tags_of_boxes_at_the_edges_stay_inside_the_picture(box):
     bare = draw(plain(), Detections([box], [""]))
     drawn = draw(plain(), Detections([box], ["a long label"]))
     tag = np.argwhere(changed(bare, drawn))
-    assert np.ptp(tag, axis=0).min() > 10  # high enough for letters, and not cut to a strip
+    assert np.ptp(tag, axis=0).min() > 10  # high enough for letters
     x, y = np.clip([box[0], (box[1] + box[3]) // 2], 1, np.array(SIZE) - 2)
     assert changed(plain(), bare)[y, x]
 
@@ -100,33 +100,33 @@ def test_scores_are_written_on_the_tag():
 
 
 @pytest.mark.parametrize("result", [Detections.empty(), Segmentation.empty(), TextRegions.empty(), Text("  \n")])
-def test_nothing_found_is_the_picture_itself(result):
+def test_an_empty_result_leaves_the_picture_unchanged(result):
     image = plain()
     drawn = draw(image, result)
     assert not changed(image, drawn).any()
     assert drawn is not image
 
 
-def test_the_image_given_is_not_changed():
+def test_the_given_image_is_not_modified():
     image = plain()
     draw(image, Detections([[40, 60, 120, 160]], ["dog"]))
     assert colors(image) == {(128, 128, 128)}
 
 
-def test_words_stand_on_a_strip_below_the_picture():
+def test_text_is_on_a_strip_below_the_picture():
     image = plain()
     drawn = draw(image, Text("A dog lies on a mat. " * 20))
     assert drawn.width == image.width
     assert not changed(image, drawn.crop((0, 0, *SIZE))).any()
     strip = np.asarray(drawn.crop((0, SIZE[1], *drawn.size)))
     assert (strip == 0).any()
-    assert (strip[:, -1] == 255).all()  # no word runs over the edge
+    assert (strip[:, -1] == 255).all()  # no word extends beyond the edge
     assert drawn.height > draw(image, Text("A dog.")).height > image.height
 
 
 @pytest.mark.parametrize("words", ["日本語 naïve \N{DOG}", "\0\x1b\ud800", "x" * 500, "a\n\nb", "\n", "{} %s", ""])
 @pytest.mark.parametrize("size", [SIZE, (1, 1), (8, 300)])
-def test_any_words_can_be_drawn_on_any_picture(words, size):
+def test_any_text_can_be_drawn_on_any_picture(words, size):
     drawn = draw(plain(size=size), Text(words))
     assert (drawn.mode, drawn.width) == ("RGB", size[0])
     regions = TextRegions([[1, 1, 9, 1, 9, 5, 1, 5]], [words])
@@ -160,7 +160,7 @@ def test_draw_accepts_every_form_of_image_that_a_client_accepts(tmp_path):
 
 
 def transparent_ink(mode: str) -> Image.Image:
-    """Black all over, opaque in its left half only."""
+    """A black image, opaque only in its left half."""
     ink = Image.new("RGBA", SIZE)
     ink.paste((0, 0, 0, 255), (0, 0, SIZE[0] // 2, SIZE[1]))
     if mode != "P":
@@ -173,7 +173,7 @@ def transparent_ink(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "RGBa", "P"])
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "GIF", "picture", "array"])
-def test_transparency_is_shown_on_white(mode, form):
+def test_transparency_is_composited_on_white(mode, form):
     ink = transparent_ink(mode)
     if form == "array":
         source = np.asarray(ink.convert("RGBA"))
@@ -194,18 +194,18 @@ def test_16_bit_gray_is_shown_in_8_bits():
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_pixels_that_cannot_be_shown_are_refused(mode):
+def test_modes_that_cannot_be_shown_are_rejected(mode):
     with pytest.raises(InvalidArgumentError, match=f"pixels of mode {mode}"):
         draw(Image.new(mode, SIZE), Detections.empty())
 
 
-def test_files_are_shown_as_their_orientation_says():
+def test_the_orientation_of_a_file_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate by 90 degrees
     assert draw(encoded(plain(), exif=exif), Detections.empty()).size == SIZE[::-1]
 
 
-def test_a_font_that_is_no_font_is_an_error(tmp_path):
+def test_an_invalid_font_is_an_error(tmp_path):
     path = tmp_path / "font.ttf"
     path.write_bytes(b"no font")
     with pytest.raises(OSError, match="unknown file format"):

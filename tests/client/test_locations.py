@@ -21,13 +21,13 @@ points_of_unit_square = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), mi
 
 
 @given(image_sizes)
-def test_the_centre_of_every_bin_falls_into_that_bin(image_size):
+def test_the_center_of_every_bin_is_in_that_bin(image_size):
     bins = np.repeat(np.arange(LOCATION_BINS)[:, None], 2, axis=1)
     assert np.array_equal(pixels_to_bins(bins_to_pixels(bins, image_size), image_size), bins)
 
 
 @given(points_of_unit_square, image_sizes)
-def test_a_pixel_comes_back_within_half_a_bin(points, image_size):
+def test_a_round_trip_moves_a_pixel_by_at_most_half_a_bin(points, image_size):
     pixels = np.array(points) * image_size
     there_and_back = bins_to_pixels(pixels_to_bins(pixels, image_size), image_size)
     bin_extent = np.array(image_size) / LOCATION_BINS
@@ -38,7 +38,7 @@ def test_a_pixel_comes_back_within_half_a_bin(points, image_size):
     ("pixel", "location"),
     [(0, 0), (0.63, 0), (0.64, 1), (639.99, 999), (640, 999), (1e9, 999), (-1, 0)],
 )
-def test_pixels_go_to_bins_by_floor_and_are_clamped(pixel, location):
+def test_pixels_are_floored_to_bins_and_clamped(pixel, location):
     assert pixels_to_bins([(pixel, pixel)], (640, 640)).tolist() == [[location, location]]
 
 
@@ -65,11 +65,11 @@ def test_a_size_may_be_an_array():
     assert width_and_height(np.array([640, 480])) == (640, 480)
 
 
-def test_location_tokens_are_what_the_model_reads():
+def test_location_tokens_are_the_models():
     assert location_tokens((0, 52, 999)) == "<loc_0><loc_52><loc_999>"
 
 
-def test_a_region_may_be_the_whole_image():
+def test_a_region_may_be_the_complete_image():
     region = v1.BoundingBox(x_min=0, y_min=0, x_max=640, y_max=480)
     assert region_bins(region, (640, 480)) == (0, 0, 999, 999)
 
@@ -106,7 +106,7 @@ bins_of_boxes = st.tuples(*[st.integers(0, LOCATION_BINS - 1)] * 4)
 
 
 @given(bins_of_boxes, image_sizes)
-def test_every_usable_box_of_an_answer_can_be_sent_back_and_is_the_same(bins, image_size):
+def test_every_usable_box_of_an_answer_can_be_sent_and_has_the_same_bins(bins, image_size):
     boxes = bins_to_pixels(bins, image_size).reshape(-1, 4)
     left, top, right, bottom = bins
     assert usable_regions(boxes).tolist() == [left < right and top < bottom]

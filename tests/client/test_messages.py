@@ -17,7 +17,7 @@ probabilities = st.floats(0, 1, width=32)
 
 @st.composite
 def scores(draw, of: list) -> list[float] | None:
-    """A score for each item; none at all where there are no items."""
+    """A score for each item; None if there are no items."""
     each = st.lists(probabilities, min_size=len(of), max_size=len(of))
     return draw(st.none() | each) if of else None
 
@@ -53,7 +53,7 @@ results = st.one_of(st.builds(Text, labels, st.none() | probabilities), detectio
 
 
 @given(results)
-def test_a_result_comes_back_from_its_message_on_the_wire(result):
+def test_a_result_survives_the_round_trip_through_its_serialized_message(result):
     message = to_message(result)
     received = type(message).FromString(message.SerializeToString())
     assert type(message).__name__ == type(result).__name__
@@ -61,7 +61,7 @@ def test_a_result_comes_back_from_its_message_on_the_wire(result):
 
 
 @given(results)
-def test_a_response_holds_the_result_it_was_given(result):
+def test_a_response_holds_the_result_that_was_set(result):
     response = v1.TaskResponse(text_result=v1.Text(text="the one before"))
     set_result(response, result)
     assert result_of(response) == result
@@ -86,7 +86,7 @@ def test_an_empty_result_is_still_a_result(result, field):
     assert response.WhichOneof("result") == field
 
 
-def test_fields_are_filled_by_their_meaning():
+def test_every_field_is_filled():
     outlines = [[np.array([[5, 6], [7, 8]])]]
     found = Detections([[1, 2, 3, 4]], ["dog"], [0.5], outlines, label_scores=[0.25], location_scores=[0.75])
     corners = v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
@@ -102,12 +102,12 @@ def test_a_score_of_zero_is_a_score():
     assert (found.scores.tolist(), found.label_scores) == ([0], None)
 
 
-def test_scores_that_some_items_lack_are_none():
+def test_scores_are_none_if_some_items_lack_them():
     segments = [v1.Segment(score=0.5), v1.Segment()]
     assert from_message(v1.Segmentation(segments=segments)).scores is None
 
 
-def test_a_quad_without_four_corners_is_the_server_s_fault():
+def test_a_quad_without_four_corners_is_a_server_error():
     region = v1.TextRegion(text="HELLO", quad=v1.Quad(corners=[v1.Point(x=1, y=2)]))
-    with pytest.raises(ServerError, match="expected 4 corners, got 1"):
+    with pytest.raises(ServerError, match="got 1 corners, expected 4"):
         from_message(v1.TextRegions(text_regions=[region]))

@@ -7,10 +7,10 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
-from florence2._images import shown_image
 from florence2.display import displayed_file
-from florence2_engine.config import EngineConfig
-from florence2_engine.image_file import ImageReader
+from florence2.images import shown_image
+from florence2_server.config import EngineConfig
+from florence2_server.engine.images.image_file import ImageReader
 
 ORIENTATION = 0x0112
 BYTE, ASCII, SHORT, LONG, RATIONAL = 1, 2, 3, 4, 5

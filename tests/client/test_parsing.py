@@ -1,4 +1,4 @@
-"""Answers as the model writes them, and as it should not."""
+"""Parsing of well-formed and malformed answers."""
 
 import time
 
@@ -35,13 +35,13 @@ def outlines(polygons: list[list[np.ndarray]]) -> list:
 
 
 @pytest.mark.parametrize("task", TEXT_TASKS)
-def test_words_lose_their_control_tokens(task):
+def test_control_tokens_are_removed_from_text(task):
     answer = "</s><s><s><s> A dog\non a café's “mat”. </s><pad><pad>"
     assert decode(task, answer, SIZE) == Text("A dog\non a café's “mat”.")
 
 
 @pytest.mark.parametrize("task", LABELED_BOX_TASKS)
-def test_a_label_goes_with_every_box_that_follows_it(task):
+def test_a_label_belongs_to_every_box_that_follows_it(task):
     found = decode(task, f"</s><s>car{BOX}{OTHER} big dog{OTHER}</s>", SIZE)
     assert found.labels == ["car", "car", "big dog"]
     assert whole(found.boxes) == [BOX_PIXELS, OTHER_PIXELS, OTHER_PIXELS]
@@ -55,7 +55,7 @@ def test_region_proposals_have_empty_labels():
 
 
 @pytest.mark.parametrize("task", POLYGON_TASKS)
-def test_polygons_of_one_outline_are_parted_by_sep(task):
+def test_polygons_of_one_outline_are_separated_by_sep(task):
     found = decode(task, f"</s><s>{BOX}<loc_50><loc_60><sep>{OTHER}</s>", SIZE)
     assert found.labels == [""]
     assert outlines(found.polygons) == [[[[10, 10], [30, 20], [50, 30]], [[500, 300], [700, 400]]]]
@@ -68,7 +68,7 @@ def test_every_poly_is_an_outline(task):
     assert outlines(found.polygons) == [[first], [second, first]]
 
 
-def test_open_vocabulary_polygons_come_with_the_boxes_that_enclose_them():
+def test_open_vocabulary_polygons_have_enclosing_boxes():
     found = decode("<OPEN_VOCABULARY_DETECTION>", f"a car<poly>{OTHER}<sep>{BOX}</poly>", SIZE)
     assert found.labels == ["a car"]
     assert whole(found.boxes) == [[10, 10, 700, 400]]
@@ -89,16 +89,16 @@ def test_a_piece_of_text_has_one_quad():
 
 
 @pytest.mark.parametrize("task", REGION_TEXT_TASKS)
-def test_locations_that_an_answer_about_a_region_echoes_are_dropped(task):
+def test_locations_repeated_in_an_answer_about_a_region_are_dropped(task):
     assert decode(task, f"</s><s>car{BOX}</s>", SIZE) == Text("car")
 
 
 @pytest.mark.parametrize("task", ["<DocVQA>", v1.Prompt(text="<DocVQA>Total?"), ""])
-def test_what_is_no_task_is_answered_with_text_that_keeps_its_locations(task):
+def test_a_prompt_of_no_task_has_a_text_answer_that_keeps_its_locations(task):
     assert decode(task, f"</s><s>12 EUR{BOX}</s>", (0, 0)) == Text(f"12 EUR{BOX}")
 
 
-def test_a_task_is_named_by_token_message_or_row():
+def test_a_task_is_given_by_token_message_or_row():
     answer = f"car{BOX}"
     row = task_named("<OD>")
     assert decode("<OD>", answer, SIZE) == decode(v1.ObjectDetection(), answer, SIZE) == decode(row, answer, SIZE)
@@ -114,7 +114,7 @@ def test_an_impossible_image_size_is_an_error():
         decode("<OD>", f"car{BOX}", (0, 500))
 
 
-# Where the processor of Hugging Face differs, by the numbers of parsing.py's list.
+# Differences from Hugging Face's processor, numbered as in the docstring of parsing.py.
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_impossible_image_size_is_an_error():
         (f"{BOX}dog{BOX}", "dog"),
     ],
 )
-def test_labels_where_the_processor_differs(answer, label):
+def test_labels_for_which_the_processor_differs(answer, label):
     found = decode("<OD>", answer, SIZE)
     assert (found.labels, whole(found.boxes)) == ([label], [BOX_PIXELS])
 
@@ -153,27 +153,27 @@ def test_text_with_regions_keeps_line_breaks(answer):
         (f"<poly>{BOX}</poly><poly>{OTHER}", [[[[10, 10], [30, 20]]], [[[500, 300], [700, 400]]]]),
     ],
 )
-def test_polygons_keep_only_whole_vertices(task, answer, polygons):
+def test_polygons_keep_only_complete_vertices(task, answer, polygons):
     assert outlines(decode(task, answer, SIZE).polygons) == polygons
 
 
-def test_no_phrase_is_banned_from_phrase_grounding():
+def test_no_phrase_is_excluded_from_phrase_grounding():
     assert decode("<CAPTION_TO_PHRASE_GROUNDING>", f"it{BOX}the image{BOX}", SIZE).labels == [
         "it",
         "the image",
     ]
 
 
-# What is not whole is left out.
+# Incomplete items are left out.
 
 
 @pytest.mark.parametrize("cut", range(len(f"dog{OTHER}")))
-def test_a_cut_answer_keeps_the_boxes_before_the_cut(cut):
+def test_a_truncated_answer_keeps_its_complete_boxes(cut):
     found = decode("<OD>", f"car{BOX}" + f"dog{OTHER}"[:cut], SIZE)
     assert (found.labels, whole(found.boxes)) == (["car"], [BOX_PIXELS])
 
 
-def test_inverted_boxes_stay_as_the_model_wrote_them():
+def test_inverted_boxes_are_kept_as_generated():
     found = decode("<OD>", "car<loc_30><loc_40><loc_10><loc_20>", SIZE)
     assert whole(found.boxes) == [[30, 20, 10, 10]]
 
@@ -187,7 +187,7 @@ pieces = st.one_of(
 
 
 @given(st.lists(pieces, max_size=60).map("".join), st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)))
-def test_any_text_decodes_to_whole_shapes_inside_the_image(answer, image_size):
+def test_any_text_decodes_to_complete_shapes_inside_the_image(answer, image_size):
     for task in TASKS:
         check_result(task.answer, decode(task, answer, image_size), np.array(image_size))
 

@@ -1,4 +1,4 @@
-"""Generated answers, whole and mangled, decode as Hugging Face's processor decodes them."""
+"""Generated answers, well-formed and malformed, are decoded as by Hugging Face's processor."""
 
 import re
 
@@ -10,8 +10,7 @@ from florence2.tasks import TASKS, AnswerForm
 from hypothesis import given
 from hypothesis import strategies as st
 
-# What the processor gets wrong (line breaks and "<" in labels, numbers beyond 999) is left out here; it is in
-# test_parsing.py.
+# Cases in which the processor is wrong (line breaks and "<" in labels, numbers above 999) are in test_parsing.py.
 words = st.one_of(
     st.sampled_from(["car", " a green car", "日本語", "café ", "{0}", "loc_5", "poly", " ", "the image", "it"]),
     st.text(st.characters(exclude_characters="<>\n", exclude_categories=["Cs"]), min_size=1, max_size=12),
@@ -26,7 +25,7 @@ def locations(least: int, most: int) -> st.SearchStrategy[str]:
 
 
 def phrases(run: st.SearchStrategy[str], unlabeled: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Answers of labels and runs of locations, perhaps with the end of a run first, perhaps cut."""
+    """Answers of labels and runs of locations; some begin with the end of a run, some are truncated."""
     labeled = st.builds(lambda *parts: "".join(parts), control_tokens, words, control_tokens, run)
     whole = st.builds(lambda start, rest: f"</s><s>{start}{''.join(rest)}</s>", unlabeled, st.lists(labeled))
     return st.builds(lambda answer, cut: answer[: len(answer) - cut], whole, st.integers(0, 12))
@@ -57,8 +56,8 @@ def test_every_form_of_answer_is_compared():
     assert set(ANSWERS) == set(AnswerForm)
 
 
-@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_answers_decode_as_the_processor_decodes_them(task, processor):
+@pytest.mark.parametrize("task", [task for task in TASKS if task.token], ids=lambda task: task.name)
+def test_answers_are_decoded_as_by_the_processor(task, processor):
     @given(ANSWERS[task.answer], image_sizes)
     def compare(answer, image_size):
         expected = processor.post_process_generation(text=answer, task=task.token, image_size=image_size)
@@ -127,7 +126,7 @@ COMPARISONS = {
 
 
 def whole(coordinates: np.ndarray) -> list[list[int]]:
-    """The integer parts, as the processor returns them."""
+    """The integer parts of coordinates, which the processor returns."""
     return coordinates.astype(int).tolist()
 
 
@@ -147,10 +146,10 @@ def enclosing_box(outline: list[list[int]]) -> list[int]:
 
 
 def without_token_rests(labels: list[str]) -> list[str]:
-    """The processor's labels without the rest of a token that it lets some begin with, as in `loc_7>dog`."""
+    """The processor's labels without the partial token at the beginning of some of them, as in `loc_7>dog`."""
     return [label.rsplit(">", 1)[-1].strip() for label in labels]
 
 
 def ascii_only(labels: list[str]) -> list[str]:
-    """Labels as the processor writes them, which drops all letters but ASCII."""
+    """Labels as returned by the processor, which drops all non-ASCII characters."""
     return [label.encode("ascii", "ignore").decode().strip() for label in labels]

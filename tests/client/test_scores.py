@@ -1,4 +1,4 @@
-"""Which tokens a score is over, for every form of answer, wherever the tokens are cut."""
+"""The tokens that count for a score, for every form of answer and any division into tokens."""
 
 import dataclasses
 import time
@@ -26,7 +26,7 @@ POLY, END_POLY = ("<poly>", 0.11), ("</poly>", 0.12)
 
 
 def scored(task: str, tokens: Tokens):
-    """The decoded answer that is written in these tokens, each with its probability."""
+    """The decoded answer of these tokens, given with their probabilities."""
     text = "".join(words for words, _ in tokens)
     ends = np.cumsum([len(words.encode()) for words, _ in tokens])
     return decode(task, text, SIZE, TokenScores([log(probability) for _, probability in tokens], ends))
@@ -48,12 +48,12 @@ def assert_scores(result, scores: list[float], label_scores: list[float] | None,
 
 
 @pytest.mark.parametrize("task", [task.token for task in TASKS if task.answer is AnswerForm.TEXT] + ["<DocVQA>"])
-def test_words_are_scored_over_all_tokens_the_end_token_included(task):
+def test_a_text_is_scored_over_all_tokens_including_the_end_token(task):
     answer = [START, ("A", 0.5), (" dog", 0.9), END]
     assert scored(task, answer) == Text("A dog", pytest.approx(mean(*answer)))
 
 
-def test_words_about_a_region_are_scored_with_the_locations_they_echo():
+def test_a_text_about_a_region_is_scored_with_the_locations_that_it_repeats():
     answer = [START, ("car", 0.5), *BOX, END]
     assert scored("<REGION_TO_CATEGORY>", answer) == Text("car", pytest.approx(mean(*answer)))
 
@@ -85,23 +85,23 @@ def test_region_proposals_have_no_label_scores():
     )
 
 
-def test_a_piece_of_text_is_scored_over_its_words_and_its_quad():
+def test_a_piece_of_text_is_scored_over_its_text_and_its_quad():
     words = [("HE", 0.5), ("LLO", 0.7)]
     regions = scored("<OCR_WITH_REGION>", [START, *words, *BOX, *OTHER, *BOX, END])
     assert_scores(regions, [mean(*words, *BOX, *OTHER)], [mean(*words)], [mean(*BOX, *OTHER)])
 
 
-def test_the_separators_between_an_outline_s_polygons_are_its_own():
+def test_the_separators_between_an_outlines_polygons_count():
     outline = [*BOX, SEP, *OTHER]
     assert scored("<REGION_TO_SEGMENTATION>", [START, *outline, END]).scores == pytest.approx([mean(*outline)])
 
 
-def test_what_opens_and_closes_an_outline_is_not_its_own():
+def test_the_tags_around_an_outline_do_not_count():
     parts = scored("<REGION_TO_SEGMENTATION>", [START, POLY, *BOX, END_POLY, POLY, *OTHER, END_POLY, END])
     assert parts.scores == pytest.approx([mean(*BOX), mean(*OTHER)])
 
 
-def test_locations_that_make_no_whole_vertex_or_box_do_not_count_at_its_ends():
+def test_locations_of_incomplete_vertices_and_boxes_at_the_ends_do_not_count():
     odd = ("<loc_1>", 0.01)
     assert scored("<REGION_TO_SEGMENTATION>", [START, odd, SEP, *BOX, odd]).scores == pytest.approx([mean(*BOX)])
     assert scored("<REGION_PROPOSAL>", [START, *BOX, odd]).scores == pytest.approx([mean(*BOX)])
@@ -119,7 +119,7 @@ def test_open_vocabulary_answers_may_mix_scores_of_boxes_and_outlines():
 
 
 @pytest.mark.parametrize("around", ["<s>", "</s>", "<pad>", "<od>", " ", "\n", "<loc_1000>"])
-def test_what_is_dropped_around_a_label_does_not_count_and_inside_it_does(around):
+def test_dropped_text_counts_inside_a_label_but_not_around_it(around):
     dropped, big, dog = (around, 0.01), (" big", 0.5), (" dog", 0.9)
     outside = scored("<OD>", [START, dropped, big, dog, dropped, *BOX])
     assert outside.labels == ["big dog"]
@@ -127,7 +127,7 @@ def test_what_is_dropped_around_a_label_does_not_count_and_inside_it_does(around
     assert scored("<OD>", [START, big, dropped, dog, *BOX]).label_scores == pytest.approx([mean(big, dropped, dog)])
 
 
-def test_a_control_token_inside_a_location_moves_no_score():
+def test_a_control_token_inside_a_location_shifts_no_score():
     assert_scores(
         scored(
             "<OD>", [("ca", 0.5), ("<s>", 0.01), ("r", 0.6), ("<loc", 0.7), ("<pad>", 0.8), ("_10>", 0.9), *BOX[1:]]
@@ -142,18 +142,18 @@ def test_a_blank_label_has_the_score_of_its_blanks():
     assert_scores(scored("<OD>", [(" ", 0.5), *BOX]), [mean(("", 0.5), *BOX)], [0.5], [mean(*BOX)])
 
 
-def test_a_token_that_reaches_from_the_label_into_a_location_counts_for_both_and_once_for_the_object():
+def test_a_token_that_extends_from_the_label_into_a_location_counts_for_both_and_once_for_the_object():
     found = scored("<OD>", [("Mr", 0.5), (".<", 0.4), ("loc_10>", 0.9), *BOX[1:]])
     assert found.labels == ["Mr."]
     locations = [("", 0.4), ("", 0.9), *BOX[1:]]
     assert_scores(found, [mean(("", 0.5), *locations)], [mean(("", 0.5), ("", 0.4))], [mean(*locations)])
 
 
-def test_one_token_may_hold_everything():
+def test_one_token_may_contain_everything():
     assert_scores(scored("<OD>", [("</s>car<loc_1><loc_2><loc_3><loc_4></s>", 0.5)]), [0.5], [0.5], [0.5])
 
 
-def test_a_letter_of_several_tokens_has_them_all():
+def test_all_tokens_of_a_letter_count():
     text = "日<loc_1><loc_2><loc_3><loc_4>犬<loc_1><loc_2><loc_3><loc_4>"
     probabilities = [0.9, 0.5, 0.2, 0.8, 0.7, 0.6, 0.3]
     found = decode("<OD>", text, SIZE, TokenScores(np.log(probabilities), [1, 2, 3, 31, 32, 33, 62]))
@@ -165,7 +165,7 @@ def test_a_letter_of_several_tokens_has_them_all():
     )
 
 
-def test_a_token_that_adds_nothing_belongs_to_the_character_after_it():
+def test_a_token_that_adds_nothing_belongs_to_the_next_character():
     text = "\ufffd<loc_1><loc_2><loc_3><loc_4>é<loc_1><loc_2><loc_3><loc_4>"
     probabilities = [0.9, 0.5, 0.8, 0.7, 0.6, 0.3, 0.01]
     found = decode("<OD>", text, SIZE, TokenScores(np.log(probabilities), [0, 3, 31, 31, 33, 61, 61]))
@@ -178,7 +178,7 @@ def test_a_token_that_adds_nothing_belongs_to_the_character_after_it():
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_without_token_scores_there_are_none(task):
+def test_without_token_scores_a_result_has_no_scores(task):
     result = decode(task, "car<loc_1><loc_2><loc_3><loc_4>", SIZE)
     assert result == without_scores(result)
 
@@ -189,7 +189,7 @@ def test_an_answer_without_objects_has_scores_without_items():
     assert decode("<CAPTION>", "", SIZE, TokenScores([0], [0])) == Text("", 1.0)
 
 
-# What is wrong with the tokens.
+# Invalid tokens.
 
 
 @pytest.mark.parametrize(
@@ -199,25 +199,25 @@ def test_an_answer_without_objects_has_scores_without_items():
         ([-1, -2], [4], "token_scores.ends: got .*one for each of 2 log-probabilities"),
         ([-1], [2, 4], "token_scores.ends: got .*one for each of 1 log-probabilities"),
         ([], [4], "token_scores.ends: got .*one for each of 0"),
-        ([-1, -2], [3, 2], "token_scores.ends: got .*never go back"),
-        ([-1, -2], [-1, 4], "token_scores.ends: got .*never go back"),
+        ([-1, -2], [3, 2], "token_scores.ends: got .*in ascending order"),
+        ([-1, -2], [-1, 4], "token_scores.ends: got .*in ascending order"),
         ([-1, nan], [2, 4], "token_scores.log_probabilities: got nan, expected finite numbers, at most 0"),
         ([-1, -inf], [2, 4], "token_scores.log_probabilities: got -inf"),
         ([-1, 0.9], [2, 4], "token_scores.log_probabilities: got 0.9"),
     ],
 )
-def test_token_scores_that_cannot_be_are_refused(log_probabilities, ends, message):
+def test_impossible_token_scores_are_rejected(log_probabilities, ends, message):
     with pytest.raises(InvalidArgumentError, match=message):
         TokenScores(log_probabilities, ends)
 
 
 @pytest.mark.parametrize("end", [0, 3, 5, 100])
-def test_token_scores_of_another_text_are_refused(end):
+def test_token_scores_of_another_text_are_rejected(end):
     with pytest.raises(InvalidArgumentError, match=r"token_scores.ends: .*at the text's end, 4 bytes of UTF-8"):
         decode("<CAPTION>", "caé", SIZE, TokenScores([-1], [end]))
 
 
-def test_what_rounding_puts_above_a_probability_of_one_is_one():
+def test_a_probability_slightly_above_one_by_rounding_is_one():
     assert decode("<CAPTION>", "dog", SIZE, TokenScores([1e-6], [3])) == Text("dog", 1.0)
 
 
@@ -227,20 +227,20 @@ def test_token_scores_are_equal_by_value():
     assert hash(scores) == hash(TokenScores([-1, -2], [1, 3]))
 
 
-def test_token_scores_of_a_response_that_says_nothing_of_them_are_none():
+def test_token_scores_are_none_if_the_response_has_no_log_probabilities():
     assert TokenScores.of_response(v1.TaskResponse(text="</s><s>dog</s>")) is None
     response = v1.TaskResponse(text="dog", token_log_probabilities=[-0.5], token_ends=[3])
     assert TokenScores.of_response(response) == TokenScores([-0.5], [3])
 
 
-# Any text, cut into tokens anywhere.
+# Any text, divided into tokens anywhere.
 
 log_probabilities = st.floats(-30, 0)
 
 
 @st.composite
 def token_scores(draw, text: str) -> TokenScores:
-    """Tokens of a text, cut between any bytes; some of them may be empty."""
+    """Tokens of a text, divided between any bytes; some may be empty."""
     length = len(text.encode("utf-8", "surrogatepass"))
     ends = [*sorted(draw(st.lists(st.integers(0, length), max_size=40))), length]
     return TokenScores(draw(st.lists(log_probabilities, min_size=len(ends), max_size=len(ends))), ends)
@@ -260,7 +260,7 @@ def all_scores(result) -> np.ndarray:
 
 
 @given(st.data(), st.lists(pieces, max_size=60).map("".join))
-def test_tokens_cut_anywhere_never_raise_and_change_nothing_but_the_scores(data, answer):
+def test_any_tokens_change_only_the_scores_and_raise_no_error(data, answer):
     tokens = data.draw(token_scores(answer))
     least, most = (np.float32(exp(bound(tokens.log_probabilities))) for bound in (min, max))
     for task in TASKS:
@@ -299,7 +299,7 @@ def test_a_score_is_over_the_tokens_that_overlap_its_characters(data, phrases):
 
 
 def byte_spans(phrases: list[tuple[str, list[str]]]) -> list[list[tuple[int, int]]]:
-    """For each phrase the bytes of its label, blanks around it left out, and of each of its boxes."""
+    """The byte spans of each phrase's label, without surrounding white space, and of its boxes."""
     spans, end = [], len("</s><s>")
     for label, boxes in phrases:
         blanks = len(label) - len(label.lstrip())

@@ -1,8 +1,8 @@
-"""Images built and run for real, without a Docker engine and without a registry.
+"""Builds and runs real images, without a Docker engine and without a registry.
 
-buildah builds them (`--isolation chroot` needs no namespaces), podman runs them. The base images cannot be pulled:
-debootstrap makes Debian's own, and the same with the tritonserver of the nvidia-pytriton wheel under /opt/tritonserver
-stands in for NVIDIA's. Both are kept in build/containers.
+buildah builds them (`--isolation chroot` needs no namespaces), podman runs them. Base images are not pulled:
+debootstrap makes Debian's, and Debian with the nvidia-pytriton wheel's tritonserver in /opt/tritonserver stands in for
+NVIDIA's. Both are kept in build/containers.
 """
 
 import contextlib
@@ -24,15 +24,15 @@ from tests.deploy.conftest import ROOT, debian_tool, run
 DEBIAN = "docker.io/library/debian:bookworm-slim"
 _SCRATCH = ROOT / "build" / "containers"
 
-# How a careful operator starts a container.
+# The options with which a careful operator runs a container.
 _CAREFULLY = (
     *("--network=host", "--read-only", "--read-only-tmpfs=false", "--cap-drop=all", "--security-opt=no-new-privileges"),
     *("--tmpfs=/tmp:rw,size=1g,mode=1777", "--shm-size=2g"),
-    # podman's defaults are above what some machines allow.
+    # podman's defaults exceed the limits of some machines.
     *("--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"),
 )
 
-# As NVIDIA's image has them: a user 1000, a python3 that the stub fits, the server under /opt/tritonserver. The wheel's
+# Like NVIDIA's image: a user 1000, a python3 that matches the stub, the server in /opt/tritonserver. The wheel's
 # binaries look for their libraries three and four folders above themselves.
 _STAND_IN = f"""
 FROM {DEBIAN}
@@ -43,7 +43,7 @@ COPY . /
 
 
 class ContainerEngine:
-    """buildah and podman over one storage."""
+    """buildah and podman with shared storage."""
 
     def __init__(self) -> None:
         for tool, package in (("buildah", "buildah"), ("podman", "podman"), ("runc", "runc")):
@@ -56,19 +56,19 @@ class ContainerEngine:
         ]
 
     def buildah(self, *arguments: str | Path) -> str:
-        """Run buildah; its output."""
+        """Run buildah. Returns its output."""
         return run(debian_tool("buildah", "buildah"), *self._storage, *arguments)
 
     def podman(self, *arguments: str | Path) -> str:
-        """Run podman; its standard output."""
+        """Run podman. Returns its standard output."""
         command = self.podman_command(*arguments)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def build(self, name: str, dockerfile: str, *arguments: str, context: Path = ROOT) -> None:
-        """Build an image of a Dockerfile, with this machine's way to packages."""
-        with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder:  # of this build's own: others may run beside it
+        """Build an image from a Dockerfile, with this machine's pip configuration."""
+        with tempfile.TemporaryDirectory(dir=_SCRATCH) as folder:  # separate for each build: several may run at once
             scratch = Path(folder)
             (scratch / "Dockerfile").write_text(dockerfile)
             self.buildah(
@@ -78,16 +78,16 @@ class ContainerEngine:
             )
 
     def has(self, image: str) -> bool:
-        """Whether an image is there."""
+        """Whether an image exists."""
         return f'"{image}"' in self.buildah("images", "--json")
 
     def inspect(self, image: str) -> dict:
-        """What an image says about itself."""
+        """Return an image's metadata."""
         return json.loads(self.podman("image", "inspect", image))[0]
 
     @contextlib.contextmanager
     def files(self, image: str) -> Iterator[Path]:
-        """The root folder of an image."""
+        """Mount an image. Yields its root folder."""
         try:
             yield Path(self.podman("image", "mount", image).strip())
         finally:
@@ -95,7 +95,7 @@ class ContainerEngine:
 
     @contextlib.contextmanager
     def running(self, image: str, environment: Mapping[str, str], *options: str) -> Iterator["Container"]:
-        """A container as a careful operator runs it; removed at the end."""
+        """Run a container as a careful operator does; remove it at the end."""
         identity = self.podman(
             *("run", "--detach", "--log-driver=k8s-file", "--no-healthcheck", *_CAREFULLY),
             *(f"--env={name}={value}" for name, value in environment.items()),
@@ -107,61 +107,61 @@ class ContainerEngine:
             self.podman("rm", "--force", "--time=0", identity)
 
     def podman_command(self, *arguments: str | Path) -> list[str | Path]:
-        """Podman's command line."""
+        """Return podman's command line."""
         options = ["--cgroup-manager=cgroupfs", "--events-backend=file", f"--runtime={debian_tool('runc', 'runc')}"]
         return [debian_tool("podman", "podman"), *self._storage, *options, *arguments]
 
     def require_running(self, image: str) -> None:
-        """Skip where this machine lets nobody start containers, as inside others it may be."""
+        """Skip if this machine cannot start containers, for example because it is one itself."""
         command = self.podman_command("run", "--rm", *_CAREFULLY, image, "true")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             pytest.skip(f"containers cannot be started on this machine: {done.stderr.strip()}")
 
     def exit_status(self, *arguments: str | Path) -> int:
-        """Run podman; its exit status."""
+        """Run podman. Returns its exit status."""
         return subprocess.run(self.podman_command(*arguments), capture_output=True, check=False).returncode
 
 
 class Container:
-    """One that was started."""
+    """A running container."""
 
     def __init__(self, identity: str, engine: ContainerEngine) -> None:
         self._identity = identity
         self._engine = engine
 
     def execute(self, *command: str) -> int:
-        """Run a command inside; its exit status."""
+        """Run a command inside. Returns its exit status."""
         return self._engine.exit_status("exec", self._identity, *command)
 
     def log(self) -> str:
-        """All that it has written."""
+        """Return everything it has written to its log."""
         command = self._engine.podman_command("logs", self._identity)
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
 
     def processes(self) -> list[int]:
-        """Its processes, as this machine numbers them."""
+        """Return the ids of its processes on this machine."""
         lines = self._engine.podman("top", self._identity, "hpid").splitlines()[1:]
         return [int(line) for line in lines]
 
     def signal(self, name: str) -> None:
-        """Send its first process a signal."""
+        """Send a signal to its first process."""
         self._engine.podman("kill", f"--signal={name}", self._identity)
 
     def wait(self, seconds: float) -> int:
-        """Wait for its end; its exit status."""
+        """Wait until it exits. Returns its exit status."""
         self.wait_until(lambda: self._state()["Status"] == "exited", seconds)
         return int(self._state()["ExitCode"])
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
-        """Wait for something to become true."""
+        """Wait until a condition is true."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"not within {seconds} s\n{self.log()}"
             time.sleep(0.2)
 
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is running."""
         return self._state()["Status"] == "running"
 
     def _state(self) -> dict:
@@ -169,7 +169,7 @@ class Container:
 
 
 def pip_mounts(scratch: Path) -> dict[Path | str, str]:
-    """This machine's pip configuration for the RUN steps of a build, as mounts: nothing of it gets into an image."""
+    """Return this machine's pip configuration as mounts for a build's RUN steps; the image keeps nothing of them."""
     settings, mounts = {}, {}
     for line in run(sys.executable, "-m", "pip", "config", "list").splitlines():
         key, _, value = line.partition("=")
@@ -188,13 +188,13 @@ def pip_mounts(scratch: Path) -> dict[Path | str, str]:
 
 
 def torch_index() -> Sequence[str]:
-    """Build arguments: no second index where pip already has a place of this machine's for torch without CUDA."""
+    """Return build arguments: no second index if this machine's pip already finds the CPU build of torch."""
     configured = run(sys.executable, "-m", "pip", "config", "list")
     return ("--build-arg=TORCH_INDEX=https://pypi.org/simple",) if "find-links" in configured else ()
 
 
 def make_debian(engine: ContainerEngine) -> None:
-    """Debian's image, made of its packages."""
+    """Make Debian's image from its packages."""
     if engine.has(DEBIAN):
         return
     debootstrap = debian_tool("debootstrap", "debootstrap")
@@ -209,7 +209,7 @@ def make_debian(engine: ContainerEngine) -> None:
 
 
 def make_stand_in(engine: ContainerEngine, stub: str = "3.11") -> str:
-    """What stands in for NVIDIA's image, with Triton's stub for a version of Python. Returns its name."""
+    """Make the stand-in for NVIDIA's image, with Triton's stub for a version of Python. Returns its name."""
     name = f"localhost/tritonserver-stand-in:{importlib.metadata.version('nvidia-pytriton')}-python{stub}"
     if engine.has(name):
         return name

@@ -1,10 +1,13 @@
-"""The images' variables as flags of tritonserver."""
+"""The images' environment variables, and the flags of tritonserver that they become."""
 
 import re
 
-import entrypoint
 import pytest
-from entrypoint import VARIABLES, SettingError, Settings, checkpoint, flags, ports
+from florence2_server import serving
+from florence2_server.environment import VARIABLES
+from florence2_server.errors import ConfigError
+from florence2_server.flags import flags
+from florence2_server.server_settings import ServerSettings
 
 from tests.deploy.conftest import DOCKER
 
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.deploy
 
 @pytest.fixture
 def pem(tmp_path):
-    """`pem(name)`: a file that can be read."""
+    """`pem(name)`: the path of a readable file."""
 
     def pem(name):
         path = tmp_path / name
@@ -23,10 +26,14 @@ def pem(tmp_path):
     return pem
 
 
-def flags_of(**environment: str) -> dict[str, list[str]]:
-    """Each flag with its values."""
+def settings_of(**environment: str) -> ServerSettings:
+    return ServerSettings({f"FLORENCE2_{name}": value for name, value in environment.items()})
+
+
+def flags_of(*, is_closed: bool = True, **environment: str) -> dict[str, list[str]]:
+    """Each flag, with its values."""
     found: dict[str, list[str]] = {}
-    for flag in flags(Settings({f"FLORENCE2_{name}": value for name, value in environment.items()})):
+    for flag in flags(settings_of(**environment), is_closed=is_closed):
         name, _, value = flag.partition("=")
         found.setdefault(name, []).append(value)
     return found
@@ -37,8 +44,6 @@ def test_the_defaults_are_those_of_production():
     restricted = found.pop("--grpc-restricted-protocol")
     assert found.pop("--http-restricted-api") == restricted
     assert found == {
-        "--log-format": ["ISO8601"],
-        "--log-verbose": ["0"],
         "--exit-timeout-secs": ["30"],
         "--grpc-max-connection-age": ["300000"],
         "--grpc-max-connection-age-grace": ["600000"],
@@ -53,7 +58,7 @@ def test_an_empty_variable_counts_as_not_set():
     assert flags_of(EXIT_TIMEOUT_SECONDS="")["--exit-timeout-secs"] == ["30"]
 
 
-def test_without_a_key_administration_is_closed_with_one_that_nobody_knows():
+def test_without_a_key_administration_is_closed_with_a_random_one():
     (first,), (second,) = (flags_of()["--grpc-restricted-protocol"] for _ in range(2))
     protocols, key = first.split(":")
     assert protocols == "shared-memory,model-config,model-repository,statistics,trace,logging"
@@ -61,7 +66,18 @@ def test_without_a_key_administration_is_closed_with_one_that_nobody_knows():
     assert first != second
 
 
-def test_a_key_comes_from_its_file_before_its_variable(tmp_path):
+def test_outside_the_images_administration_is_closed_only_with_a_key():
+    assert "--grpc-restricted-protocol" not in flags_of(is_closed=False)
+    (rule,) = flags_of(is_closed=False, RESTRICTED_PROTOCOL_KEY="secret")["--http-restricted-api"]
+    assert rule.endswith(":admin-key=secret")
+
+
+def test_a_verbose_log_has_tritons_information_too():
+    found = flags_of(LOG_VERBOSE="2")
+    assert (found["--log-verbose"], found["--log-info"]) == (["2"], ["true"])
+
+
+def test_a_key_file_takes_precedence_over_the_key(tmp_path):
     (tmp_path / "key").write_text("from-file\n")
     (with_both,) = flags_of(
         RESTRICTED_PROTOCOL_KEY="from-variable", RESTRICTED_PROTOCOL_KEY_FILE=str(tmp_path / "key")
@@ -71,27 +87,28 @@ def test_a_key_comes_from_its_file_before_its_variable(tmp_path):
     assert with_variable.endswith(":admin-key=from-variable")
 
 
-def test_an_empty_key_file_is_refused(tmp_path):
+def test_an_empty_key_file_is_rejected(tmp_path):
     (tmp_path / "key").write_text("\n")
-    with pytest.raises(SettingError, match=r"KEY_FILE: .* is empty"):
+    with pytest.raises(ConfigError, match=r"KEY_FILE: got the empty file"):
         flags_of(RESTRICTED_PROTOCOL_KEY_FILE=str(tmp_path / "key"))
 
 
-def test_tls_takes_http_off_the_network(pem):
+def test_with_tls_http_listens_on_loopback_only(pem):
     certificate, key = pem("certificate"), pem("key")
     found = flags_of(GRPC_TLS_CERTIFICATE=certificate, GRPC_TLS_KEY=key)
     assert found["--grpc-use-ssl"] == ["1"]
     assert (found["--grpc-server-cert"], found["--grpc-server-key"]) == ([certificate], [key])
-    assert found["--http-address"] == ["127.0.0.1"]
     assert "--grpc-use-ssl-mutual" not in found
+    hosts = settings_of(GRPC_TLS_CERTIFICATE=certificate, GRPC_TLS_KEY=key).hosts
+    assert (hosts.http.ip, hosts.grpc.ip) == ("127.0.0.1", "0.0.0.0")  # noqa: S104
 
 
-def test_http_can_be_put_back(pem):
-    found = flags_of(GRPC_TLS_CERTIFICATE=pem("certificate"), GRPC_TLS_KEY=pem("key"), HTTP_ADDRESS="10.1.2.3")
-    assert found["--http-address"] == ["10.1.2.3"]
+def test_with_tls_http_listens_on_an_address_that_is_set(pem):
+    settings = settings_of(GRPC_TLS_CERTIFICATE=pem("certificate"), GRPC_TLS_KEY=pem("key"), HTTP_ADDRESS="10.1.2.3")
+    assert settings.hosts.http.ip == "10.1.2.3"
 
 
-def test_an_authority_of_clients_makes_tls_mutual(pem):
+def test_a_client_authority_makes_tls_mutual(pem):
     authority = pem("authority")
     found = flags_of(
         GRPC_TLS_CERTIFICATE=pem("certificate"), GRPC_TLS_KEY=pem("key"), GRPC_TLS_CLIENT_AUTHORITY=authority
@@ -100,13 +117,17 @@ def test_an_authority_of_clients_makes_tls_mutual(pem):
 
 
 @pytest.mark.parametrize("given", [{"CERTIFICATE"}, {"KEY"}, {"CLIENT_AUTHORITY"}, {"CERTIFICATE", "CLIENT_AUTHORITY"}])
-def test_half_of_tls_is_refused(pem, given):
-    with pytest.raises(SettingError, match="FLORENCE2_GRPC_TLS_CERTIFICATE: goes with"):
+def test_an_incomplete_tls_configuration_is_rejected(pem, given):
+    with pytest.raises(
+        ConfigError, match="FLORENCE2_GRPC_TLS_CERTIFICATE and FLORENCE2_GRPC_TLS_KEY must be set together"
+    ):
         flags_of(**{f"GRPC_TLS_{name}": pem(name) for name in given})
 
 
-def test_a_file_that_is_not_there_is_named(pem):
-    with pytest.raises(SettingError, match=r"FLORENCE2_GRPC_TLS_KEY: '/nowhere.pem' is no file that user \d+ can read"):
+def test_a_missing_file_is_named(pem):
+    with pytest.raises(
+        ConfigError, match=r"FLORENCE2_GRPC_TLS_KEY: got '/nowhere.pem', expected a file that user \d+ can read"
+    ):
         flags_of(GRPC_TLS_CERTIFICATE=pem("certificate"), GRPC_TLS_KEY="/nowhere.pem")
 
 
@@ -131,25 +152,40 @@ def test_traces_go_to_the_collector():
         ("OTLP_ENDPOINT", "collector:4318", "http://host:4318 or https://..."),
     ],
 )
-def test_a_value_that_cannot_be_used_is_named_with_what_is_expected(name, value, expected):
-    with pytest.raises(SettingError, match=f"^FLORENCE2_{name}: got '{value}', expected {re.escape(expected)}$"):
+def test_an_invalid_value_is_named_with_what_is_expected(name, value, expected):
+    with pytest.raises(ConfigError, match=f"^FLORENCE2_{name}: got '{value}', expected {re.escape(expected)}$"):
         flags_of(**{name: value})
 
 
-def test_ports_and_what_kubernetes_makes_of_a_service_of_that_name():
-    found = ports(Settings({"FLORENCE2_GRPC_PORT": "9001"}))
-    assert (found.http, found.grpc, found.metrics) == (8000, 9001, 8002)
-    with pytest.raises(SettingError, match=r"FLORENCE2_GRPC_PORT: got 'tcp://10\.0\.0\.1:8001', expected a whole"):
-        ports(Settings({"FLORENCE2_GRPC_PORT": "tcp://10.0.0.1:8001"}))
+def test_ports_are_numbers_and_not_the_urls_that_kubernetes_sets_for_a_service_of_that_name():
+    ports = settings_of(GRPC_PORT="9001", HTTP_PORT="tcp://10.0.0.1:80").ports
+    assert (ports.http, ports.grpc, ports.metrics) == (8000, 9001, 8002)
+    with pytest.raises(ConfigError, match=r"FLORENCE2_GRPC_PORT: got '0', expected a whole number from 1 to 65535"):
+        _ = settings_of(GRPC_PORT="0").ports
 
 
-def test_the_checkpoint_is_named_or_baked_in_or_missed(tmp_path, monkeypatch):
-    monkeypatch.setattr(entrypoint, "BAKED_CHECKPOINT", tmp_path)
-    with pytest.raises(SettingError, match="FLORENCE2_CHECKPOINT: not set"):
-        checkpoint({})
+def test_the_ports_of_health_can_be_turned_off():
+    ports = settings_of(HEALTH_PORT="0").ports
+    assert (ports.health, ports.grpc_health) == (0, 8004)
+
+
+def test_health_listens_where_the_other_services_do_unless_it_has_an_address_of_its_own():
+    assert settings_of(ADDRESS="127.0.0.2").hosts.health.ip == "127.0.0.2"
+    assert settings_of(ADDRESS="127.0.0.2", HEALTH_ADDRESS="127.0.0.3").hosts.health.ip == "127.0.0.3"
+
+
+def test_an_invalid_address_is_named():
+    with pytest.raises(ConfigError, match=r"^FLORENCE2_ADDRESS: got '1\.2\.3\.4\.5', expected an IPv4 or IPv6 address"):
+        _ = settings_of(ADDRESS="1.2.3.4.5").hosts
+
+
+def test_the_checkpoint_is_configured_or_in_the_image_or_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "BAKED_CHECKPOINT", tmp_path)
+    with pytest.raises(ConfigError, match="FLORENCE2_CHECKPOINT: not set"):
+        serving.image_checkpoint({})
     (tmp_path / "config.json").write_text("{}")
-    assert checkpoint({"FLORENCE2_CHECKPOINT": ""}) == str(tmp_path)
-    assert checkpoint({"FLORENCE2_CHECKPOINT": "some/id"}) == "some/id"
+    assert serving.image_checkpoint({"FLORENCE2_CHECKPOINT": ""}) == str(tmp_path)
+    assert serving.image_checkpoint({"FLORENCE2_CHECKPOINT": "some/id"}) == "some/id"
 
 
 def test_the_readme_lists_the_variables_with_their_defaults():

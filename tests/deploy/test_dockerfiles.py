@@ -1,5 +1,6 @@
-"""Dockerfiles, locked packages and compose file, as far as can be told without building."""
+"""Dockerfiles, lock files and the compose file, checked without a build."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,7 +8,9 @@ import sys
 
 import pytest
 import yaml
-from florence2_engine.checkpoint.files import find
+from florence2_server.__main__ import main
+from florence2_server.addresses import Ports
+from florence2_server.engine.checkpoint.files import find
 from packaging.requirements import Requirement
 
 from tests.conftest import DEMO_CHECKPOINT
@@ -19,18 +22,17 @@ pytestmark = pytest.mark.deploy
 DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
 LOCKS = ("requirements-cuda.lock", "requirements-cpu.lock")
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-HELM_VALUES = yaml.safe_load((DOCKER / "helm" / "florence2-triton" / "values.yaml").read_text())
 SERVERS = ("server-cpu", "server-gpu")
 
 
 def pins(*lines: str) -> dict[str, str]:
-    """Names and versions of `name==version` lines."""
+    """Return names and versions of `name==version` lines."""
     found = [Requirement(line.split("#")[0].strip()) for line in lines if re.match(r"\w[\w.-]*==", line)]
     return {each.name.lower().replace("_", "-"): str(each.specifier).removeprefix("==") for each in found}
 
 
 def locked(lock: str) -> dict[str, tuple[str, list[str]]]:
-    """Versions and hashes by name."""
+    """Return the versions and hashes of a lock file by name."""
     found = {}
     for block in re.split(r"\n(?=\w)", (DOCKER / lock).read_text())[1:]:
         ((name, version),) = pins(block.split(" ")[0].split("\n")[0]).items()
@@ -44,13 +46,13 @@ def test_hadolint_passes(dockerfile):
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_every_exception_from_hadolint_says_why(dockerfile):
+def test_every_hadolint_exception_has_a_reason(dockerfile):
     ignored = re.findall(r"# hadolint ignore=.*", (DOCKER / dockerfile).read_text())
     assert all(re.fullmatch(r"# hadolint ignore=(DL\d+,?)+ # \w.*", line) for line in ignored)
 
 
-def test_both_images_end_alike():
-    """What is not about where Triton, Python and torch come from is the same in both."""
+def test_both_dockerfiles_have_the_same_final_steps():
+    """Only the steps that bring Triton, Python and torch differ."""
     gpu, cpu = ((DOCKER / name).read_text() for name in DOCKERFILES)
     for begin, end in (("# A folder of the build context", "\nFROM "), ("COPY --from=build", r"\Z")):
         common = re.compile(f"(?s){begin}.*?{end}")
@@ -58,8 +60,8 @@ def test_both_images_end_alike():
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES)
-def test_the_build_fetches_a_checkpoint_of_the_hub(dockerfile, tmp_path):
-    """The command of the build, run here."""
+def test_the_build_fetches_a_checkpoint_from_the_hub(dockerfile, tmp_path):
+    """Runs the build's command outside an image."""
     text, folder = (DOCKER / dockerfile).read_text(), tmp_path / "checkpoint"
     (command,) = re.findall(r"(?s)RUN --mount=type=bind,target=/context (\\\n.*?fi)\n", text)
     places = {"/opt/florence2/python/bin/python": sys.executable, "/context": ROOT, " /checkpoint": f" {folder}"}
@@ -73,20 +75,40 @@ def test_the_build_fetches_a_checkpoint_of_the_hub(dockerfile, tmp_path):
     assert not (folder / ".cache").exists()
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+@pytest.mark.parametrize("variables", [{}, {"FLORENCE2_HEALTH_PORT": "0", "FLORENCE2_MODELS": "a=owner/a b=owner/b"}])
+def test_the_health_check_is_about_every_served_model(dockerfile, variables, monkeypatch, capsys):
+    """Runs the command, which finds no server here, with a container's variables."""
+    ports = Ports.free()
+    places = {"FLORENCE2_HTTP_PORT": str(ports.http), "FLORENCE2_HEALTH_PORT": str(ports.health), **variables}
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    (text,) = re.findall(r"(?s)^HEALTHCHECK .*?CMD (\[.*?\])", (DOCKER / dockerfile).read_text(), re.MULTILINE)
+    command, *arguments = json.loads(text)
+    assert command == "florence2-server"
+    assert main(arguments) == 1
+    line = capsys.readouterr().out
+    if variables:
+        expected = rf"unhealthy: a unreachable .*, b unreachable .*; through http://127\.0\.0\.1:{ports.http}\n"
+    else:
+        expected = rf"unhealthy: http://127\.0\.0\.1:{ports.health}/ready: .* Connection refused\n"
+    assert re.fullmatch(expected, line), line
+
+
 @pytest.mark.parametrize("lock", LOCKS)
-def test_everything_that_is_locked_has_a_hash(lock):
+def test_every_locked_package_has_a_hash(lock):
     assert [name for name, (_, hashes) in locked(lock).items() if not hashes] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_the_lock_holds_what_the_tests_run_with(lock):
+def test_the_lock_has_the_versions_that_the_tests_run_with(lock):
     wanted = pins(*(ROOT / "requirements" / "server.txt").read_text().splitlines())
     versions = {name: version.removesuffix("+cpu") for name, (version, _) in locked(lock).items()}
     assert len(wanted) > 40
     assert {name: versions.get(name) for name in wanted} == wanted
 
 
-def test_the_cpu_lock_adds_what_it_says_and_nothing_else():
+def test_the_cpu_lock_adds_only_the_packages_of_its_source_file():
     asked = pins(*(DOCKER / "requirements-cpu.in").read_text().splitlines())
     server = pins(*(ROOT / "requirements" / "server.txt").read_text().splitlines())
     versions = {name: version for name, (version, _) in locked("requirements-cpu.lock").items()}
@@ -96,7 +118,7 @@ def test_the_cpu_lock_adds_what_it_says_and_nothing_else():
     assert asked["torch"] == f"{server['torch']}+cpu"
 
 
-def test_nothing_is_locked_that_was_made_on_some_machine():
+def test_lock_files_name_no_machine_and_no_index():
     for lock in LOCKS:
         assert not re.search(r"file:|--index|--find-links|https?:", (DOCKER / lock).read_text())
 
@@ -106,19 +128,19 @@ def test_the_compose_file_follows_the_specification():
 
 
 @pytest.mark.parametrize("service", COMPOSE["services"])
-def test_every_service_has_the_least_that_it_needs(service):
+def test_every_service_runs_with_least_privilege(service):
     settings = COMPOSE["services"][service]
     assert settings["read_only"] is True
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in settings
-    assert settings["ports"], "every one is looked at from this machine"
+    assert settings["ports"], "every service is reachable from this machine"
     assert all(port.startswith("127.0.0.1:") for port in settings["ports"])
-    assert "build" in settings or re.search(r":v?\d+\.\d+\.\d+$", settings["image"]), "a pinned tag"
+    assert "build" in settings or re.search(r":v?\d+\.\d+\.\d+(-alpine)?$", settings["image"]), "a pinned tag"
 
 
 @pytest.mark.parametrize("service", COMPOSE["services"])
-def test_every_service_is_watched(service):
+def test_every_service_has_a_health_check(service):
     settings = COMPOSE["services"][service]
     if "build" in settings:
         assert settings["build"]["context"] == ".."
@@ -127,7 +149,7 @@ def test_every_service_is_watched(service):
         assert settings["healthcheck"]["test"][0] == "CMD"
 
 
-def test_one_server_for_each_profile_under_the_name_that_prometheus_asks_for():
+def test_each_profile_has_one_server_with_the_name_that_prometheus_scrapes():
     assert [COMPOSE["services"][name]["profiles"] for name in SERVERS] == [["cpu"], ["gpu"]]
     prometheus = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())
     (target,) = prometheus["scrape_configs"][0]["static_configs"][0]["targets"]
@@ -136,11 +158,18 @@ def test_one_server_for_each_profile_under_the_name_that_prometheus_asks_for():
         assert server["networks"]["default"]["aliases"] == [target.split(":")[0]]
         assert f"127.0.0.1:{target.split(':')[1]}:{target.split(':')[1]}" in server["ports"]
         assert {"tmpfs", "init"} <= set(server)
-        assert server["shm_size"].upper().replace("GB", "Gi") == HELM_VALUES["sharedMemory"], "as the chart has it"
         assert int(server["stop_grace_period"].removesuffix("s")) > 30, "longer than the server's exit timeout"
 
 
-def test_every_file_that_is_mounted_exists():
+@pytest.mark.parametrize("name", SERVERS)
+def test_the_server_watches_a_folder_of_adapters_that_it_cannot_change(name):
+    settings = COMPOSE["services"][name]
+    (mount,) = [volume for volume in settings["volumes"] if "ADAPTERS_FOLDER" in volume]
+    folder = re.fullmatch(r"\$\{ADAPTERS_FOLDER:-adapters\}:(/\w+):ro", mount)[1]
+    assert settings["environment"]["FLORENCE2_ADAPTERS"] == f"${{FLORENCE2_ADAPTERS:-{folder}}}"
+
+
+def test_every_mounted_file_exists():
     for settings in COMPOSE["services"].values():
         for volume in settings["volumes"]:
             source = re.sub(r"^\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]

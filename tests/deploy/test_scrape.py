@@ -1,105 +1,85 @@
-"""A real Prometheus scrapes a loaded server: every series that rules and dashboard use is there."""
+"""A real Prometheus scrapes a server under load and gets every series that the rules and the dashboard use."""
 
-import json
-import subprocess
+import re
 import time
-import urllib.parse
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import tritonclient.grpc as triton
 import yaml
 from florence2 import Client
-from serve import Ports, TritonServer
+from florence2.v1 import TaskRequest
+from florence2_server.tritonserver import TritonServer
 
-from tests.deploy.conftest import DOCKER, debian_tool
-from tests.deploy.exported_metrics import OURS, TRITONS
+from tests.demo_adapter import save_demo_adapter
+from tests.deploy.conftest import DOCKER
+from tests.deploy.exported_metrics import DROPPED, HISTOGRAMS, LABELS_OF_ALL, OURS, TRITONS
 from tests.deploy.test_monitoring import EXPRESSIONS, SUBSTITUTES, dashboard_expressions
+from tests.operations.prometheus import Prometheus, Target
 from tests.reference import png
-from tests.server.looks import seconds_until
-from training.sampling import sample_scene
-from training.scenes import draw
+from tests.server.conftest import infer
+from tests.server.observation import metrics_page
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 pytestmark = pytest.mark.deploy
 
 START_SECONDS = 180
-SCRAPES = 12
-# What only machines with a GPU export.
+# Prometheus takes its targets over within five seconds.
+SCRAPES = 17
+# The prefix of series that only machines with a GPU export.
 OF_GPUS = "nv_gpu_"
-
-
-class Prometheus:
-    """A server, asked over its API."""
-
-    def __init__(self, port: int) -> None:
-        self._url = f"http://127.0.0.1:{port}"
-
-    def query(self, expression: str) -> list[dict]:
-        """The vector that an expression comes to; a scalar is none."""
-        url = f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return json.load(answer)["data"]["result"]
-
-    def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
+ADAPTER = "demo"
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    """A server that has answered questions of several tasks."""
-    with (tmp_path_factory.mktemp("server") / "log.txt").open("wb") as log, TritonServer(log=log) as server:
+    """A ready server with an adapter."""
+    adapters = tmp_path_factory.mktemp("adapters")
+    save_demo_adapter(adapters / ADAPTER)
+    environment = {"FLORENCE2_ADAPTERS": str(adapters)}
+    with (
+        (tmp_path_factory.mktemp("server") / "log.txt").open("wb") as log,
+        TritonServer(environment=environment, log=log) as server,
+    ):
         server.wait_until_ready(START_SECONDS)
         yield server
 
 
 @pytest.fixture(scope="module")
 def prometheus(loaded, tmp_path_factory):
-    """Scrapes the server each second, under the project's rules, while it is asked."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    port = Ports.free().http
-    target = {
-        "targets": [f"127.0.0.1:{loaded.ports.metrics}"],
-        "labels": {"namespace": "default", "pod": "florence2-0"},
-    }
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": [str(DOCKER / "prometheus" / "rules.yaml")],
-        "scrape_configs": [{"job_name": "florence2", "static_configs": [target]}],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    command = [
-        debian_tool("prometheus", "prometheus"),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            found = Prometheus(port)
-            seconds_until(found.is_ready)
-            _ask_while_scraped(loaded)
-            yield found
-        finally:
-            process.terminate()
-            process.wait(30)
+    """A Prometheus with the project's rules that scrapes the server every second while it answers requests."""
+    rules = yaml.safe_load((DOCKER / "prometheus" / "rules.yaml").read_text())
+    (scrape, _) = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    relabel = scrape["metric_relabel_configs"]
+    with Prometheus(tmp_path_factory.mktemp("prometheus"), rules, relabel=relabel) as found:
+        labels = {"namespace": "default", "pod": "florence2-0"}
+        found.set_targets([Target(loaded.ports.metrics, labels)])
+        _send_requests_while_scraped(loaded)
+        yield found
 
 
-def _ask_while_scraped(server: TritonServer) -> None:
+def _send_requests_while_scraped(server: TritonServer) -> None:
     scene = png(draw(sample_scene(61)))
     until = time.monotonic() + SCRAPES
     with Client(server.grpc_url) as client:
 
-        def ask(method: str) -> None:
+        def send(method: str, **options: str) -> None:
             while time.monotonic() < until:
-                getattr(client, method)(scene)
+                getattr(client, method)(scene, **options)
+
+        def send_task_lists() -> None:
+            request = TaskRequest(task_list={"tasks": [{"caption": {}}, {"ocr": {}}]})
+            with triton.InferenceServerClient(server.grpc_url) as plain:
+                while time.monotonic() < until:
+                    infer(plain, scene, request)
 
         with ThreadPoolExecutor() as callers:
-            list(callers.map(ask, ["caption", "detect", "read_text"]))
+            sent = [callers.submit(send, method) for method in ("caption", "detect", "read_text")]
+            sent.append(callers.submit(send, "caption", adapter=ADAPTER))
+            sent.append(callers.submit(send_task_lists))
+            for each in sent:
+                each.result()
 
 
 @pytest.mark.parametrize("name", [name for name in {**OURS, **TRITONS} if not name.startswith(OF_GPUS)])
@@ -107,9 +87,25 @@ def test_every_series_is_scraped_with_its_labels(prometheus, name):
     selector = f'{name}{{model="florence2"}}' if name in TRITONS else name
     found = prometheus.query(selector)
     assert found
-    labels = ({**OURS, **TRITONS}[name]) - {"version"}
+    labels = TRITONS[name] - {"version"} if name in TRITONS else LABELS_OF_ALL.get(name, OURS[name])
     for series in found:
         assert labels <= set(series["metric"])
+
+
+def test_every_metric_of_the_server_is_listed(loaded):
+    """What the dashboard's tests compare it with."""
+    found = set(re.findall(r"^# TYPE (florence2_\w+) ", metrics_page(loaded), re.MULTILINE))
+    histograms = "|".join([*HISTOGRAMS, "florence2_refusal_seconds"])
+    listed = {re.sub(rf"^({histograms})_(sum|count|bucket)$", r"\1", name) for name in {**OURS, **DROPPED}}
+    assert found == listed
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_is_for_gateways_alone_is_not_kept(loaded, prometheus, name):
+    lines = [line for line in metrics_page(loaded).splitlines() if line.startswith(name + "{")]
+    assert lines
+    assert all(set(re.findall(r'(\w+)="', line)) == DROPPED[name] for line in lines)
+    assert prometheus.query(name) == []
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
@@ -117,11 +113,26 @@ def test_every_expression_can_be_evaluated(prometheus, where):
     prometheus.query(EXPRESSIONS[where])
 
 
-# An empty answer is the right one while nothing is refused, lost or too old.
+# The other panels are empty while nothing is refused, crashes or fails, or until Prometheus has run for long.
 @pytest.mark.parametrize(
-    "title", ["Requests by task", "p95 by task", "Batch occupancy", "Slots in use by replica", "Tokens"]
+    "title",
+    [
+        *(
+            "Availability",
+            "Error budget left",
+            "Served",
+            "Failed",
+            "Within the objective",
+            "Fullest queue",
+            "Engines up",
+        ),
+        *("p95 against the objective", "What is served"),
+        *("Requests by task", "Steps by task", "p95 by task", "Batch occupancy", "Slots in use by replica", "Tokens"),
+        *("Waiting by replica", "Memory of images", "Oldest waiting request", "Refused"),
+        *("Requests by adapter", "Adapters", "Memory of adapters"),
+    ],
 )
-def test_the_panels_that_an_on_call_looks_at_first_show_something(prometheus, title):
+def test_the_panels_that_an_on_call_looks_at_first_have_data(prometheus, title):
     found = {where: expression for where, expression in dashboard_expressions().items() if where.startswith(title)}
     assert found, SUBSTITUTES
     for expression in found.values():

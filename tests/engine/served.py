@@ -1,48 +1,42 @@
-"""The engine in this process, so that tokens can be compared."""
+"""An engine in the test's own process, so that tokens can be compared."""
 
+import os
 from pathlib import Path
 
-from florence2.engine.v1.engine_pb2 import GenerateRequest
 from florence2.v1 import GenerationOptions, TaskRequest
-from florence2_adapter.prompts import prompt_parts
-from florence2_engine.__main__ import build
-from florence2_engine.config import EngineConfig
-from florence2_engine.request import Answer
+from florence2_server.engine.completion import Completion
+from florence2_server.in_process import InProcess
 
-from tests.reference import Question
+from tests.reference import Case
 
 
-class Served:
-    """A running engine; a context manager.
+class Served(InProcess):
+    """The in-process transport with shortcuts to token ids; a context manager.
 
     Args:
         folder: the checkpoint.
-        **settings: of `EngineConfig`.
+        **settings: settings of `EngineConfig`.
     """
 
-    def __init__(self, folder: Path, **settings) -> None:
-        self.engine, self._service = build(EngineConfig(**{"checkpoint": str(folder), "device": "cpu", **settings}))
-        self.engine.start()
+    def __init__(self, folder: Path | str, **settings) -> None:
+        super().__init__(os.fspath(folder), **{"device": "cpu", **settings})
 
-    def run(self, image: bytes, request: TaskRequest) -> Answer:
-        message = GenerateRequest(image=image, prompt=prompt_parts(request), generation=request.generation)
-        prepared = self._service.prepare(message)
-        self.engine.submit(prepared)
-        return prepared.future.result(600)
+    def run(self, image: bytes, request: TaskRequest) -> Completion:
+        return self.submit(image, request).future.result(600)
 
-    def answer(self, question: Question) -> Answer:
-        return self.run(question.image, question.request)
+    def complete(self, case: Case) -> Completion:
+        return self.run(case.image, case.request)
 
-    def ask(self, image: bytes, task: dict, options: dict) -> Answer:
+    def run_task(self, image: bytes, task: dict, options: dict) -> Completion:
         return self.run(image, TaskRequest(**task, generation=GenerationOptions(**options)))
 
-    def tokens(self, image: bytes, prompt: str, **options) -> list[int]:
-        """The answer to a rendered prompt, decoder start token first."""
-        request = TaskRequest(prompt=prompt, generation=GenerationOptions(**options))
-        return list(self.run(image, request).hypothesis.token_ids)
+    def tokens(self, image: bytes, prompt: str, adapter: str = "", **options) -> list[int]:
+        """The completion of a rendered prompt, beginning with the decoder start token."""
+        request = TaskRequest(prompt=prompt, adapter=adapter, generation=GenerationOptions(**options))
+        return list(self.run(image, request).token_ids)
 
     def __enter__(self) -> "Served":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.engine.close()
+        self.close()

@@ -1,14 +1,14 @@
-"""One decode step over requests with different rules, against the logits processors that `generate()` itself makes."""
+"""One decode step over generations with different rules, compared with the logits processors of `generate()`."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from florence2_engine.candidates import CandidateFinder
-from florence2_engine.request import Request
-from florence2_engine.rules import CheckpointRules, ExponentialDecay
-from florence2_engine.search import start_search
+from florence2_server.engine.candidates import CandidateFinder
+from florence2_server.engine.generation import Generation
+from florence2_server.engine.rules import CheckpointRules, ExponentialDecay
+from florence2_server.engine.searches import start_search
 from transformers import GenerationConfig, GenerationMixin
 
 from tests.engine.test_search import make_options
@@ -20,7 +20,7 @@ BAD_WORDS = ((4,), (5, 6), (7, 7, 8), (40,), (2, 3))
 
 
 class Processors(GenerationMixin):
-    """What `generate()` makes of a config for an encoder-decoder model."""
+    """The logits processors of `generate()` for an encoder-decoder model."""
 
     config = SimpleNamespace(is_encoder_decoder=True)
     device = torch.device("cpu")
@@ -37,7 +37,7 @@ class Processors(GenerationMixin):
         )
 
 
-# Our options, and the generation config that says the same.
+# Our options, and the same in a generation config.
 CASES = {
     "none": ({}, {}),
     "penalty": ({"repetition_penalty": 1.3}, {"repetition_penalty": 1.3}),
@@ -53,7 +53,7 @@ CASES = {
     ),
     "bad words": (
         {"rules": CheckpointRules(bad_words=BAD_WORDS)},
-        {"bad_words_ids": [list(word) for word in BAD_WORDS if word != (40,)]},  # which it refuses: no such token
+        {"bad_words_ids": [list(word) for word in BAD_WORDS if word != (40,)]},  # rejected there: no such token
     ),
     "suppressed": ({"rules": CheckpointRules(suppressed_tokens=(3, 9, 99))}, {"suppress_tokens": [3, 9, 99]}),
     "suppressed at begin": (
@@ -92,53 +92,53 @@ CASES = {
 }
 
 
-def running(options: dict, beams: int, generated: int, first_row: int, seed: int) -> Request:
-    """A request whose beams have generated tokens at random."""
+def running(options: dict, beams: int, generated: int, first_row: int, seed: int) -> Generation:
+    """A generation whose beams have random tokens so far."""
     search = start_search(make_options(**options, num_beams=beams), PROMPT)
     search.generated = generated
     search._token_ids[:, 1 : generated + 1] = np.random.default_rng(seed).integers(0, VOCABULARY, (beams, generated))
-    return Request(image=None, prompt_ids=PROMPT, search=search, rows=list(range(first_row, first_row + beams)))
+    return Generation(image=None, prompt_ids=PROMPT, search=search, rows=list(range(first_row, first_row + beams)))
 
 
-def expected_scores(request: Request, config: dict, logits: torch.Tensor) -> torch.Tensor:
-    """What `generate()` compares, as log-probabilities."""
-    own = logits.log_softmax(dim=-1)
-    history = torch.from_numpy(request.search.history)
+def expected_scores(generation: Generation, config: dict, logits: torch.Tensor) -> torch.Tensor:
+    """The scores that `generate()` compares, as log-probabilities."""
+    log_probabilities = logits.log_softmax(dim=-1)
+    history = torch.from_numpy(generation.search.history)
     processors = Processors().of(**config)
-    if request.search.beams > 1:
-        return processors(history, own)
+    if generation.search.beams > 1:
+        return processors(history, log_probabilities)
     return processors(history, logits) - logits.logsumexp(dim=-1, keepdim=True)
 
 
 @pytest.mark.parametrize("generated", [0, 1, 2, 3, 40])
-def test_requests_with_different_rules_share_a_step(generated):
-    requests, configs, rows = [], [], 0
+def test_generations_with_different_rules_share_a_step(generated):
+    generations, configs, rows = [], [], 0
     for seed, (options, config) in enumerate(CASES.values()):
         if generated == 0 and "forced_bos_token_id" in config:
-            continue  # the search takes the forced token, whatever the candidates are
+            continue  # the search takes the forced token whatever the candidates are
         for beams in (1, 3):
-            requests.append(running(options, beams, generated, rows, seed))
+            generations.append(running(options, beams, generated, rows, seed))
             configs.append(config)
             rows += beams
     logits = 4 * torch.randn(rows, VOCABULARY, generator=torch.Generator().manual_seed(generated))
-    found = CandidateFinder(BOS, EOS).find(logits.clone(), requests)
-    for request, config, candidates in zip(requests, configs, found, strict=True):
-        own = logits[request.rows].log_softmax(dim=-1)
-        best = expected_scores(request, config, logits[request.rows]).topk(candidates.token_ids.shape[1], dim=-1)
+    found = CandidateFinder(BOS, EOS).find(logits.clone(), generations)
+    for generation, config, candidates in zip(generations, configs, found, strict=True):
+        log_probabilities = logits[generation.rows].log_softmax(dim=-1)
+        best = expected_scores(generation, config, logits[generation.rows]).topk(candidates.token_ids.shape[1], dim=-1)
         possible = best.values.isfinite().numpy()
         assert (candidates.token_ids == best.indices.numpy())[possible].all()
         assert np.allclose(candidates.scores, best.values, atol=1e-5)
-        under_the_model = own.gather(1, best.indices).numpy()
+        under_the_model = log_probabilities.gather(1, best.indices).numpy()
         assert np.allclose(candidates.log_probabilities[possible], under_the_model[possible], atol=1e-5)
 
 
-def test_a_decay_beyond_what_a_float_holds_ends_the_answer():
+def test_a_decay_beyond_the_range_of_floats_ends_the_search():
     rules = CheckpointRules(exponential_decay=ExponentialDecay(0, 1e6))
-    requests = [running({"rules": rules}, beams, 90, 0, beams) for beams in (1, 3)]
-    for request in requests:
-        logits = torch.randn(request.search.beams, VOCABULARY)
-        (candidates,) = CandidateFinder(BOS, EOS).find(logits, [request])
+    generations = [running({"rules": rules}, beams, 90, 0, beams) for beams in (1, 3)]
+    for generation in generations:
+        logits = torch.randn(generation.search.beams, VOCABULARY)
+        (candidates,) = CandidateFinder(BOS, EOS).find(logits, [generation])
         assert (candidates.token_ids[:, 0] == EOS).all()
         assert (candidates.log_probabilities[:, 0] <= 0).all()
-        request.search.advance(candidates)
-        assert request.search.beams > 1 or request.search.outcome.token_ids[-1] == EOS
+        generation.search.advance(candidates)
+        assert generation.search.beams > 1 or generation.search.completion.token_ids[-1] == EOS

@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from florence2.errors import InvalidArgumentError
-from florence2_engine.request import FinishReason
+from florence2_server.engine.completion import FinishReason
 
-from benchmarks.checkpoints import make_checkpoint
+from benchmarks.harness.checkpoints import make_checkpoint
 from tests.engine.served import Served
 from tests.engine.test_parity import OPTIONS, assert_parity
 from tests.reference import TASKS, Reference, png
-from training.sampling import sample_scene
-from training.scenes import draw
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +26,11 @@ def folder(real_processor_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def questions(folder):
+def cases(folder):
     reference = Reference(folder)
     images = [png(draw(sample_scene(seed))) for seed in range(2)]
     combinations = random.Random(3).sample(list(itertools.product(images, TASKS, OPTIONS)), 10)
-    return [reference.question(*combination) for combination in combinations]
+    return [reference.case(*combination) for combination in combinations]
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +40,17 @@ def served(folder):
     served.engine.close()
 
 
-def test_tokens_equal_generate(questions, served):
+def test_tokens_equal_generate(cases, served):
     with ThreadPoolExecutor(8) as callers:
-        answers = list(callers.map(served.answer, questions))
-    assert_parity(questions, answers)
+        completions = list(callers.map(served.complete, cases))
+    assert_parity(cases, completions)
 
 
-def test_the_longest_prompt_and_the_longest_answer_fit(served, questions):
+def test_the_longest_prompt_and_the_longest_completion_fit(served, cases):
     words = "word " * (1024 - IMAGE_TOKENS - 3)
-    answer = served.ask(questions[0].image, {"free_prompt": {"text": words}}, {"min_new_tokens": 1024, "num_beams": 1})
-    assert len(answer.hypothesis.log_probabilities) == 1024
-    assert answer.hypothesis.finish_reason is FinishReason.LENGTH
+    longest = {"min_new_tokens": 1024, "num_beams": 1}
+    completion = served.run_task(cases[0].image, {"free_prompt": {"text": words}}, longest)
+    assert len(completion.log_probabilities) == 1024
+    assert completion.finish_reason is FinishReason.LENGTH
     with pytest.raises(InvalidArgumentError, match="at most 447 tokens"):
-        served.ask(questions[0].image, {"free_prompt": {"text": words + "word word word"}}, {})
+        served.run_task(cases[0].image, {"free_prompt": {"text": words + "word word word"}}, {})

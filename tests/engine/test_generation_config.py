@@ -1,10 +1,10 @@
 import pytest
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
-from florence2_engine.generation_config import FIELDS, generation_defaults
-from florence2_engine.limits import positions_limit
-from florence2_engine.request import EarlyStopping
-from florence2_engine.rules import ExponentialDecay
+from florence2_server.config import EngineConfig
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.generation_config import FIELDS, generation_defaults
+from florence2_server.engine.limits import positions_limit
+from florence2_server.engine.rules import ExponentialDecay
+from florence2_server.engine.search_options import EarlyStopping
 from transformers import AutoTokenizer, GenerationConfig
 
 LIMITS = {"checkpoint": "somewhere"}
@@ -19,7 +19,7 @@ def tokenizer(real_processor_folder):
 
 @pytest.fixture
 def defaults(tokenizer):
-    """Makes the defaults of the official config with changes, on a checkpoint with so many positions."""
+    """Makes the defaults of the official config with changes, for a checkpoint with `model_positions`."""
 
     def make(config: dict, model_positions: int = 1024, **limits):
         settings = EngineConfig(**LIMITS, **limits)
@@ -31,15 +31,15 @@ def defaults(tokenizer):
 
 def test_every_field_of_a_generation_config_is_accounted_for():
     """A new version of transformers may add a field: add it to the table before adopting that version."""
-    there_are = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
-    assert set(FIELDS) == there_are
+    fields = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
+    assert set(FIELDS) == fields
 
 
 @pytest.mark.parametrize(
     ("config", "name", "value"),
     [
         ({}, "max_new_tokens", 1024),
-        ({"stop_strings": [], "sequence_bias": {}}, "max_new_tokens", 1024),  # there, and nothing
+        ({"stop_strings": [], "sequence_bias": {}}, "max_new_tokens", 1024),  # set, but empty
         ({"max_length": 20}, "max_new_tokens", 1024),  # the library's default
         ({"max_length": 12}, "max_new_tokens", 11),
         ({"max_length": 21}, "max_new_tokens", 20),
@@ -57,14 +57,14 @@ def test_every_field_of_a_generation_config_is_accounted_for():
             {"repetition_penalty": 30.0},
             "repetition_penalty",
             30.0,
-        ),  # requests have a range; checkpoints have that of `generate()`
+        ),  # outside the range of requests, but inside that of `generate()`
         ({"length_penalty": -10}, "length_penalty", -10.0),
         ({"eos_token_id": [2]}, "eos_token_id", 2),
         ({"temperature": 0.2, "top_p": 0.5, "num_return_sequences": 3}, "num_beams", 3),
         ({"guidance_scale": 1.0, "num_beam_groups": 1, "diversity_penalty": 0.0}, "num_beams", 3),
     ],
 )
-def test_a_default_is_what_generate_makes_of_the_config(defaults, config, name, value):
+def test_a_default_is_the_value_that_generate_uses(defaults, config, name, value):
     assert getattr(defaults(config), name) == value
 
 
@@ -80,7 +80,7 @@ def test_a_default_is_what_generate_makes_of_the_config(defaults, config, name, 
         ({}, "image_token_id", 51289),
     ],
 )
-def test_rules_are_read_as_generate_reads_them(defaults, config, name, value):
+def test_rules_are_read_as_by_generate(defaults, config, name, value):
     assert getattr(defaults(config).rules, name) == value
 
 
@@ -123,7 +123,7 @@ def test_rules_are_read_as_generate_reads_them(defaults, config, name, value):
         ("eos_token_id", [2, 5]),
     ],
 )
-def test_what_would_change_answers_or_fail_every_request_ends_the_load_in_one_line(defaults, name, value):
+def test_a_field_that_would_change_answers_or_fail_every_request_is_rejected_in_one_line(defaults, name, value):
     with pytest.raises(CheckpointError, match=rf"^generation config: {name}: got ") as error:
         defaults({name: value})
     assert "\n" not in str(error.value)
@@ -131,8 +131,8 @@ def test_what_would_change_answers_or_fail_every_request_ends_the_load_in_one_li
 
 
 @pytest.mark.parametrize("forced", [{"forced_bos_token_id": 7}, {"forced_eos_token_id": 7}])
-def test_a_token_that_is_forced_once_its_id_is_repaired_cannot_be_suppressed(defaults, forced):
-    """Transformers itself refuses a config in which they overlap from the beginning."""
+def test_a_token_that_is_forced_after_its_id_is_repaired_must_not_be_suppressed(defaults, forced):
+    """Transformers itself rejects a config in which they overlap before the repair."""
     with pytest.raises(
         CheckpointError, match=r"^generation config: suppress_tokens: got \[0, 2\], expected a list without"
     ):
@@ -156,7 +156,7 @@ def test_sampling_loads_with_a_warning(defaults, caplog):
         (1024, 4096, 3000, "1024 (FLORENCE2_POSITIONS)", "1024 (FLORENCE2_POSITIONS)"),
     ],
 )
-def test_a_limit_says_what_sets_it(defaults, setting, checkpoint, longest, positions, answer):
+def test_a_limit_names_its_cause(defaults, setting, checkpoint, longest, positions, answer):
     made = defaults({}, checkpoint, positions=setting, max_new_tokens=longest)
-    assert (str(made.positions), str(made.longest_answer)) == (positions, answer)
-    assert made.max_new_tokens == made.longest_answer.value
+    assert (str(made.positions), str(made.longest_completion)) == (positions, answer)
+    assert made.max_new_tokens == made.longest_completion.value

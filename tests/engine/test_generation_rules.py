@@ -1,4 +1,4 @@
-"""Rules that a checkpoint's generation config sets, compared with `generate()` under the same config."""
+"""Logits processing that a checkpoint's generation config sets, compared with `generate()` under the same config."""
 
 import itertools
 import json
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from florence2_engine.request import Answer
+from florence2_server.engine.completion import Completion
 from transformers import GenerationConfig
 
 from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
 from tests.engine.served import Served
 from tests.engine.test_parity import assert_parity
-from tests.reference import Question, Reference
+from tests.reference import Case, Reference
 
 GROUNDING = {"phrase_grounding": {"caption": "A red circle and a blue square."}}
 TASKS = [{"caption": {}}, {"more_detailed_caption": {}}, GROUNDING]
@@ -31,7 +31,7 @@ LONGEST = 24
 
 @dataclass(frozen=True)
 class Rule:
-    """A generation config's changes, and whether it limits the length itself."""
+    """Changes of a generation config, and whether they limit the length."""
 
     config: dict
     limits_length: bool = False
@@ -69,21 +69,21 @@ RULES = {
         limits_length=True,
     ),
 }
-# Random weights, whose answers vary widely: rules that change scores have more effect there.
+# Random weights generate more varied tokens, so that rules that change scores have more effect.
 RANDOM_WEIGHTS = ["repetition", "decay", "together"]
 
 
 class RuledReference(Reference):
-    """Hugging Face with a different generation config, which sets the length unless the request does."""
+    """Hugging Face with a generation config of its own, which sets the length unless the request does."""
 
     def __init__(self, folder) -> None:
         super().__init__(folder)
         self._own_config = self.model.generation_config
 
-    def plain_question(self, question: Question) -> Question:
-        """The same request, answered under the checkpoint's own config."""
+    def without_rules(self, case: Case) -> Case:
+        """The same request under the checkpoint's own config."""
         self.model.generation_config = self._own_config
-        return self.question_of(question.image, question.request)
+        return self.case_of(case.image, case.request)
 
     def _keywords(self, options: dict) -> dict:
         keywords = super()._keywords(options)
@@ -104,7 +104,7 @@ def ruled_reference(checkpoint):
 
 @pytest.fixture
 def with_config(checkpoint, tmp_path):
-    """Makes the checkpoint with changes of its generation config."""
+    """Makes a copy of the checkpoint with changes of its generation config."""
 
     def change(config: dict):
         folder = tmp_path / "checkpoint"
@@ -118,12 +118,12 @@ def with_config(checkpoint, tmp_path):
     return change
 
 
-def served_together(folder, questions: list[Question]) -> list[Answer]:
-    """The answers of one engine to all questions, submitted at once."""
+def completed_together(folder, cases: list[Case]) -> list[Completion]:
+    """The completions of one engine for all cases, submitted at once."""
     served = Served(folder, slots=6, rows=14, prefill_batch=3)
     try:
         with ThreadPoolExecutor(12) as callers:
-            return list(callers.map(served.answer, questions))
+            return list(callers.map(served.complete, cases))
     finally:
         served.engine.close()
 
@@ -133,19 +133,17 @@ def served_together(folder, questions: list[Question]) -> list[Answer]:
     [*(("demo", name) for name in RULES), *(("random", name) for name in RANDOM_WEIGHTS)],
     indirect=["checkpoint"],
 )
-def test_a_rule_of_the_checkpoint_gives_the_answers_of_generate(checkpoint, ruled_reference, with_config, name):
+def test_a_rule_of_the_checkpoint_gives_the_tokens_of_generate(checkpoint, ruled_reference, with_config, name):
     rule = RULES[name]
     folder = with_config(rule.config)
     length = {} if rule.limits_length else {"max_new_tokens": LONGEST}
     ruled_reference.model.generation_config = GenerationConfig.from_pretrained(folder)
     drawn = random.Random(name).sample(list(itertools.product(TASKS, OPTIONS)), 5)
-    questions = [
-        ruled_reference.question(EXAMPLE_SCENE.read_bytes(), task, {**length, **options}) for task, options in drawn
-    ]
-    answers = served_together(folder, questions)
-    assert_parity(questions, answers)
-    if checkpoint == DEMO_CHECKPOINT:  # whose answers are known: each rule has something to decide
-        plain = [ruled_reference.plain_question(question).expected for question in questions]
-        assert plain != [question.expected for question in questions]
-    for question, answer in zip(questions, answers, strict=True):
-        assert all(log_probability <= 0 for log_probability in answer.hypothesis.log_probabilities), question.request
+    cases = [ruled_reference.case(EXAMPLE_SCENE.read_bytes(), task, {**length, **options}) for task, options in drawn]
+    completions = completed_together(folder, cases)
+    assert_parity(cases, completions)
+    if checkpoint == DEMO_CHECKPOINT:  # the rules were chosen for it, so that each makes a difference
+        without_rules = [ruled_reference.without_rules(case).expected for case in cases]
+        assert without_rules != [case.expected for case in cases]
+    for case, completion in zip(cases, completions, strict=True):
+        assert all(log_probability <= 0 for log_probability in completion.log_probabilities), case.request

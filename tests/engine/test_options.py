@@ -1,14 +1,16 @@
+from dataclasses import fields, replace
+
 import pytest
 from florence2.errors import InvalidArgumentError
-from florence2.v1 import GenerationOptions
-from florence2_engine.limits import Limit
-from florence2_engine.options import GenerationDefaults
-from florence2_engine.request import EarlyStopping
-from florence2_engine.rules import CheckpointRules
+from florence2.options import GENERATION_OPTIONS, Limit, set_options
+from florence2.v1 import GenerationOptions, TaskRequest
+from florence2_server.engine.options import GenerationDefaults
+from florence2_server.engine.rules import CheckpointRules
+from florence2_server.engine.search_options import EarlyStopping, SearchOptions
 
 DEFAULTS = GenerationDefaults(
     positions=Limit(1024, "the checkpoint's positions"),
-    longest_answer=Limit(1000, "FLORENCE2_MAX_NEW_TOKENS"),
+    longest_completion=Limit(1000, "FLORENCE2_MAX_NEW_TOKENS"),
     most_beams=6,
     max_new_tokens=1000,
     min_new_tokens=0,
@@ -17,6 +19,7 @@ DEFAULTS = GenerationDefaults(
     early_stopping=EarlyStopping.FIRST,
     no_repeat_ngram_size=3,
     repetition_penalty=1.5,
+    suppress_bos=False,
     rules=CheckpointRules(),
     bos_token_id=0,
     eos_token_id=2,
@@ -26,19 +29,38 @@ DEFAULTS = GenerationDefaults(
 )
 
 
-def test_what_is_unset_is_the_checkpoints_own():
+def test_the_options_of_a_search_are_the_declared_ones():
+    names = {field.name for field in fields(SearchOptions)}
+    only_the_checkpoint_sets = {name for name in names if name == "rules" or name.endswith("_token_id")}
+    assert names - only_the_checkpoint_sets == set(GENERATION_OPTIONS)
+
+
+@pytest.mark.parametrize("name", GENERATION_OPTIONS)
+def test_an_option_of_a_request_is_in_force_and_leaves_the_others_alone(name):
+    option, own = GENERATION_OPTIONS[name], getattr(DEFAULTS, name)
+    values = option.choices or ((True, False) if option.type is bool else (option.least, option.least + 1))
+    value = next(value for value in values if value != getattr(own, "value", own))
+    request = TaskRequest()
+    set_options(request, {name: value})
+    completed = DEFAULTS.complete(request.generation)
+    expected = type(own)(value)
+    assert getattr(completed, name) == (pytest.approx(expected) if option.type is float else expected)
+    assert replace(completed, **{name: own}) == DEFAULTS.complete(GenerationOptions())
+
+
+def test_options_default_to_the_checkpoints_own():
     options = DEFAULTS.complete(GenerationOptions())
     assert (options.max_new_tokens, options.min_new_tokens, options.no_repeat_ngram_size) == (1000, 0, 3)
     assert (options.num_beams, options.length_penalty, options.early_stopping) == (3, 1.0, EarlyStopping.FIRST)
     assert not options.suppress_bos
 
 
-def test_a_search_is_chosen_by_the_request():
+def test_a_request_chooses_its_search():
     options = DEFAULTS.complete(GenerationOptions(num_beams=6, length_penalty=-2, early_stopping=3))
     assert (options.num_beams, options.length_penalty, options.early_stopping) == (6, -2, EarlyStopping.NEVER)
 
 
-def test_what_is_set_wins_even_where_it_is_zero():
+def test_an_option_that_is_set_wins_even_if_it_is_zero():
     options = DEFAULTS.complete(
         GenerationOptions(max_new_tokens=7, min_new_tokens=7, no_repeat_ngram_size=0, suppress_bos=True, num_beams=1)
     )
@@ -65,7 +87,7 @@ def test_what_is_set_wins_even_where_it_is_zero():
         ({"length_penalty": float("nan")}, "generation.length_penalty: got nan, expected -10 to 10"),
     ],
 )
-def test_an_option_out_of_range_is_named_with_its_limit(options, message):
+def test_an_option_out_of_range_is_rejected_with_its_name_and_limit(options, message):
     with pytest.raises(InvalidArgumentError) as error:
         DEFAULTS.complete(GenerationOptions(**options))
     assert str(error.value).startswith(message)

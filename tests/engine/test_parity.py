@@ -1,4 +1,4 @@
-"""Every answer is token for token what Hugging Face `generate()` gives for that request alone."""
+"""Every completion is token for token that of Hugging Face `generate()` for the same request alone."""
 
 import io
 import itertools
@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import PIL.Image
 import pytest
-from florence2_engine.request import Answer, FinishReason
+from florence2_server.engine.completion import Completion, FinishReason
 
 from tests.conftest import DEMO_CHECKPOINT
 from tests.engine.served import Served
-from tests.reference import TASKS, Question, Reference, assert_equal_but_for_ties, png
-from training.sampling import sample_scene
-from training.scenes import draw
+from tests.reference import TASKS, Case, Reference, assert_equal_except_near_ties, png
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 HEURISTIC, FIRST, NEVER = 1, 2, 3  # florence2.v1.EarlyStopping
 
@@ -46,10 +46,10 @@ OPTIONS = [
 ]
 
 
-def assert_parity(questions: list[Question], answers: list[Answer]) -> None:
-    """Token for token."""
-    tokens = [list(answer.hypothesis.token_ids) for answer in answers]
-    assert_equal_but_for_ties(questions, tokens, [question.expected for question in questions])
+def assert_parity(cases: list[Case], completions: list[Completion]) -> None:
+    """The completions are those of `generate()`, token for token."""
+    tokens = [list(completion.token_ids) for completion in completions]
+    assert_equal_except_near_ties(cases, tokens, [case.expected for case in cases])
 
 
 @pytest.fixture(scope="module", params=["random weights", "demo checkpoint"])
@@ -60,52 +60,53 @@ def folder(request):
 
 
 @pytest.fixture(scope="module")
-def questions(folder) -> list[Question]:
-    """Tasks with sets of options about five images, drawn by lot, and one answer that may take every position.
+def cases(folder) -> list[Case]:
+    """Random combinations of five images, tasks and options, and one whose completion may take every position.
 
-    One image is transparent, and one is to be turned: what they show is the reference's own processor's to say.
+    One image is transparent and one has an EXIF orientation, for which the reference's own processor is the standard.
     """
     reference = Reference(folder)
     images = [png(draw(sample_scene(seed))) for seed in range(2)]
     images += [png(_ink(draw(sample_scene(2)))), _turned(draw(sample_scene(3))), png(_noise())]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 42)
-    return [reference.question(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
+    return [reference.case(*combination) for combination in [*combinations, (images[-1], TASKS[0], {})]]
 
 
-@pytest.mark.parametrize("slots", [1, 4, 16])
-def test_tokens_equal_generate_whatever_shares_the_batch(folder, questions, slots):
-    served = Served(folder, slots=slots, rows=max(8, 2 * slots), prefill_batch=3, image_batch=2)
+@pytest.mark.parametrize(("slots", "encode_ahead"), [(1, "0"), (4, "1"), (16, "0")])
+def test_tokens_equal_generate_whatever_shares_the_batch(folder, cases, slots, encode_ahead):
+    rows = max(8, 2 * slots)
+    served = Served(folder, slots=slots, rows=rows, prefill_batch=3, image_batch=2, encode_ahead=encode_ahead)
     arrivals = random.Random(slots)
-    shuffled = arrivals.sample(questions, len(questions))
+    shuffled = arrivals.sample(cases, len(cases))
 
-    def ask(question: Question) -> Answer:
+    def complete(case: Case) -> Completion:
         time.sleep(arrivals.uniform(0, 0.1))
-        return served.answer(question)
+        return served.complete(case)
 
     try:
         with ThreadPoolExecutor(2 * slots) as callers:
-            answers = list(callers.map(ask, shuffled))
+            completions = list(callers.map(complete, shuffled))
     finally:
         served.engine.close()
-    assert_parity(shuffled, answers)
+    assert_parity(shuffled, completions)
 
 
-def test_the_questions_cover_answers_that_end_and_answers_that_are_cut(folder, questions):
+def test_the_cases_cover_completions_that_end_and_completions_that_are_cut_off(folder, cases):
     served = Served(folder, slots=8, prefill_batch=4)
     try:
-        answers = [served.answer(question) for question in questions]
+        completions = [served.complete(case) for case in cases]
     finally:
         served.engine.close()
-    reasons = [answer.hypothesis.finish_reason for answer in answers]
+    reasons = [completion.finish_reason for completion in completions]
     assert reasons.count(FinishReason.STOP) >= 5
     assert reasons.count(FinishReason.LENGTH) >= 5
-    for question, answer in zip(questions, answers, strict=True):
-        whole = len(answer.hypothesis.token_ids) - 1 < (question.request.generation.max_new_tokens or 1024)
-        assert answer.hypothesis.finish_reason is FinishReason.STOP or not whole
+    for case, completion in zip(cases, completions, strict=True):
+        whole = len(completion.token_ids) - 1 < (case.request.generation.max_new_tokens or 1024)
+        assert completion.finish_reason is FinishReason.STOP or not whole
 
 
 def _ink(scene: PIL.Image.Image) -> PIL.Image.Image:
-    """The scene in black on transparent paper: its colors are all in the alpha."""
+    """The scene in black on a transparent background: only its alpha tells what it shows."""
     ink = PIL.Image.new("RGBA", scene.size)
     ink.putalpha(scene.convert("L").point(lambda gray: 255 - gray))
     return ink
@@ -123,27 +124,25 @@ def _noise() -> PIL.Image.Image:
     return PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
 
 
-def test_scores_are_those_of_generate_where_no_rule_intervened(folder):
+def test_log_probabilities_equal_the_scores_of_generate_if_no_rule_intervened(folder):
     reference = Reference(folder)
     image = png(draw(sample_scene(1)))
     free = {"no_repeat_ngram_size": 0, "max_new_tokens": 25}
-    questions = [
-        reference.question(image, task, {**free, "num_beams": beams}) for task in TASKS[:6] for beams in (1, 4)
-    ]
+    cases = [reference.case(image, task, {**free, "num_beams": beams}) for task in TASKS[:6] for beams in (1, 4)]
     served = Served(folder)
     try:
-        answers = [served.answer(question) for question in questions]
+        completions = [served.complete(case) for case in cases]
     finally:
         served.engine.close()
     compared = 0
-    for question, answer in zip(questions, answers, strict=True):
-        if list(answer.hypothesis.token_ids) != question.expected:
-            assert not question.is_decided, question.request
+    for case, completion in zip(cases, completions, strict=True):
+        if list(completion.token_ids) != case.expected:
+            assert case.is_near_tie, case.request
             continue
-        ours, theirs = answer.hypothesis.log_probabilities, question.scores
-        assert len(ours) == len(theirs) == len(question.expected) - 1
-        forced_end = answer.hypothesis.finish_reason is FinishReason.LENGTH
-        free_tokens = slice(1, -1 if forced_end else None)  # the first is forced, and the end where it was cut
+        ours, theirs = completion.log_probabilities, case.scores
+        assert len(ours) == len(theirs) == len(case.expected) - 1
+        forced_end = completion.finish_reason is FinishReason.LENGTH
+        free_tokens = slice(1, -1 if forced_end else None)  # the first token is forced, and the end at the length limit
         assert np.allclose(ours[free_tokens], theirs[free_tokens], atol=1e-4)
         compared += len(theirs[free_tokens])
     assert compared > 50

@@ -1,12 +1,13 @@
-"""How many positions are used, and what they cost."""
+"""The number of positions in use, and their memory."""
 
 import pytest
 import torch
 from florence2.errors import InvalidArgumentError
-from florence2_engine.errors import CheckpointError
-from florence2_engine.kv_cache import KeyValueCache
-from florence2_engine.limits import Limit, prompt_limit
-from florence2_engine.request import FinishReason
+from florence2.options import Limit
+from florence2_server.engine.completion import FinishReason
+from florence2_server.engine.errors import CheckpointError
+from florence2_server.engine.limits import prompt_limit
+from florence2_server.engine.model.kv_cache import KeyValueCache
 
 from tests.conftest import EXAMPLE_SCENE
 from tests.engine.served import Served
@@ -33,7 +34,7 @@ def long_reference(long_checkpoint):
 
 @pytest.mark.parametrize(("positions", "gigabytes"), [(1024, 3.22), (4096, 12.88)])
 def test_the_cache_of_florence_2_large(figure, positions, gigabytes):
-    """16 slots of three beams in bfloat16: 12 layers, 16 heads of 64, as `microsoft/Florence-2-large` has them."""
+    """16 slots of three beams in bfloat16, with the 12 layers and 16 heads of 64 of `microsoft/Florence-2-large`."""
     meta, half = torch.device("meta"), torch.bfloat16
     cache = KeyValueCache(
         layers=12, slots=16, rows=48, heads=16, positions=positions, head_width=64, device=meta, dtype=half
@@ -43,23 +44,23 @@ def test_the_cache_of_florence_2_large(figure, positions, gigabytes):
     assert cache.size_in_bytes / 1e9 == pytest.approx(gigabytes, abs=0.01)
 
 
-def test_an_answer_of_more_than_1024_tokens_equals_generate(long_checkpoint, long_reference):
+def test_a_completion_of_more_than_1024_tokens_equals_generate(long_checkpoint, long_reference):
     longer = {"num_beams": 1, "min_new_tokens": LONGER, "max_new_tokens": LONGER, "no_repeat_ngram_size": 0}
-    question = long_reference.question(SCENE, {"caption": {}}, longer)
+    case = long_reference.case(SCENE, {"caption": {}}, longer)
     served = Served(long_checkpoint, slots=2, positions=4096)
     try:
-        answer = served.answer(question)
+        completion = served.complete(case)
     finally:
         served.engine.close()
-    assert len(answer.hypothesis.token_ids) == LONGER + 1
-    assert len(set(answer.hypothesis.token_ids[1025:])) > 10, "the answer does not degenerate beyond 1,024 tokens"
-    assert_parity([question], [answer])
+    assert len(completion.token_ids) == LONGER + 1
+    assert len(set(completion.token_ids[1025:])) > 10, "the text does not degenerate beyond 1,024 tokens"
+    assert_parity([case], [completion])
 
 
-def test_by_default_a_checkpoint_of_4096_positions_costs_what_one_of_1024_does(
+def test_by_default_a_checkpoint_of_4096_positions_takes_the_memory_of_one_of_1024(
     long_checkpoint, random_checkpoint, caplog
 ):
-    caplog.set_level("INFO", "florence2_engine.runner")
+    caplog.set_level("INFO", "florence2_server.engine.model.runner")
     for folder in (random_checkpoint, long_checkpoint):
         served = Served(folder)
         served.engine.close()
@@ -70,34 +71,34 @@ def test_by_default_a_checkpoint_of_4096_positions_costs_what_one_of_1024_does(
     )
 
 
-def test_answers_and_prompts_end_at_the_setting(long_checkpoint, long_reference):
+def test_the_setting_limits_completions_and_prompts(long_checkpoint, long_reference):
     served = Served(long_checkpoint, positions=64)
     endless = {"num_beams": 1, "min_new_tokens": 64, "no_repeat_ngram_size": 0}
-    question = long_reference.question(SCENE, {"caption": {}}, {**endless, "max_new_tokens": 64})
+    case = long_reference.case(SCENE, {"caption": {}}, {**endless, "max_new_tokens": 64})
     try:
-        answer = served.ask(SCENE, {"caption": {}}, endless)
+        completion = served.run_task(SCENE, {"caption": {}}, endless)
         with pytest.raises(InvalidArgumentError, match=r"got 65, expected 1 to 64 \(FLORENCE2_POSITIONS\)"):
-            served.ask(SCENE, {"caption": {}}, {"max_new_tokens": 65})
+            served.run_task(SCENE, {"caption": {}}, {"max_new_tokens": 65})
         with pytest.raises(InvalidArgumentError, match=r"at most 47 tokens .*\(FLORENCE2_POSITIONS\)"):
-            served.ask(SCENE, {"free_prompt": {"text": "word " * 46}}, {})
-        longest_prompt = served.ask(SCENE, {"free_prompt": {"text": "word " * 44}}, {"max_new_tokens": 3})
+            served.run_task(SCENE, {"free_prompt": {"text": "word " * 46}}, {})
+        longest_prompt = served.run_task(SCENE, {"free_prompt": {"text": "word " * 44}}, {"max_new_tokens": 3})
     finally:
         served.engine.close()
-    assert answer.hypothesis.finish_reason is FinishReason.LENGTH
-    assert_parity([question], [answer])
-    assert longest_prompt.hypothesis.token_ids
+    assert completion.finish_reason is FinishReason.LENGTH
+    assert_parity([case], [completion])
+    assert longest_prompt.token_ids
 
 
-def test_the_checkpoints_positions_are_named_if_they_are_the_limit(random_checkpoint):
+def test_the_checkpoints_positions_are_named_as_the_cause_of_a_limit(random_checkpoint):
     served = Served(random_checkpoint, positions=4096)
     try:
         with pytest.raises(InvalidArgumentError, match=r"got 1025, expected 1 to 1024 \(the checkpoint's positions\)"):
-            served.ask(SCENE, {"caption": {}}, {"max_new_tokens": 1025})
+            served.run_task(SCENE, {"caption": {}}, {"max_new_tokens": 1025})
     finally:
         served.engine.close()
 
 
-def test_positions_without_room_for_a_prompt_end_the_load(random_checkpoint):
+def test_a_setting_without_room_for_a_prompt_is_rejected_at_load_time(random_checkpoint):
     with pytest.raises(
         CheckpointError, match=r": FLORENCE2_POSITIONS: got 19, expected at least 20, 17 of them for an"
     ):

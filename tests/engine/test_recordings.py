@@ -1,16 +1,14 @@
-"""What is recorded, and when, as on a GPU. What records is a stand-in: a graph needs one."""
+"""Which graphs are recorded, and when. A stand-in records: real graphs need a GPU."""
 
 import pytest
 import torch
-from florence2_engine import warm_up
-from florence2_engine.checkpoint.loading import load
-from florence2_engine.config import EngineConfig
-from florence2_engine.cuda_graphs import Recording
-from florence2_engine.decode_graphs import DecodeGraphs
-from florence2_engine.normalisation import Normalisation
-from florence2_engine.runner import Runner
-from florence2_engine.scheduler import Scheduler
-from florence2_engine.vision_graphs import VisionGraphs
+from florence2_server.config import EngineConfig
+from florence2_server.engine import warm_up
+from florence2_server.engine.checkpoint.loading import load
+from florence2_server.engine.model.graphs import Recording
+from florence2_server.engine.model.normalization import Normalization
+from florence2_server.engine.model.runner import Runner
+from florence2_server.engine.scheduler import BatchLimits
 
 from tests.conftest import DEMO_CHECKPOINT
 
@@ -24,32 +22,29 @@ def checkpoint():
 
 @pytest.fixture
 def recorded() -> list[tuple[int, ...]]:
-    """The sizes of what was recorded: of images, or of decode steps."""
+    """The shapes of what was recorded: of images, or of the rows of decode steps."""
     return []
 
 
 @pytest.fixture
 def runner(checkpoint, recorded) -> Runner:
-    """One that records as on a GPU."""
+    """A runner that records as on a GPU."""
 
     def record(run, inputs):
         recorded.append(tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else inputs.rows_of_slots.shape)
         output = run(inputs)
         return Recording(inputs, lambda: output.copy_(run(inputs)), output)
 
-    runner = Runner(checkpoint.model, Normalisation.of(checkpoint.image_processor), SLOTS, ROWS, POSITIONS)
-    runner._vision_tower = VisionGraphs(runner._vision_tower, record)
-    runner._step = DecodeGraphs(runner._step, SLOTS, ROWS, POSITIONS, record)
-    return runner
+    return Runner(checkpoint.model, Normalization.of(checkpoint.image_processor), SLOTS, ROWS, POSITIONS, record)
 
 
 def rows(beams: list[int]) -> list[list[int]]:
-    """Rows of requests with so many beams."""
+    """The rows of generations with these numbers of beams."""
     return [list(range(sum(beams[:slot]), sum(beams[: slot + 1]))) for slot in range(len(beams))]
 
 
-def test_ordinary_requests_find_everything_recorded(checkpoint, runner, recorded):
-    warm_up.record_ordinary_work(runner, checkpoint, Scheduler(SLOTS, ROWS, prefill_batch=2, image_batch=IMAGES))
+def test_after_warm_up_ordinary_load_records_nothing(checkpoint, runner, recorded):
+    warm_up.record_graphs(runner, checkpoint, BatchLimits(SLOTS, ROWS, prefill_batch=2, image_batch=IMAGES))
     assert recorded
     del recorded[:]
     size = checkpoint.image_processor.size
@@ -62,7 +57,7 @@ def test_ordinary_requests_find_everything_recorded(checkpoint, runner, recorded
     assert recorded == []
 
 
-def test_an_embedding_has_memory_of_its_own_and_outlives_other_images(checkpoint, runner):
+def test_an_embedding_owns_its_memory_and_outlives_other_images(checkpoint, runner):
     size = checkpoint.image_processor.size
     images = [torch.full((3, size["height"], size["width"]), shade, dtype=torch.uint8) for shade in (10, 90, 200)]
     first, second = runner.encode_images(images[:2])
@@ -73,6 +68,6 @@ def test_an_embedding_has_memory_of_its_own_and_outlives_other_images(checkpoint
     assert first.untyped_storage().data_ptr() != second.untyped_storage().data_ptr()
 
 
-def test_on_a_cpu_each_call_runs_once(checkpoint, runner, recorded):
+def test_on_a_cpu_warm_up_runs_each_call_once(checkpoint, runner, recorded):
     warm_up.run_once(runner, checkpoint)
     assert recorded == [(1, 3, 64, 64), (1, 1)]

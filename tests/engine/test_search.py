@@ -4,10 +4,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from florence2_engine.candidates import CandidateFinder
-from florence2_engine.request import EarlyStopping, FinishReason, Request, SearchOptions
-from florence2_engine.rules import CheckpointRules, repeating_tokens
-from florence2_engine.search import BeamCopy, Search, start_search
+from florence2_server.engine.candidates import CandidateFinder
+from florence2_server.engine.completion import FinishReason
+from florence2_server.engine.generation import Generation
+from florence2_server.engine.rules import CheckpointRules, repeating_tokens
+from florence2_server.engine.search import BeamCopy, Search
+from florence2_server.engine.search_options import EarlyStopping, SearchOptions
+from florence2_server.engine.searches import start_search
 
 VOCABULARY = 10
 BOS, EOS = 0, 2
@@ -33,9 +36,9 @@ def make_options(**options) -> SearchOptions:
     return SearchOptions(**{**defaults, **options})
 
 
-def make_request(**options) -> Request:
+def make_generation(**options) -> Generation:
     search = start_search(make_options(**options), [0, 2])
-    return Request(image=None, prompt_ids=[0, 2], search=search, rows=list(range(search.beams)))
+    return Generation(image=None, prompt_ids=[0, 2], search=search, rows=list(range(search.beams)))
 
 
 def logits_preferring(*tokens: int) -> torch.Tensor:
@@ -45,27 +48,27 @@ def logits_preferring(*tokens: int) -> torch.Tensor:
     return logits
 
 
-def advance(requests: list[Request], logits: torch.Tensor) -> list[list[BeamCopy]]:
-    candidates = CandidateFinder(BOS, EOS).find(logits, requests)
-    return [request.search.advance(each) for request, each in zip(requests, candidates, strict=True)]
+def advance(generations: list[Generation], logits: torch.Tensor) -> list[list[BeamCopy]]:
+    candidates = CandidateFinder(BOS, EOS).find(logits, generations)
+    return [generation.search.advance(each) for generation, each in zip(generations, candidates, strict=True)]
 
 
-def searching(generated: list[int] = (), **options) -> Request:
-    """A greedy search that has generated these tokens."""
-    request = make_request(**options)
-    request.search._token_ids[0, 1 : len(generated) + 1] = generated
-    request.search.generated = len(generated)
-    return request
+def searching(generated: list[int] = (), **options) -> Generation:
+    """A greedy search with these tokens so far."""
+    generation = make_generation(**options)
+    generation.search._token_ids[0, 1 : len(generated) + 1] = generated
+    generation.search.generated = len(generated)
+    return generation
 
 
 def taken(search: Search) -> tuple[int, FinishReason | None]:
-    if search.outcome is not None:
-        return search.outcome.token_ids[-1], search.outcome.finish_reason
+    if search.completion is not None:
+        return search.completion.token_ids[-1], search.completion.finish_reason
     return search.last_token_ids()[0], None
 
 
 @pytest.mark.parametrize(
-    ("request_", "preferred", "token"),
+    ("generation", "preferred", "token"),
     [
         (searching(), [5], (BOS, None)),
         (searching(forced_bos_token_id=None), [5], (5, None)),
@@ -75,16 +78,16 @@ def taken(search: Search) -> tuple[int, FinishReason | None]:
         (searching([0, 5], min_new_tokens=2), [EOS, 5], (EOS, FinishReason.STOP)),
         (searching([5, 6, 5], no_repeat_ngram_size=2), [6, 7], (7, None)),
         (searching([5], suppress_bos=True), [0, 7], (7, None)),
-        (searching(suppress_bos=True), [0, 7], (BOS, None)),  # forced at the start all the same
+        (searching(suppress_bos=True), [0, 7], (BOS, None)),  # still forced at the start
         (searching([0], max_new_tokens=2), [5], (EOS, FinishReason.LENGTH)),
         (searching([0], max_new_tokens=2), [EOS], (EOS, FinishReason.STOP)),
         (searching([0], max_new_tokens=2, forced_eos_token_id=None), [5], (5, FinishReason.LENGTH)),
         (searching([], max_new_tokens=1), [5], (EOS, FinishReason.LENGTH)),
     ],
 )
-def test_the_rules_of_generate_decide_the_next_token(request_, preferred, token):
-    advance([request_], logits_preferring(*preferred))
-    assert taken(request_.search) == token
+def test_the_rules_of_generate_decide_the_next_token(generation, preferred, token):
+    advance([generation], logits_preferring(*preferred))
+    assert taken(generation.search) == token
 
 
 @pytest.mark.parametrize(
@@ -104,64 +107,61 @@ def test_tokens_that_would_repeat_an_ngram_are_forbidden(size, tokens, repeating
     assert repeating_tokens(history, size) == [(0, token) for token in repeating]
 
 
-def test_a_rule_of_one_request_leaves_its_neighbours_alone():
-    requests = [searching([5, 6, 5], no_repeat_ngram_size=2), searching([5, 6, 5])]
-    requests[1].rows = [1]
-    advance(requests, logits_preferring(6, 7).repeat(2, 1))
-    assert [request.search.last_token_ids() for request in requests] == [[7], [6]]
+def test_a_rule_of_one_generation_does_not_affect_its_neighbors():
+    generations = [searching([5, 6, 5], no_repeat_ngram_size=2), searching([5, 6, 5])]
+    generations[1].rows = [1]
+    advance(generations, logits_preferring(6, 7).repeat(2, 1))
+    assert [generation.search.last_token_ids() for generation in generations] == [[7], [6]]
 
 
-def test_log_probabilities_are_the_models_own_also_where_a_rule_chose():
-    request = make_request(max_new_tokens=2)
+def test_log_probabilities_are_the_models_own_even_if_a_rule_chose():
+    generation = make_generation(max_new_tokens=2)
     logits = logits_preferring(5, 7)
     expected = logits.log_softmax(dim=-1)[0]
-    advance([request], logits.clone())
-    advance([request], logits.clone())
-    outcome = request.search.outcome
-    assert outcome.token_ids == (EOS, BOS, EOS)
-    assert np.allclose(outcome.log_probabilities, [expected[BOS], expected[EOS]])
+    advance([generation], logits.clone())
+    advance([generation], logits.clone())
+    completion = generation.search.completion
+    assert completion.token_ids == (EOS, BOS, EOS)
+    assert np.allclose(completion.log_probabilities, [expected[BOS], expected[EOS]])
 
 
-def test_a_beam_that_goes_on_alone_stays_on_its_row():
-    request = make_request(num_beams=2, forced_bos_token_id=None)
-    assert advance([request], logits_preferring(5, 6).repeat(2, 1)) == [[BeamCopy(source=0, target=1, first=0)]]
-    assert request.search.last_token_ids() == [5, 6]
-    # The beam on row 1 overtakes the other one: a change of rank moves nothing.
-    assert advance([request], torch.cat([logits_preferring(7), 20 * logits_preferring(8)]) * 9) == [[]]
-    assert request.search.last_token_ids() == [7, 8]
+def test_a_beam_with_one_continuation_stays_on_its_row():
+    generation = make_generation(num_beams=2, forced_bos_token_id=None)
+    assert advance([generation], logits_preferring(5, 6).repeat(2, 1)) == [[BeamCopy(source=0, target=1, first=0)]]
+    assert generation.search.last_token_ids() == [5, 6]
+    # The beam on row 1 overtakes the other one; a change of rank moves nothing.
+    assert advance([generation], torch.cat([logits_preferring(7), 20 * logits_preferring(8)]) * 9) == [[]]
+    assert generation.search.last_token_ids() == [7, 8]
 
 
 @pytest.mark.parametrize("beams", [2, 3, 8])
-def test_after_its_copies_every_rows_cache_holds_the_beams_own_tokens(beams):
+def test_after_its_copies_each_rows_cache_holds_the_beams_own_tokens(beams):
     generator = torch.Generator().manual_seed(beams)
-    request = make_request(num_beams=beams, max_new_tokens=60, min_new_tokens=60, forced_bos_token_id=None)
-    search = request.search
+    generation = make_generation(num_beams=beams, max_new_tokens=60, min_new_tokens=60, forced_bos_token_id=None)
+    search = generation.search
     cache = np.full((beams, 61), -1)
     copied = 0
-    while search.outcome is None:
+    while search.completion is None:
         cache[:, search.generated] = search.last_token_ids()
-        (copies,) = advance([request], torch.randn(beams, VOCABULARY, generator=generator))
+        (copies,) = advance([generation], torch.randn(beams, VOCABULARY, generator=generator))
         for source, target, first in copies:
             cache[target, first : search.generated] = cache[source, first : search.generated]
             copied += search.generated - first
-        if search.outcome is None:
+        if search.completion is None:
             assert (cache[:, : search.generated] == search._token_ids[:, : search.generated]).all()
-    assert 0 < copied < 60 * 60 * beams / 8, "beams part late: most of their history is the same already"
+    assert 0 < copied < 60 * 60 * beams / 8, "beams diverge late: most of their history is equal already"
 
 
-def test_the_best_of_the_finished_beams_is_the_answer():
-    request = make_request(num_beams=2, forced_bos_token_id=None, early_stopping=EarlyStopping.FIRST)
-    advance([request], logits_preferring(5, 6).repeat(2, 1))
-    end_or_go_on = torch.full((2, VOCABULARY), -30.0)
-    end_or_go_on[:, EOS] = 0
-    advance([request], end_or_go_on)
-    assert request.search.outcome.token_ids == (EOS, 5, EOS)
-    assert request.search.outcome.finish_reason is FinishReason.STOP
+def test_the_best_finished_beam_is_the_completion():
+    generation = make_generation(num_beams=2, forced_bos_token_id=None, early_stopping=EarlyStopping.FIRST)
+    advance([generation], logits_preferring(5, 6).repeat(2, 1))
+    end_or_continue = torch.full((2, VOCABULARY), -30.0)
+    end_or_continue[:, EOS] = 0
+    advance([generation], end_or_continue)
+    assert generation.search.completion.token_ids == (EOS, 5, EOS)
+    assert generation.search.completion.finish_reason is FinishReason.STOP
 
 
-def test_requests_and_searches_import_no_torch():
-    code = (
-        "import florence2_engine.scheduler, florence2_engine.request, florence2_engine.search, sys;"
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+def test_scheduler_and_searches_import_no_torch():
+    code = "import sys; from florence2_server.engine import scheduler, searches; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env={}).returncode == 0

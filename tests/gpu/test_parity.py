@@ -1,4 +1,4 @@
-"""On a GPU: token for token what `generate()` gives there, in fp32; and that half precision answers at all."""
+"""On a GPU: in float32, tokens equal those of `generate()` there; half precision gives answers."""
 
 import itertools
 import random
@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from florence2_engine.request import FinishReason
+from florence2_server.engine.completion import FinishReason
 
 from tests.conftest import DEMO_CHECKPOINT
 from tests.engine.served import Served
 from tests.engine.test_parity import OPTIONS, assert_parity
 from tests.reference import TASKS, Reference, png
-from training.sampling import sample_scene
-from training.scenes import draw
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 pytestmark = [
     pytest.mark.gpu,
@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module", autouse=True)
 def exact_matrix_products():
-    """No TF32: its rounding decides other ties."""
+    """No TF32: with its rounding, ties are decided differently."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
@@ -36,35 +36,35 @@ def folder(request):
 
 
 @pytest.fixture(scope="module")
-def questions(folder):
+def cases(folder):
     reference = Reference(folder, device="cuda")
     images = [png(draw(sample_scene(seed))) for seed in range(4)]
     combinations = random.Random(1).sample(list(itertools.product(images, TASKS, OPTIONS)), 60)
-    return [reference.question(*combination) for combination in combinations]
+    return [reference.case(*combination) for combination in combinations]
 
 
 @pytest.mark.parametrize("slots", [1, 4, 16])
-def test_tokens_equal_generate_whatever_shares_the_batch(folder, questions, slots, caplog):
+def test_tokens_equal_generate_whatever_else_is_in_the_batch(folder, cases, slots, caplog):
     served = Served(folder, device="cuda", dtype="float32", slots=slots, rows=max(8, 2 * slots))
     try:
         with ThreadPoolExecutor(2 * slots) as callers:
-            answers = list(callers.map(served.answer, questions))
+            answers = list(callers.map(served.complete, cases))
     finally:
         served.engine.close()
-    assert_parity(questions, answers)
+    assert_parity(cases, answers)
     assert "cannot be recorded" not in caplog.text
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_answers(questions, folder, dtype, caplog):
+def test_half_precision_answers(cases, folder, dtype, caplog):
     served = Served(folder, device="cuda", dtype=dtype)
     try:
         with ThreadPoolExecutor(16) as callers:
-            answers = list(callers.map(served.answer, questions))
+            answers = list(callers.map(served.complete, cases))
     finally:
         served.engine.close()
     assert "cannot be recorded" not in caplog.text
-    assert any(answer.hypothesis.finish_reason is FinishReason.STOP for answer in answers)
-    alike = [list(a.hypothesis.token_ids) == q.expected for q, a in zip(questions, answers, strict=True)]
+    assert any(answer.finish_reason is FinishReason.STOP for answer in answers)
+    alike = [list(a.token_ids) == q.expected for q, a in zip(cases, answers, strict=True)]
     # Random weights come to near ties, which half precision decides by lot.
     assert sum(alike) >= len(alike) / (2 if folder == DEMO_CHECKPOINT else 10)

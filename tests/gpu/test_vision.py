@@ -1,10 +1,9 @@
-"""On a GPU: the vision tower computes what transformers computes there, also as a recording."""
+"""On a GPU: the vision tower, recorded as CUDA graphs or not, computes what transformers computes there."""
 
 import pytest
 import torch
-from florence2_engine.cuda_graphs import CudaRecorder
-from florence2_engine.vision import VisionTower
-from florence2_engine.vision_graphs import VisionGraphs
+from florence2_server.engine.model.graphs import CudaRecorder
+from florence2_server.engine.model.vision import VisionTower, vision_graphs
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 pytestmark = [
@@ -23,7 +22,7 @@ def model(real_processor_folder):
 @torch.inference_mode()
 def test_the_base_size_equals_transformers(model):
     model = model.to("cuda", torch.float32)
-    graphs = VisionGraphs(VisionTower(model), CudaRecorder(torch.device("cuda")))
+    graphs = vision_graphs(VisionTower(model), CudaRecorder(torch.device("cuda")))
     for images in (1, 3, 1):
         pixels = torch.randn(images, 3, 768, 768, device="cuda")
         expected = model.get_image_features(pixels).pooler_output
@@ -32,7 +31,7 @@ def test_the_base_size_equals_transformers(model):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_near_to_float32_as_that_of_transformers(model, dtype):
+def test_half_precision_is_as_close_to_float32_as_in_transformers(model, dtype):
     pixels = torch.randn(2, 3, 768, 768, device="cuda")
     exact = model.to("cuda", torch.float32).get_image_features(pixels).pooler_output
     half = model.to("cuda", dtype)

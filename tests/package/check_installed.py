@@ -1,4 +1,4 @@
-"""Run by `make test-package` in an environment that holds the client package and what it brings, and no more."""
+"""Run by `make test-package` in an environment with the client package and its dependencies only."""
 
 import importlib.metadata
 import importlib.util
@@ -14,15 +14,15 @@ from florence2.v1 import TaskRequest
 ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tenacity", "tritonclient"}
 
 
-def brought_by(package: str) -> set[str]:
-    """Names of a package's own requirements."""
+def dependencies_of(package: str) -> set[str]:
+    """Return the names of a package's direct dependencies."""
     requirements = importlib.metadata.requires(package) or []
     return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
 
 
 def main() -> None:
-    """Fail if the package brings more than it says, or does not work with what it brings."""
-    assert brought_by("florence2-triton") == ALLOWED, brought_by("florence2-triton")
+    """Fail if the package has other dependencies than expected, or does not work with them."""
+    assert dependencies_of("florence2-triton") == ALLOWED, dependencies_of("florence2-triton")
     for heavy in ("torch", "transformers", "pytriton"):
         assert importlib.util.find_spec(heavy) is None, heavy
     assert florence2.render_prompt(TaskRequest(object_detection={})) == "<OD>"

@@ -1,13 +1,15 @@
 """A real tritonserver, for all tests of this folder."""
 
+import time
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict
 
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as triton
 from florence2.v1 import TaskRequest, TaskResponse
-from serve import TritonServer
+from florence2_server.tritonserver import Ports, TritonServer
 
 START_SECONDS = 180
 CALL_SECONDS = 120
@@ -15,9 +17,9 @@ CALL_SECONDS = 120
 
 @contextmanager
 def server_starter(tmp_path_factory):
-    """Starts servers with flags and settings, and waits until each is ready; stops them all at the end.
+    """A function that starts a server with flags and settings and waits until it is ready; all are stopped at the end.
 
-    The log of a server is its attribute `log_file`.
+    A server's attribute `log_file` is the path of its log.
     """
     running: list[TritonServer] = []
 
@@ -40,7 +42,7 @@ def server_starter(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory):
-    """Starts a server that lives until the last test is over."""
+    """`start_server(*flags, **environment)`: start a server that runs until the end of the session."""
     with server_starter(tmp_path_factory) as start:
         yield start
 
@@ -53,31 +55,46 @@ def server(start_server) -> TritonServer:
 
 @pytest.fixture(scope="session")
 def plain_client(server):
-    """tritonclient, without anything of ours."""
+    """A tritonclient, without the florence2 client."""
     with triton.InferenceServerClient(server.grpc_url) as client:
         yield client
 
 
 def tensors(images: list[bytes], requests: list[bytes]) -> list[triton.InferInput]:
-    """IMAGE and REQUEST tensors of shape (rows, 1)."""
+    """The tensors IMAGE and REQUEST, of shape (batch elements, 1)."""
     inputs = []
-    for name, rows in (("IMAGE", images), ("REQUEST", requests)):
-        tensor = triton.InferInput(name, [len(rows), 1], "BYTES")
-        tensor.set_data_from_numpy(np.array(rows, dtype=np.object_).reshape(-1, 1))
+    for name, elements in (("IMAGE", images), ("REQUEST", requests)):
+        tensor = triton.InferInput(name, [len(elements), 1], "BYTES")
+        tensor.set_data_from_numpy(np.array(elements, dtype=np.object_).reshape(-1, 1))
         inputs.append(tensor)
     return inputs
 
 
-def ask(client: triton.InferenceServerClient, image: bytes, request: TaskRequest, **options) -> TaskResponse:
-    """One question through tritonclient."""
+def infer(client: triton.InferenceServerClient, image: bytes, request: TaskRequest, **options) -> TaskResponse:
+    """Send one request with tritonclient. Returns its response."""
     options.setdefault("client_timeout", CALL_SECONDS)
     result = client.infer("florence2", tensors([image], [request.SerializeToString()]), **options)
     return TaskResponse.FromString(result.as_numpy("RESPONSE")[0, 0])
 
 
 def children_of(process_id: int) -> list[int]:
-    """Process ids of all descendants."""
-    direct = [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
-    for task in Path(f"/proc/{process_id}/task").iterdir():
-        direct += [int(child) for child in (task / "children").read_text().split()]
-    return sorted({*direct, *(grandchild for child in set(direct) for grandchild in children_of(child))})
+    """The process ids of all descendants of a process."""
+    return sorted(child.pid for child in psutil.Process(process_id).children(recursive=True))
+
+
+def port_options(ports: Ports) -> list[str]:
+    """The options of `florence2-server serve` for these ports."""
+    return [f"--{name.replace('_', '-')}-port={port}" for name, port in asdict(ports).items()]
+
+
+def wait_until_ready(port: int) -> None:
+    """Wait for a server on this machine by its gRPC port."""
+    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        for _ in range(START_SECONDS * 10):
+            try:
+                if client.is_server_ready():
+                    return
+            except triton.InferenceServerException:
+                pass
+            time.sleep(0.1)
+    raise AssertionError("the server was not ready in time")

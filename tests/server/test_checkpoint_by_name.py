@@ -1,4 +1,4 @@
-"""A checkpoint in the original layout, served by its name on a hub, answers as the original code does."""
+"""A checkpoint in the original layout, served by its name on a hub, gives the answers of the original code."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The typed clients against a real tritonserver: every method's answer is what Hugging Face's model says, decoded."""
+"""The typed clients and a real tritonserver: every method's result is the text of Hugging Face's model, decoded."""
 
 import asyncio
 import dataclasses
@@ -10,8 +10,8 @@ import PIL.Image
 import pytest
 
 from tests.reference import png
-from training.sampling import sample_scene
-from training.scenes import draw
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 REGION = (20.0, 30.0, 150.5, 140.0)
 BOX = {"x_min": 20.0, "y_min": 30.0, "x_max": 150.5, "y_max": 140.0}
@@ -43,22 +43,22 @@ def picture() -> PIL.Image.Image:
 
 @pytest.fixture(scope="module")
 def expected(reference, picture) -> list[florence2.Result]:
-    questions = [reference.question(png(picture), task, OPTIONS) for _, _, task in METHODS]
+    cases = [reference.case(png(picture), task, OPTIONS) for _, _, task in METHODS]
     tasks = [next(iter(task)) for _, _, task in METHODS]
     tokens = {task.name: task.token for task in florence2.TASKS}
     return [
-        florence2.decode(tokens.get(task, ""), reference.text(question), picture.size)
-        for task, question in zip(tasks, questions, strict=True)
+        florence2.decode(tokens.get(task, ""), reference.text(case), picture.size)
+        for task, case in zip(tasks, cases, strict=True)
     ]
 
 
 def without_scores(result: florence2.Result) -> florence2.Result:
-    """What a result says, without how sure the model was: that differs in its last digits from batch to batch."""
+    """A result without its scores, whose last digits depend on the batch."""
     scores = [field.name for field in dataclasses.fields(result) if "score" in field.name]
     return dataclasses.replace(result, **dict.fromkeys(scores))
 
 
-def test_every_method_gives_the_models_answer(server, picture, expected):
+def test_every_method_returns_the_models_result(server, picture, expected):
     with florence2.Client(server.grpc_url) as client:
         answers = [getattr(client, method)(picture, *arguments, **OPTIONS) for method, arguments, _ in METHODS]
     assert [without_scores(answer) for answer in answers] == expected
@@ -66,13 +66,13 @@ def test_every_method_gives_the_models_answer(server, picture, expected):
     assert all(((score > 0) & (score <= 1)).all() for score in map(np.asarray, scores))
 
 
-def test_every_method_awaited_together_gives_the_models_answer(server, picture, expected):
-    async def ask_all() -> list[florence2.Result]:
+def test_every_method_awaited_together_returns_the_models_result(server, picture, expected):
+    async def run_all() -> list[florence2.Result]:
         async with florence2.AsyncClient(server.grpc_url) as client:
             calls = [getattr(client, method)(picture, *arguments, **OPTIONS) for method, arguments, _ in METHODS]
             return await asyncio.gather(*calls)
 
-    assert [without_scores(answer) for answer in asyncio.run(ask_all())] == expected
+    assert [without_scores(answer) for answer in asyncio.run(run_all())] == expected
 
 
 def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(server, picture, tmp_path):
@@ -85,7 +85,7 @@ def test_a_path_bytes_a_picture_and_an_array_are_the_same_image(server, picture,
 
 
 def test_coordinates_are_those_of_the_image_as_displayed(server, picture):
-    """A camera held upright stores the image lying; what a viewer shows is what coordinates are about."""
+    """A camera held upright stores a turned image; coordinates are those of the image that a viewer shows."""
     turned = picture.transpose(PIL.Image.Transpose.ROTATE_90)
     exif = turned.getexif()
     exif[0x0112] = 6  # display by turning 90 degrees clockwise
@@ -99,7 +99,7 @@ def test_coordinates_are_those_of_the_image_as_displayed(server, picture):
 
 def test_errors_are_typed(server, picture):
     with florence2.Client(server.grpc_url) as client:
-        # Found by the engine, which alone knows the image's size.
+        # The engine checks this, which alone knows the image's size.
         path = rf"^region_to_ocr\.region\.x_max: got {picture.width + 2}\.0, expected at most {picture.width + 1}, "
         with pytest.raises(florence2.errors.InvalidArgumentError, match=path):
             client.read_region(picture, (0, 0, picture.width + 2, 5))
@@ -119,19 +119,19 @@ def test_errors_are_typed(server, picture):
     ("name", "version", "message"),
     [("florence3", "", "unknown model: 'florence3'"), ("florence2", "9", "unknown model: 'florence2'.* version 9")],
 )
-def test_a_wrong_model_or_version_is_named(server, picture, name, version, message):
+def test_an_unknown_model_or_version_is_named(server, picture, name, version, message):
     with florence2.Client(server.grpc_url, model=name, model_version=version) as client:
         assert not client.is_ready()
         with pytest.raises(florence2.errors.ModelNotFoundError, match=message):
             client.detect(picture)
 
 
-def test_the_right_version_is_found(server, picture):
+def test_an_existing_version_is_found(server, picture):
     with florence2.Client(server.grpc_url, model_version="1") as client:
         assert client.is_ready()
         assert client.detect(picture).labels
 
 
-def test_a_dead_server_is_unavailable(picture):
+def test_an_unreachable_server_is_unavailable(picture):
     with florence2.Client("localhost:1", timeout=5) as client, pytest.raises(florence2.errors.UnavailableError):
         client.detect(picture)

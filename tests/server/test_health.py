@@ -1,25 +1,32 @@
-"""What a probe sees of a real server."""
+"""The health of a real server, as a probe sees it."""
 
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import tritonclient.grpc as triton
 from florence2 import Client
 from florence2.v1 import TaskRequest
+from florence2_server import __version__
+from florence2_server.addresses import Ports
+from florence2_server.config import EngineConfig
+from florence2_server.repository import DEMO_CHECKPOINT
+from florence2_server.tritonserver import StartError, TritonServer
 
-from tests.server.conftest import ask, children_of
+from tests.server.conftest import START_SECONDS, children_of, infer
 
-PROBE = [sys.executable, "-c", "from florence2._cli import main; main()", "health"]
-LOOK_SECONDS = 10
+PROBE = [sys.executable, "-c", "from florence2.cli import main; main()", "health"]
+TIMEOUT_SECONDS = 10
 
 
 def health_of(server):
     with Client(server.grpc_url) as client:
-        (health,) = client.health(timeout=LOOK_SECONDS)
+        (health,) = client.health(timeout=TIMEOUT_SECONDS)
     return health
 
 
@@ -33,21 +40,46 @@ def probe(server, *options: str) -> tuple[int, str]:
 def test_a_server_that_can_answer_is_healthy(server):
     health = health_of(server)
     assert (health.server_is_live, health.model_is_ready, health.engine) == (True, True, "running")
-    assert probe(server, "--ready") == (0, "healthy: server live, model ready, engine running")
+    status, line = probe(server, "--ready")
+    assert (status, line.split(";")[0]) == (0, "healthy: server live, model ready, engine running")
 
 
-def test_health_is_told_while_the_models_queue_is_full(start_server, image_file):
+def test_a_server_says_what_it_serves(server):
+    with Client(server.grpc_url) as client:
+        (info,) = client.server_info(timeout=TIMEOUT_SECONDS)
+    (engine,) = info.engines
+    assert (info.url, info.version, info.model) == (server.grpc_url, __version__, "florence2")
+    assert (engine.name, engine.state, engine.revision, engine.layout) == ("0", "running", "", "native")
+    assert (engine.checkpoint, engine.device, engine.dtype) == (str(DEMO_CHECKPOINT), "cpu", "float32")
+    assert engine.slots == EngineConfig.slots
+    served = f"{DEMO_CHECKPOINT} (native layout) on cpu in float32 with {engine.slots} slots"
+    expected = f"florence2-triton {__version__} serves {served}"
+    assert probe(server)[1].split("; ")[1] == expected
+
+
+def test_a_port_in_use_ends_the_start_with_its_reason(server, tmp_path):
+    ports = replace(Ports.free(), health=server.ports.health)
+    reason = r"^health_port: cannot listen on 127\.0\.0\.1 port .*: Address already in use$"
+    with (
+        (tmp_path / "log.txt").open("wb") as log,
+        TritonServer(ports, log=log) as failing,
+        pytest.raises(StartError, match=reason),
+    ):
+        failing.wait_until_ready(START_SECONDS)
+
+
+def test_health_is_available_while_the_models_queue_is_full(start_server, image_file):
     server = start_server(FLORENCE2_SLOTS="1")
     image = image_file()
     with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(40) as callers:
-        long = [TaskRequest(prompt=f"question {n}", generation={"min_new_tokens": 60}) for n in range(40)]
-        busy = [callers.submit(ask, client, image, request) for request in long]
+        long = [TaskRequest(prompt=f"request {n}", generation={"min_new_tokens": 60}) for n in range(40)]
+        busy = [callers.submit(infer, client, image, request) for request in long]
         healths = [health_of(server) for _ in range(3)]
         assert not all(call.done() for call in busy)
     assert {health.engine for health in healths} == {"running"}
 
 
-def test_a_dead_stub_is_found_though_triton_says_that_all_is_well(start_server):
+def test_a_killed_stub_is_detected_although_triton_reports_the_model_ready(start_server):
     server = start_server(FLORENCE2_SLOTS="1")
     (stub,) = [child for child in children_of(server.process_id) if runs_model(child)]
     os.kill(stub, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Real-world forms of pictures, through a real server: all show the example's scene, which reads CAFE OPEN."""
+"""Images in many real-world forms, through a real server: all show the example scene, whose text is CAFE OPEN."""
 
 import base64
 import contextlib
@@ -30,7 +30,7 @@ def scene() -> PIL.Image.Image:
 
 
 def ink() -> PIL.Image.Image:
-    """Black ink on transparent paper."""
+    """Black on a transparent background."""
     gray = scene().convert("L")
     picture = PIL.Image.new("RGBA", gray.size)
     picture.putalpha(gray.point(lambda value: 255 - value))
@@ -38,7 +38,7 @@ def ink() -> PIL.Image.Image:
 
 
 def wide() -> PIL.Image.Image:
-    """Gray of 16 bits, none of it black or white."""
+    """16-bit grayscale, without black and white."""
     return PIL.Image.fromarray((np.asarray(scene().convert("L"), np.uint16) // 2 + 20) * 257)
 
 
@@ -76,7 +76,7 @@ def test_the_scene_is_read_in_every_form(client, source):
     assert client.read_text(source()).text == WORDS
 
 
-def test_a_large_image_is_passed_in_a_file_that_is_gone_afterward(server, client):
+def test_a_large_image_is_passed_in_a_file_that_is_removed_afterward(server, client):
     picture = SOURCES["large array"]()
     with ThreadPoolExecutor(1) as pool:
         call = pool.submit(client.read_text, picture)
@@ -92,7 +92,7 @@ def test_a_large_image_is_passed_in_a_file_that_is_gone_afterward(server, client
 
 
 def files_in_memory(server_process: int) -> list[Path]:
-    """The image files of all processes under the server's."""
+    """The image files that the server's descendants have open."""
     opened = []
     for process in children_of(server_process):
         for descriptor in Path(f"/proc/{process}/fd").iterdir():
@@ -107,13 +107,13 @@ def test_a_file_object_is_read(client):
 
 
 def test_heic_is_read_by_the_server(client):
-    """At 160 pixels and after lossy compression: which shapes there are."""
+    """Only the labels are compared, because the image is small and its compression lossy."""
     found = client.detect((HEIC_FILES / "plain.heic").read_bytes())
     assert {"red circle", "green triangle", "blue square"} <= set(found.labels)
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_32_bit_pixels_are_refused_by_name(client, mode):
+def test_32_bit_pixels_are_rejected_by_mode(client, mode):
     with pytest.raises(InvalidArgumentError, match=f"IMAGE: got 'pixels of mode {mode}'"):
         client.read_text(saved(PIL.Image.new(mode, (8, 8)), "TIFF"))
 

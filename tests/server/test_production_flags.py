@@ -1,4 +1,4 @@
-"""The clients against a tritonserver as a fleet sets it up: mutual TLS, restricted protocols, traces to a collector."""
+"""The client and a tritonserver with production flags: mutual TLS, restricted protocols, traces to a collector."""
 
 import base64
 import threading
@@ -8,14 +8,14 @@ import grpc
 import pytest
 import tritonclient.grpc as triton
 from florence2 import TLS, Client
-from florence2._cli import main
+from florence2.cli import main
 from florence2.errors import AccessDeniedError, UnavailableError
 from tritonclient.utils import InferenceServerException
 
 from tests.reference import png
-from tests.server.looks import seconds_until
-from training.sampling import sample_scene
-from training.scenes import draw
+from tests.server.observation import seconds_until
+from training.demo.sampling import sample_scene
+from training.demo.scenes import draw
 
 KEY = {"triton-grpc-protocol-inference-key": "open sesame"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -23,14 +23,14 @@ TRACEPARENT = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes what Triton's OpenTelemetry exporter sends."""
+    """Receives from Triton's OpenTelemetry exporter."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Receive)
         self.bodies: list[bytes] = []
 
-    def heard_of(self, trace_id: str) -> bool:
-        """Whether a span of a trace came, in protobuf or JSON."""
+    def has_trace(self, trace_id: str) -> bool:
+        """Whether a span of a trace was received, in protobuf or JSON."""
         raw = bytes.fromhex(trace_id)
         forms = (raw, trace_id.encode(), trace_id.upper().encode(), base64.b64encode(raw))
         return any(form in body for form in forms for body in self.bodies)
@@ -59,7 +59,7 @@ def collector():
 
 @pytest.fixture(scope="module")
 def strict(start_server, certificate, collector):
-    """A server that wants certificates, and a key for inference; everything but health is restricted."""
+    """A server that requires certificates, and a key for inference; everything but health is restricted."""
     key, chain = certificate
     return start_server(
         "--grpc-use-ssl=1",
@@ -83,7 +83,7 @@ def scene():
 
 @pytest.fixture(scope="module")
 def connect(strict, certificate):
-    """Makes a client of the strict server."""
+    """`connect(**arguments)`: a client of the strict server."""
     key, chain = certificate
 
     def connect(**arguments) -> Client:
@@ -93,7 +93,7 @@ def connect(strict, certificate):
     return connect
 
 
-def test_with_certificate_and_key_all_is_as_ever(connect, scene):
+def test_with_certificate_and_key_everything_works(connect, scene):
     with connect() as client:
         assert client.is_ready()
         assert client.caption(scene).text
@@ -101,17 +101,17 @@ def test_with_certificate_and_key_all_is_as_ever(connect, scene):
         assert (health.is_ready, health.reason) == (True, "")
 
 
-def test_without_the_key_access_is_denied_and_not_asked_for_again(connect, scene):
+def test_without_the_key_access_is_denied_without_a_retry(connect, scene):
     with connect(headers={}) as client, pytest.raises(AccessDeniedError, match=r"restricted.*inference-key"):
         client.caption(scene)
 
 
-def test_without_a_certificate_nobody_is_spoken_to(connect, certificate, scene):
+def test_without_a_certificate_there_is_no_connection(connect, certificate, scene):
     with connect(tls=TLS(certificate[1]), timeout=3) as client, pytest.raises(UnavailableError):
         client.caption(scene)
 
 
-def test_what_is_restricted_is_nothing_that_the_client_needs(strict, certificate):
+def test_restricted_protocols_are_closed_to_callers(strict, certificate):
     key, chain = (path.read_bytes() for path in certificate)
     credentials = grpc.ssl_channel_credentials(chain, key, chain)
     with (
@@ -131,7 +131,7 @@ def test_the_health_command_takes_key_and_certificates(strict, certificate, caps
     assert "engine running" in capsys.readouterr().out
 
 
-def test_the_callers_trace_goes_on_in_tritons(connect, collector, scene):
+def test_tritons_trace_continues_the_callers(connect, collector, scene):
     with connect(headers={**KEY, **TRACEPARENT}) as client:
         client.caption(scene)
-    seconds_until(lambda: collector.heard_of(TRACE_ID), limit=20)
+    seconds_until(lambda: collector.has_trace(TRACE_ID))

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from florence2_adapter.image_files import ImageFiles, image_hash
+from florence2_server.stub.image_files import ElementImage, ImageFiles
+from florence2_server.v1.engine_pb2 import GenerateRequest
 
 LARGE = os.urandom(4 * 1024 * 1024)
 
@@ -21,11 +22,12 @@ def test_another_process_can_read_a_large_image_while_its_object_lives():
     assert not path.exists()
 
 
-def test_a_small_image_needs_no_file():
+def test_a_small_image_goes_in_the_message_unless_several_generations_are_about_it():
     assert ImageFiles().file(LARGE[1:]) is None
+    assert ImageFiles().file(b"small", is_shared=True).read() == b"small"
 
 
-def test_if_no_file_can_be_created_there_is_none(monkeypatch):
+def test_without_memory_for_a_file_the_image_goes_in_the_message(monkeypatch):
     def refuse(_: str) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
@@ -37,10 +39,9 @@ def test_a_file_holds_the_image_and_its_size():
     file = ImageFiles().file(LARGE)
     assert file.size == len(LARGE)
     assert [file.read(), file.read()] == [LARGE, LARGE]
-    assert image_hash(file.read()) == hashlib.sha256(LARGE).hexdigest()
 
 
-def test_there_are_no_more_files_once_the_engine_could_not_read_one(caplog):
+def test_no_more_files_are_created_once_the_engine_could_not_read_one(caplog):
     files = ImageFiles()
     assert files.file(LARGE) is not None
     files.stop("permission denied")
@@ -48,3 +49,15 @@ def test_there_are_no_more_files_once_the_engine_could_not_read_one(caplog):
     assert files.file(LARGE) is None
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "permission denied" in caplog.text
+
+
+def test_an_image_that_cannot_be_read_from_its_file_moves_into_the_messages():
+    image = ElementImage(LARGE, ImageFiles(), is_shared=False)
+    in_file, in_message = GenerateRequest(), GenerateRequest()
+    image.write_to(in_file)
+    assert (in_file.image, in_file.image_file_bytes) == (b"", len(LARGE))
+    assert image.hash() == hashlib.sha256(LARGE).hexdigest()
+    image.leave_file()
+    image.write_to(in_message)
+    assert (in_message.image, in_message.image_file) == (LARGE, "")
+    assert image.hash() == hashlib.sha256(LARGE).hexdigest()

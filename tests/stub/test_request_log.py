@@ -1,17 +1,16 @@
-"""What the log says of a question."""
+"""The lines of the request log."""
 
 import io
 import json
-import sys
 from types import SimpleNamespace
 
 import grpc
-import pytest
-from florence2.engine.v1.engine_pb2 import GenerateResponse
 from florence2.v1 import Usage
-from florence2_adapter.outcomes import Outcome
+from florence2_server.stub.outcomes import Outcome, StepOutcome
+from florence2_server.stub.request_log import RequestLog
+from florence2_server.v1.engine_pb2 import GenerateResponse
 
-ANSWER = GenerateResponse(
+COMPLETION = GenerateResponse(
     text="a secret",
     usage=Usage(
         prompt_tokens=9,
@@ -25,23 +24,23 @@ ANSWER = GenerateResponse(
 PENDING = SimpleNamespace(request_id="r1", traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 
 
-@pytest.fixture
-def logged(monkeypatch):
-    """`logged(outcome)`: the line about it."""
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", SimpleNamespace())
-    from florence2_adapter.request_log import RequestLog
-
-    def logged(outcome: Outcome, pending=PENDING) -> dict:
-        stream = io.StringIO()
-        RequestLog(stream).write(pending, outcome)
-        (line,) = stream.getvalue().splitlines()
-        return json.loads(line)
-
-    return logged
+def step(status: grpc.StatusCode = grpc.StatusCode.OK) -> StepOutcome:
+    """How a step ended."""
+    if status is not grpc.StatusCode.OK:
+        return StepOutcome("ocr", status)
+    return StepOutcome("caption", status, 1.0, COMPLETION)
 
 
-def test_an_answers_line_tells_where_the_time_went_and_not_what_was_said(logged):
-    line = logged(Outcome("caption", grpc.StatusCode.OK, 1.0, ANSWER))
+def logged(outcome: Outcome, pending=PENDING) -> dict:
+    """The line about an outcome."""
+    stream = io.StringIO()
+    RequestLog(stream).write(pending, outcome)
+    (line,) = stream.getvalue().splitlines()
+    return json.loads(line)
+
+
+def test_a_successful_requests_line_has_times_and_counts_but_no_text():
+    line = logged(Outcome("caption", grpc.StatusCode.OK, 1.0, (step(),)))
     assert line.pop("time").endswith("+00:00")
     assert line == {
         "request_id": "r1",
@@ -59,8 +58,24 @@ def test_an_answers_line_tells_where_the_time_went_and_not_what_was_said(logged)
     }
 
 
-def test_a_refusals_line_is_short(logged):
+def test_a_rejected_requests_line_is_short():
     line = logged(
         Outcome("unknown", grpc.StatusCode.INVALID_ARGUMENT, 0.001), SimpleNamespace(request_id="", traceparent="?")
     )
     assert (line["outcome"], line["trace_id"], "prompt_tokens" in line) == ("invalid_argument", "", False)
+
+
+def test_the_line_of_a_request_with_several_steps_has_sums():
+    steps = (step(), step(), step(grpc.StatusCode.INVALID_ARGUMENT))
+    line = logged(Outcome("task_list", grpc.StatusCode.OK, 1.5, steps, is_single_step=False))
+    assert (line["steps"], line["failed_steps"], line["prompt_tokens"], line["generated_tokens"]) == (3, 1, 18, 40)
+    assert "queue_seconds" not in line
+
+
+def test_the_adapter_is_logged_if_it_can_be_one():
+    def of(adapter: str) -> dict:
+        return logged(Outcome("caption", grpc.StatusCode.OK, 1.0, (step(),), adapter=adapter))
+
+    assert of("invoices")["adapter"] == "invoices"
+    assert "adapter" not in of("")
+    assert "adapter" not in of("a caller's text")

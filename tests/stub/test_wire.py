@@ -4,7 +4,7 @@ import pytest
 from florence2 import v1
 from florence2.errors import InvalidArgumentError
 from florence2.v1 import FinishReason, ImageSize, TaskRequest, TaskResponse
-from florence2_adapter.wire import Encoding, parse_request, serialize_response
+from florence2_server.stub.wire import Encoding, parse_request, serialize
 from google.protobuf import json_format
 from google.protobuf.descriptor_pb2 import DescriptorProto
 from hypothesis import given, settings
@@ -20,12 +20,20 @@ floats = st.floats(width=32, allow_nan=False)
 boxes = st.builds(v1.BoundingBox, x_min=floats, y_min=floats, x_max=floats, y_max=floats)
 inputs = {"caption": words, "expression": words, "query": words, "text": words, "region": boxes}
 inputs |= {"phrases": st.lists(words, max_size=5), "queries": st.lists(words, max_size=5)}
+inputs |= {"detail": st.integers(0, 3), "region_task": st.integers(0, 4), "max_regions": st.integers(-9, 99)}
+inputs |= {
+    field.name: st.just(getattr(v1, field.message_type.name)())
+    for field in v1.RegionAnalysis.DESCRIPTOR.oneofs_by_name["detector"].fields
+}
+inputs |= {"tasks": st.lists(st.builds(TaskRequest, prompt=words, raw=st.booleans()), max_size=3)}
 
 
 @st.composite
 def requests(draw) -> TaskRequest:
-    """Whatever a TaskRequest can hold, sensible or not."""
-    request = TaskRequest(raw=draw(st.booleans()), prompt=draw(st.just("") | words))
+    """Any TaskRequest, valid or not."""
+    request = TaskRequest(raw=draw(st.booleans()), prompt=draw(st.just("") | words), priority=draw(st.integers(0, 3)))
+    request.timeout_seconds = draw(st.sampled_from([0, 0.25, 1e9]))
+    request.adapter = draw(st.just("") | words)
     if draw(st.booleans()):
         request.generation.max_new_tokens = draw(st.integers(-(2**31), 2**31 - 1))
     task = draw(st.sampled_from([None, *TaskRequest.DESCRIPTOR.oneofs_by_name["task"].fields]))
@@ -61,7 +69,7 @@ def test_json_of_any_length_is_not_read_as_a_caption(length):
         parse_request(text + b" " * (length - len(text)))
 
 
-def test_a_caption_with_future_fields_cannot_begin_like_json():
+def test_a_caption_with_future_fields_cannot_start_like_json():
     # Field numbers with a one-byte tag, which could be mistaken for JSON, are reserved; see wire.py.
     caption = DescriptorProto()
     v1.Caption.DESCRIPTOR.CopyToProto(caption)
@@ -75,12 +83,12 @@ def test_a_caption_with_future_fields_cannot_begin_like_json():
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("blank", ["", "\n"])
-def test_json_in_another_encoding_is_refused(encoding, blank):
+def test_json_in_another_encoding_is_rejected(encoding, blank):
     with pytest.raises(InvalidArgumentError, match=r"REQUEST: got .* expected .*JSON"):
         parse_request(f'{blank}{{"ocr": {{}}}}'.encode(encoding))
 
 
-def test_utf_16_is_named():
+def test_utf_16_is_recognized():
     with pytest.raises(InvalidArgumentError, match=r"in UTF-8 \(it looks like UTF-16"):
         parse_request('{"ocr": {}}'.encode("utf-16"))
 
@@ -98,7 +106,7 @@ def test_utf_16_is_named():
         (BOM + BOM + b'{"ocr": {}}', "Error parsing message"),
     ],
 )
-def test_a_strange_request_is_refused_with_the_reason(data, reason):
+def test_a_malformed_request_is_rejected_with_the_reason(data, reason):
     with pytest.raises(InvalidArgumentError, match=rf"REQUEST: got b.* expected a florence2.v1.TaskRequest .*{reason}"):
         parse_request(data)
 
@@ -107,7 +115,7 @@ def test_a_binary_request_is_answered_in_binary():
     request = TaskRequest(caption={}, raw=True)
     assert parse_request(request.SerializeToString()) == (request, Encoding.BINARY)
     response = TaskResponse(text="</s><s>größe</s>")
-    assert TaskResponse.FromString(serialize_response(response, Encoding.BINARY)) == response
+    assert TaskResponse.FromString(serialize(response, Encoding.BINARY)) == response
 
 
 def test_a_json_request_is_answered_in_json():
@@ -117,7 +125,7 @@ def test_a_json_request_is_answered_in_json():
     response = TaskResponse(
         text="größe", image_size=ImageSize(width=3, height=2), finish_reason=FinishReason.FINISH_REASON_STOP
     )
-    assert json.loads(serialize_response(response, Encoding.JSON)) == {
+    assert json.loads(serialize(response, Encoding.JSON)) == {
         "text": "größe",
         "imageSize": {"width": 3, "height": 2},
         "finishReason": "FINISH_REASON_STOP",
@@ -136,12 +144,18 @@ def test_a_json_request_is_answered_in_json():
         b'{"caption": {}, "ocr": {}}',
     ],
 )
-def test_garbage_is_refused_with_its_beginning(data):
+def test_garbage_is_rejected_with_its_first_bytes(data):
     with pytest.raises(InvalidArgumentError, match="REQUEST: got b'"):
         parse_request(data)
 
 
-def test_long_garbage_is_shortened():
+def test_long_garbage_is_shortened_in_the_message():
     with pytest.raises(InvalidArgumentError) as error:
         parse_request(b"\xff" * 1_000_000)
     assert len(str(error.value)) < 300
+
+
+def test_unknown_fields_are_not_repeated_in_responses():
+    data = TaskRequest(caption={}).SerializeToString() + b"\xfa\x3f\x03abc"  # field 1023
+    assert parse_request(data) == (TaskRequest(caption={}), Encoding.BINARY)
+    assert parse_request(data)[0].SerializeToString() == TaskRequest(caption={}).SerializeToString()

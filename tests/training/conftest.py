@@ -1,7 +1,7 @@
 import pytest
 
-from training.export import write_processor
-from training.tokenizer import train_tokenizer
+from training.demo.export import write_processor
+from training.demo.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="session")

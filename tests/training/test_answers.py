@@ -3,20 +3,20 @@ import random
 import numpy as np
 import pytest
 
-from training.answers import (
+from training.demo.answers import (
     TASKS,
     WORD_TASKS,
-    ask,
     caption,
     detailed_caption,
+    make_example,
     more_detailed_caption,
     tasks_of,
 )
-from training.batches import label_ids
-from training.demo import demo_scene
-from training.evaluate import score
-from training.sampling import sample_scene
-from training.scenes import Box, Scene, Shape, Word
+from training.demo.batches import label_ids
+from training.demo.demo_scene import demo_scene
+from training.demo.evaluate import score
+from training.demo.sampling import sample_scene
+from training.demo.scenes import Box, Scene, Shape, Word
 
 SCENES = [sample_scene(seed) for seed in range(150)]
 EXAMPLE = Scene(
@@ -32,9 +32,9 @@ EXAMPLE = Scene(
 )
 
 
-def questions(scene, seed=0):
+def examples(scene, seed=0):
     rng = random.Random(seed)
-    return [ask(scene, task, rng) for task in tasks_of(scene)]
+    return [make_example(scene, task, rng) for task in tasks_of(scene)]
 
 
 def boxes_of(items):
@@ -50,7 +50,7 @@ def parse(processor, scene, task, answer):
     return processor.post_process_generation(text=answer, task=task, image_size=(scene.width, scene.height))[task]
 
 
-def test_captions_tell_more_and_more():
+def test_captions_increase_in_detail():
     assert caption(EXAMPLE) == "Two red circles and an orange square."
     assert detailed_caption(EXAMPLE) == (
         "The image shows two red circles and an orange square on a white background with the word OPEN."
@@ -62,7 +62,7 @@ def test_captions_tell_more_and_more():
 
 
 def test_detection_groups_boxes_by_label_in_reading_order():
-    answer = ask(EXAMPLE, "<OD>", random.Random(0)).answer
+    answer = make_example(EXAMPLE, "<OD>", random.Random(0)).answer
     assert answer == (
         "red circle<loc_50><loc_100><loc_225><loc_450><loc_750><loc_500><loc_925><loc_850>"
         "orange square<loc_275><loc_750><loc_375><loc_950>"
@@ -72,7 +72,7 @@ def test_detection_groups_boxes_by_label_in_reading_order():
 @pytest.mark.parametrize("task", ["<OD>", "<DENSE_REGION_CAPTION>", "<REGION_PROPOSAL>"])
 def test_boxes_parse_back_to_the_scene(processor, task):
     for scene in SCENES:
-        answer = parse(processor, scene, task, ask(scene, task, random.Random(0)).answer)
+        answer = parse(processor, scene, task, make_example(scene, task, random.Random(0)).answer)
         assert near(sorted(answer["bboxes"]), boxes_of(scene.shapes), scene)
         if task == "<OD>":
             assert sorted(answer["labels"]) == sorted(shape.label for shape in scene.shapes)
@@ -84,27 +84,28 @@ def test_words_parse_back_to_the_scene(processor):
     for scene in SCENES:
         if not scene.words:
             continue
-        answer = parse(processor, scene, "<OCR_WITH_REGION>", ask(scene, "<OCR_WITH_REGION>", random.Random(0)).answer)
+        example = make_example(scene, "<OCR_WITH_REGION>", random.Random(0))
+        answer = parse(processor, scene, example.task, example.answer)
         assert answer["labels"] == [word.text for word in scene.words]
         quads = sorted([*quad[:2], *quad[4:6]] for quad in answer["quad_boxes"])
         assert near(quads, boxes_of(scene.words), scene)
 
 
-def test_every_true_answer_gets_the_full_score(processor):
+def test_true_answers_get_the_full_score(processor):
     for scene in SCENES:
-        for question in questions(scene):
-            result = score(scene, question, question.answer, processor)
-            assert result.gained == result.possible, question
+        for example in examples(scene):
+            result = score(scene, example, example.answer, processor)
+            assert result.gained == result.possible, example
 
 
-def test_tasks_about_words_are_asked_only_where_there_are_words():
+def test_tasks_about_words_apply_only_to_scenes_with_words():
     for scene in SCENES:
         assert set(tasks_of(scene)) == set(TASKS) - (set() if scene.words else WORD_TASKS)
 
 
-def test_no_answer_needs_the_same_three_tokens_twice(processor):
+def test_no_answer_repeats_three_tokens(processor):
     for scene in [*SCENES, demo_scene()]:
-        for question in questions(scene):
-            ids = label_ids(question, processor)
+        for example in examples(scene):
+            ids = label_ids(example, processor)
             trigrams = list(zip(ids, ids[1:], ids[2:], strict=False))
-            assert len(set(trigrams)) == len(trigrams), question
+            assert len(set(trigrams)) == len(trigrams), example

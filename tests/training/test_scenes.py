@@ -3,10 +3,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from training.sampling import HELD_OUT_SEEDS, TRAINING_SEEDS, Limits, sample_scene
-from training.scenes import (
+from training.demo.sampling import HELD_OUT_SEEDS, TRAINING_SEEDS, Limits, sample_scene
+from training.demo.scenes import (
     BACKGROUNDS,
-    COLOURS,
+    COLORS,
     Box,
     Shape,
     bin_of,
@@ -25,7 +25,7 @@ def test_held_out_scenes_are_never_trained_on():
     assert HELD_OUT_SEEDS.stop <= TRAINING_SEEDS.start
 
 
-def test_objects_lie_apart_and_inside_the_canvas():
+def test_objects_are_separate_and_inside_the_canvas():
     for seed in range(200):
         scene = sample_scene(seed)
         boxes = [item.box for item in (*scene.shapes, *scene.words)]
@@ -35,12 +35,12 @@ def test_objects_lie_apart_and_inside_the_canvas():
             assert 0 <= box.top < box.bottom <= scene.height
 
 
-def test_the_picture_shows_what_the_scene_says():
+def test_the_image_shows_the_scene():
     for seed in range(50):
         scene = sample_scene(seed)
         pixels = np.asarray(draw(scene))
         for shape in scene.shapes:
-            rows, columns = np.nonzero((pixels == COLOURS[shape.colour]).all(axis=2))
+            rows, columns = np.nonzero((pixels == COLORS[shape.color]).all(axis=2))
             inside = (columns >= shape.box.left) & (columns < shape.box.right)
             inside &= (rows >= shape.box.top) & (rows < shape.box.bottom)
             assert inside.sum() > 0.4 * (shape.box.right - shape.box.left) ** 2
@@ -58,14 +58,14 @@ def ink_of(pixels, scene, box):
     return (inside != BACKGROUNDS[scene.background]).any(axis=2)
 
 
-def test_a_curriculum_can_ask_for_emptier_scenes():
+def test_limits_restrict_the_objects_of_a_scene():
     scenes = [sample_scene(seed, Limits(shapes=1, words=0)) for seed in range(50)]
     assert {len(scene.shapes) for scene in scenes} == {1}
     assert not any(scene.words for scene in scenes)
 
 
 @pytest.mark.parametrize(("pixel", "side", "expected"), [(0, 640, 0), (320, 640, 500), (640, 640, 999), (-3, 640, 0)])
-def test_bins_are_thousandths_cut_at_the_ends(pixel, side, expected):
+def test_bins_are_thousandths_clamped_at_the_ends(pixel, side, expected):
     assert bin_of(pixel, side) == expected
 
 

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
-from training.answers import ask, tasks_of
-from training.sampling import sample_scene
-from training.tokenizer import LEADING_TOKENS, special_tokens
+from training.demo.answers import make_example, tasks_of
+from training.demo.sampling import sample_scene
+from training.demo.tokenizer import LEADING_TOKENS, special_tokens
 
 UNKNOWN = ["xylophone", "Überraschung", "日本語", "🙂 \t\n", "a\u0000b", "WORDS never seen, 1234?!"]
 
@@ -13,7 +13,7 @@ def test_answers_survive_encoding(processor):
     for seed in range(100):
         scene = sample_scene(seed)
         for task in tasks_of(scene):
-            answer = ask(scene, task, random.Random(seed)).answer
+            answer = make_example(scene, task, random.Random(seed)).answer
             ids = processor.tokenizer(answer)["input_ids"]
             assert processor.tokenizer.decode(ids) == f"<s>{answer}</s>"
 
@@ -25,7 +25,7 @@ def test_any_text_survives_encoding(processor, text):
     assert processor.tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_special_tokens_are_laid_out_as_in_the_official_vocabulary(processor):
+def test_special_tokens_are_ordered_as_in_the_official_vocabulary(processor):
     tokenizer = processor.tokenizer
     assert tokenizer.convert_tokens_to_ids(LEADING_TOKENS) == [0, 1, 2, 3]
     ids = tokenizer.convert_tokens_to_ids(special_tokens())
@@ -34,5 +34,5 @@ def test_special_tokens_are_laid_out_as_in_the_official_vocabulary(processor):
     assert len(ids) == 1026
 
 
-def test_every_answered_word_is_one_token(processor):
+def test_every_word_of_an_answer_is_one_token(processor):
     assert len(processor.tokenizer.tokenize("A red circle and two orange squares.")) == 8

@@ -3,11 +3,11 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Florence2ForConditionalGeneration, Florence2Processor
 
-from training.export import export_checkpoint
-from training.losses import Locations, answer_losses, gaussians
-from training.model import IMAGE_TOKENS, answer_logits, build_model, smooth_locations
-from training.optimizer import Average, Optimizers, learning_rate
-from training.run import Run
+from training.demo.export import export_checkpoint
+from training.demo.losses import Locations, answer_losses, gaussians
+from training.demo.model import IMAGE_TOKENS, answer_logits, build_model, smooth_locations
+from training.demo.optimizer import Average, Optimizers, learning_rate
+from training.demo.run import Run
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def model(tokenizer):
     return build_model(tokenizer, seed=0).eval()
 
 
-def test_the_export_loads_as_the_real_classes_and_answers_the_same(model, tokenizer, tmp_path):
+def test_the_export_loads_into_the_real_classes_with_the_same_weights(model, tokenizer, tmp_path):
     export_checkpoint(model, tokenizer, tmp_path / "checkpoint")
     loaded = Florence2ForConditionalGeneration.from_pretrained(tmp_path / "checkpoint", dtype=torch.float32)
     for name, weight in model.state_dict().items():
@@ -30,7 +30,7 @@ def test_the_export_loads_as_the_real_classes_and_answers_the_same(model, tokeni
     assert Florence2Processor.from_pretrained(tmp_path / "checkpoint").num_image_tokens == IMAGE_TOKENS
 
 
-def test_logits_are_those_of_the_whole_model(model, processor):
+def test_logits_equal_those_of_the_whole_model(model, processor):
     pixels, prompt = torch.randn(2, 3, 128, 128), torch.tensor([[0, 10, 11, 2], [0, 12, 2, 1]])
     labels = torch.tensor([[0, 20, 21, 2], [0, 22, 2, 1]])
     with torch.inference_mode():
@@ -42,7 +42,7 @@ def test_logits_are_those_of_the_whole_model(model, processor):
     torch.testing.assert_close(found, expected)
 
 
-def test_neighbouring_bins_start_alike():
+def test_neighboring_bins_start_with_similar_embeddings():
     bins = torch.nn.functional.normalize(smooth_locations(1000, 160), dim=1)
     near, far = (bins[500] @ bins[501]).item(), (bins[500] @ bins[800]).item()
     assert near > 0.95
@@ -64,12 +64,12 @@ def test_a_perfect_answer_costs_nothing():
     torch.testing.assert_close(losses, torch.tensor([0.0, 1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
 
 
-def test_the_learning_rate_warms_up_stays_and_cools_down():
+def test_the_learning_rate_warms_up_stays_constant_and_cools_down():
     rates = [learning_rate(step, steps=100, peak=1.0, warmup=10, cooldown=20) for step in (0, 9, 50, 90, 99)]
     assert rates == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.05])
 
 
-def test_a_stopped_run_goes_on_with_the_same_weights(model, tokenizer, tmp_path):
+def test_an_interrupted_run_resumes_with_the_same_weights(model, tokenizer, tmp_path):
     run = Run(tmp_path, model, Optimizers(model), Average(model, 0.9))
     model.get_image_features(torch.randn(1, 3, 128, 128)).pooler_output.sum().backward()
     run.optimizers.step(1e-3)

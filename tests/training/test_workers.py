@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-from training.workers import Workers
+from training.demo.workers import Workers
 
 
-def test_a_plain_start_is_a_single_leading_worker():
+def test_without_torchrun_there_is_a_single_leading_worker():
     workers = Workers()
     assert workers.leads
     assert workers.total(torch.tensor([2.0])).tolist() == [2.0]

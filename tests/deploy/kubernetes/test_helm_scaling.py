@@ -1,4 +1,4 @@
-"""The number of pods, and what watches them."""
+"""Autoscaling and monitoring."""
 
 import json
 import re
@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from tests.deploy.exported_metrics import EXPORTED
-from tests.deploy.kubernetes.rendering import CASES, CHART, NAME, NAMESPACE, Release, merged, selects
+from tests.deploy.kubernetes.cases import CASES, CHART, NAME, NAMESPACE, ROOT, merged
+from tests.deploy.kubernetes.rendering import Release, selects
 
 pytestmark = pytest.mark.deploy
 
@@ -27,7 +28,7 @@ def keda_query(release: Release) -> str:
     return str(trigger["metadata"]["query"])
 
 
-def test_the_number_of_pods_has_one_master(release):
+def test_at_most_one_autoscaler_sets_the_number_of_pods(release):
     scalers = release.kind("HorizontalPodAutoscaler") + release.kind("ScaledObject")
     assert len(scalers) <= 1
     assert ("replicas" in release.deployment["spec"]) == (not scalers)
@@ -36,7 +37,7 @@ def test_the_number_of_pods_has_one_master(release):
         assert (target["kind"], target["name"]) == ("Deployment", release.deployment["metadata"]["name"])
 
 
-def test_the_hpa_waits_before_it_takes_pods_away(releases):
+def test_the_hpa_waits_before_it_removes_pods(releases):
     scaler = releases["HPA"].one("HorizontalPodAutoscaler")["spec"]
     assert scaler["minReplicas"] < scaler["maxReplicas"]
     assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 600
@@ -45,7 +46,7 @@ def test_the_hpa_waits_before_it_takes_pods_away(releases):
     assert metric["pods"]["metric"]["name"] == adapter_rule()["name"]["as"]
 
 
-def test_keda_does_the_same_as_the_hpa(releases):
+def test_keda_scales_like_the_hpa(releases):
     keda, hpa = releases["KEDA"].one("ScaledObject")["spec"], releases["HPA"].one("HorizontalPodAutoscaler")["spec"]
     (trigger,) = keda["triggers"]
     assert (trigger["type"], trigger["metricType"]) == ("prometheus", "AverageValue")
@@ -55,28 +56,26 @@ def test_keda_does_the_same_as_the_hpa(releases):
     assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (hpa["minReplicas"], hpa["maxReplicas"])
 
 
-def test_queries_ask_for_series_that_are_exported(releases):
+def test_queries_use_exported_series(releases):
     for query in (keda_query(releases["KEDA"]), adapter_rule()["seriesQuery"], adapter_rule()["metricsQuery"]):
         names = set(re.findall(r"\b(?:nv|florence2)_\w+", query))
         assert names
         assert names <= EXPORTED.keys()
 
 
-def test_prometheus_works_the_load_out(releases, tmp_path):
-    """Two pods of 16 slots: one has 16 taken and 8 waiting, 1.5; the other 4 taken, 0.25. Others do not count."""
+def test_prometheus_computes_the_load(releases, tmp_path):
+    """Two pods of 16 slots: one with 16 in use and 8 waiting, 1.5; one with 4 in use, 0.25. Others do not count."""
     promtool = shutil.which("promtool")
-    assert promtool, "Debian's prometheus brings promtool"
+    assert promtool, "Debian's package prometheus has promtool"
     full, idle = (f"{NAME}-florence2-triton-6b7f9d8c5-{each}" for each in ("x2x4z", "b8w9k"))
     pods = {full: (8, 16, 16), idle: (0, 4, 16), "captions-florence2-triton-ft-6b7f9d8c5-x2x4z": (99, 16, 16)}
     series = [
         {"series": f'{name}{{namespace="{NAMESPACE}",pod="{pod}"}}', "values": str(value)}
         for pod, values in pods.items()
         for name, value in zip(
-            ("nv_inference_pending_request_count", "florence2_slots_in_use", "florence2_slots"), values, strict=True
+            ("florence2_waiting_requests", "florence2_slots_in_use", "florence2_slots"), values, strict=True
         )
     ]
-    for each in series:
-        each["series"] = each["series"].replace("count{", 'count{model="florence2",version="1",')
     by_pod = adapter_rule()["metricsQuery"].replace("<<.GroupBy>>", "pod")
     by_pod = by_pod.replace("<<.LabelMatchers>>", f'namespace="{NAMESPACE}",pod=~"{full}|{idle}"')
     tests = [
@@ -96,8 +95,8 @@ def test_prometheus_works_the_load_out(releases, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_monitor_finds_one_service_and_its_port(releases):
-    """Two would count every pod twice."""
+def test_the_monitor_selects_one_service_and_its_port(releases):
+    """Two services would count every pod twice."""
     release = releases["monitoring"]
     monitor = release.one("ServiceMonitor")
     assert monitor["apiVersion"] == "monitoring.coreos.com/v1"
@@ -111,10 +110,19 @@ def test_the_monitor_finds_one_service_and_its_port(releases):
     (service,) = found
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert endpoint["path"] == "/metrics"
+    assert service["spec"]["type"] == "ClusterIP", "the other Service may be open to the outside"
 
 
-def test_the_alerts_take_every_release_for_ours(render):
-    """They look for "florence2" in the name of the job, and tell releases apart by it."""
+def test_the_monitor_drops_what_composes_prometheus_drops(releases):
+    """tests/deploy/test_scrape.py runs a Prometheus with the latter."""
+    (endpoint,) = releases["monitoring"].one("ServiceMonitor")["spec"]["endpoints"]
+    (scrape, _) = yaml.safe_load((ROOT / "docker" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    (dropped,) = scrape["metric_relabel_configs"]
+    assert endpoint["metricRelabelings"] == [{"sourceLabels": dropped.pop("source_labels"), **dropped}]
+
+
+def test_the_alerts_match_every_release(render):
+    """They select jobs with "florence2" in their names, which differ between releases."""
     jobs = set()
     for values in ({}, {"fullnameOverride": "captions"}, {"fullnameOverride": "ocr", "nameOverride": "ocr"}):
         (endpoint,) = render(merged(CASES["monitoring"], values)).one("ServiceMonitor")["spec"]["endpoints"]
@@ -125,7 +133,7 @@ def test_the_alerts_take_every_release_for_ours(render):
     assert len(jobs) == 3
 
 
-def test_rules_and_dashboard_arrive_whole(releases):
+def test_rules_and_dashboard_are_rendered_unchanged(releases):
     release = releases["monitoring"]
     rule = release.one("PrometheusRule")
     assert rule["apiVersion"] == "monitoring.coreos.com/v1"
@@ -133,6 +141,23 @@ def test_rules_and_dashboard_arrive_whole(releases):
     assert rule["spec"] == yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
     dashboard = release.one("ConfigMap")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
-    assert json.loads(dashboard["data"]["florence2.json"]) == json.loads(
-        (CHART / "files" / "dashboard.json").read_text()
-    )
+    for name, file in (("florence2.json", "dashboard.json"), ("runbook.json", "runbook.json")):
+        assert json.loads(dashboard["data"][name]) == json.loads((CHART / "files" / file).read_text())
+
+
+def test_the_address_of_the_runbook_is_that_of_the_values(render):
+    """The rest of each address, which names the alert, stays."""
+    rules = render(CASES["a runbook elsewhere"]).one("PrometheusRule")["spec"]
+    alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        url = alert["annotations"]["runbook_url"]
+        assert re.fullmatch(rf"https://example\.com/runbook\?viewPanel=\d+#{alert['alert'].lower()}", url)
+
+
+def test_the_longest_scrape_interval_leaves_each_window_of_the_rules_four_scrapes(releases):
+    """increase() and rate() need two samples in a window, and one scrape may fail."""
+    (endpoint,) = releases["scraped every 30 s"].one("ServiceMonitor")["spec"]["endpoints"]
+    windows = re.findall(r"\[(\d+[smhd])\]", (CHART / "files" / "rules.yaml").read_text())
+    shortest = min(int(each[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[each[-1]] for each in windows)
+    assert shortest == 4 * int(endpoint["interval"].removesuffix("s")) == 120

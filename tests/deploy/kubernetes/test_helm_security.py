@@ -1,17 +1,17 @@
-"""Pods without rights that they do not need, tokens nowhere but where they are used, closed networks."""
+"""Least privilege for pods, secrets only where they are used, closed networks."""
 
 import re
 
 import pytest
 
-from tests.deploy.kubernetes.rendering import merged
+from tests.deploy.kubernetes.cases import merged
 
 pytestmark = pytest.mark.deploy
 
 USER = 1000
 
 
-def test_nothing_runs_as_root_or_may_become_it(release):
+def test_no_container_runs_as_root_or_can_become_root(release):
     security = release.pod["securityContext"]
     assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (USER, USER, USER)
     assert security["runAsNonRoot"] is True
@@ -32,7 +32,7 @@ def test_nothing_of_the_host_is_shared(release):
     assert not any("hostPath" in volume for volume in release.pod["volumes"])
 
 
-def test_there_is_no_token_of_kubernetes(release):
+def test_no_kubernetes_token_is_mounted(release):
     assert release.pod["automountServiceAccountToken"] is False
     for account in release.kind("ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -47,7 +47,7 @@ def test_no_secret_is_rendered_or_put_into_the_environment(release):
         assert all(mount["readOnly"] for mount in container["volumeMounts"] if mount["name"] in secrets)
 
 
-def test_the_hubs_token_is_the_init_containers_alone(releases):
+def test_only_the_init_container_gets_the_hubs_token(releases):
     release = releases["weights from a private repository, kept on a claim"]
     (init,) = release.pod["initContainers"]
     (mount,) = [mount for mount in init["volumeMounts"] if mount["name"] == "hub-token"]
@@ -55,31 +55,47 @@ def test_the_hubs_token_is_the_init_containers_alone(releases):
     assert "hub-token" not in {mount["name"] for mount in release.server["volumeMounts"]}
 
 
-def test_who_is_let_in_and_out(releases):
-    policy = releases["defaults"].one("NetworkPolicy")["spec"]
+def test_the_network_policy_allows_callers_and_monitoring(releases):
+    (policy,) = [each["spec"] for each in releases["defaults"].policies]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     callers, monitoring = policy["ingress"]
     assert [port["port"] for port in callers["ports"]] == ["http", "grpc"]
-    assert callers["from"] == [{"podSelector": {}}]
-    assert [port["port"] for port in monitoring["ports"]] == ["metrics"]
+    assert callers["from"][0] == {"podSelector": {}}
+    assert [port["port"] for port in monitoring["ports"]] == ["metrics", "health", "grpc-health"]
     assert monitoring["from"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
     assert policy["egress"] == []
-    assert releases["nobody let in"].one("NetworkPolicy")["spec"]["ingress"] == []
+    assert [each["spec"]["ingress"] for each in releases["no ingress"].policies] == [[]]
 
 
-def test_every_rule_of_ingress_says_from_whom(release):
-    """One without `from` would be for everybody."""
+def test_every_ingress_rule_names_its_peers(release):
+    """A rule without `from` would allow everyone."""
     for policy in release.kind("NetworkPolicy"):
         assert all(rule["from"] for rule in policy["spec"]["ingress"])
 
 
-def test_pods_may_call_out_only_for_weights_or_where_they_are_told_to(releases):
+def test_egress_is_allowed_only_for_weights_and_configured_peers(releases):
     for case, release in releases.items():
-        for policy in release.kind("NetworkPolicy"):
+        for policy in release.policies:
             out = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
             source = release.values.get("weights", {}).get("source", "baked")
             expected = {53, 443} if source in ("hub", "objectStore") else set()
-            assert out == (expected or ({53, 4318} if case == "a collector let out to" else set())), case
+            assert out == (expected or ({53, 4318} if case == "egress to a collector" else set())), case
+
+
+def test_containers_of_the_user_are_as_restricted_as_the_server(releases):
+    pod = releases["additions"].pod
+    (init,), (beside,) = (
+        [each for each in pod[kind] if each["name"] != "server"] for kind in ("initContainers", "containers")
+    )
+    for container in (init, beside):
+        assert container["securityContext"] == releases["additions"].server["securityContext"]
+
+
+def test_a_security_context_of_the_user_is_kept(render):
+    own = {"runAsUser": 2000, "runAsNonRoot": True}
+    container = {"name": "proxy", "image": "example.com/proxy:1.2.3", "securityContext": own}
+    (found,) = [each for each in render({"extraContainers": [container]}).pod["containers"] if each["name"] == "proxy"]
+    assert found == container
 
 
 def test_images_are_pinned(render):

@@ -1,6 +1,6 @@
-"""The table of values in the chart's README, made from values.yaml and its comments.
+"""Generates the table of values in the chart's README from values.yaml and its comments.
 
-`python -m tests.deploy.kubernetes.values_table` writes it; a test fails while it is stale.
+`python -m tests.deploy.kubernetes.values_table` writes it; a test fails if it is out of date.
 """
 
 import json
@@ -15,13 +15,13 @@ BEGIN, END = "<!-- values: made by python -m tests.deploy.kubernetes.values_tabl
 
 
 def table(text: str) -> str:
-    """The Markdown table of all values in `text`: key, default, comment."""
+    """Return the Markdown table of all values in `text`: key, default, comment."""
     rows = [f"| `{key}` | {default} | {comment} |\n" for key, default, comment in _rows(text)]
     return "".join(["\n| Value | Default | What |\n|---|---|---|\n", *rows, "\n"])
 
 
 def rewrite(readme: str, values: str) -> str:
-    """`readme` with the table of `values` between its marks."""
+    """Return `readme` with the table of `values` between its markers."""
     before, rest = readme.split(BEGIN)
     return before + BEGIN + table(values) + END + rest.split(END)[1]
 
@@ -39,7 +39,7 @@ def _rows(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _parent(path: str, comments: dict[str, str]) -> str | None:
-    """The value that has the comment for everything below it, such as `resources`."""
+    """Return the ancestor whose comment covers everything below it, such as `resources`."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         above = ".".join(parts[:length])
@@ -58,7 +58,7 @@ def _nodes(node: yaml.Node, path: str = "") -> Iterator[tuple[str, yaml.Node]]:
 
 
 def _comments(text: str) -> dict[str, str]:
-    """The comment right above each key. One that a blank line follows belongs to no key."""
+    """Return the comment directly above each key; comments followed by a blank line belong to no key."""
     found: dict[str, str] = {}
     above: list[str] = []
     open_keys: list[tuple[int, str]] = []

@@ -1,13 +1,13 @@
-"""A fine-tune's own tokens, and the original layout's tokenizer: ids are those of the checkpoint's own tokenizer."""
+"""Added tokens of fine-tunes, and the original layout: ids are those of the checkpoint's own tokenizer."""
 
 import json
 
 import pytest
-from florence2.engine.v1.engine_pb2 import PromptPart
+from florence2.options import Limit
 from florence2.prompts import expand_prompt
 from florence2.v1 import BoundingBox
-from florence2_engine.limits import Limit
-from florence2_engine.tokenizer import PromptTokenizer
+from florence2_server.engine.tokenizer import PromptTokenizer
+from florence2_server.v1.engine_pb2 import PromptPart
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.normalizers import Lowercase
@@ -53,7 +53,7 @@ hostile = st.lists(blanks | words | plain | markup | st.sampled_from(CONTROLS), 
 
 @pytest.fixture(scope="module", params=["as it is", "lowercase", "prefix space", "split special tokens"])
 def fine_tuned(request, real_processor_folder):
-    """The official tokenizer with a fine-tune's own tokens, of every kind there is."""
+    """The official tokenizer with added tokens of every kind."""
     options = {"split_special_tokens": True} if request.param == "split special tokens" else {}
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder, **options)
     if request.param == "lowercase":
@@ -69,7 +69,7 @@ def encoded(tokenizer, **part):
     return PromptTokenizer(tokenizer, LIMIT).encode([PromptPart(**part)], SIZE)
 
 
-def test_a_prompt_is_read_as_the_checkpoints_own_tokenizer_reads_it(fine_tuned):
+def test_prompts_get_the_ids_of_the_checkpoints_own_tokenizer(fine_tuned):
     tokenizer = PromptTokenizer(fine_tuned, LIMIT)
 
     @repeatable
@@ -80,7 +80,7 @@ def test_a_prompt_is_read_as_the_checkpoints_own_tokenizer_reads_it(fine_tuned):
     compare()
 
 
-def test_words_and_the_separator_are_read_as_the_checkpoints_own_tokenizer_reads_them(fine_tuned):
+def test_words_and_the_separator_get_the_ids_of_the_checkpoints_own_tokenizer(fine_tuned):
     tokenizer = PromptTokenizer(fine_tuned, LIMIT)
 
     @repeatable
@@ -91,7 +91,7 @@ def test_words_and_the_separator_are_read_as_the_checkpoints_own_tokenizer_reads
     compare()
 
 
-def test_prompts_never_become_control_tokens_nor_callers_words_markup(fine_tuned):
+def test_prompts_never_become_control_tokens_and_words_never_become_markup(fine_tuned):
     tokenizer = PromptTokenizer(fine_tuned, LIMIT)
     controls = set(fine_tuned.convert_tokens_to_ids(CONTROLS))
     names = [token.content for token in MARKUP] + ["<loc_5>", "<loc_999>", "<od>", "</poly>", "<sep>"]
@@ -106,7 +106,7 @@ def test_prompts_never_become_control_tokens_nor_callers_words_markup(fine_tuned
     check()
 
 
-def test_an_added_token_absorbs_the_white_space_that_it_declares(real_processor_folder):
+def test_an_added_token_absorbs_white_space_as_declared(real_processor_folder):
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder)
     tokenizer.add_tokens([AddedToken("<INVOICE>", lstrip=True, rstrip=True), "partnumber"])
     invoice, partnumber = IMAGE_TOKEN + 1, IMAGE_TOKEN + 2
@@ -116,7 +116,7 @@ def test_an_added_token_absorbs_the_white_space_that_it_declares(real_processor_
     assert invoice not in encoded(tokenizer, text="total <INVOICE> total")
 
 
-def test_location_tokens_that_absorb_white_space_do_so_for_regions(real_processor_folder):
+def test_location_tokens_that_absorb_white_space_do_so_in_regions(real_processor_folder):
     tokenizer = AutoTokenizer.from_pretrained(real_processor_folder)
     tokenizer.backend_tokenizer.add_special_tokens(
         [AddedToken(f"<loc_{location}>", lstrip=True, rstrip=True, special=True) for location in range(1000)]
@@ -144,7 +144,7 @@ def original_layout():
     return tokenizer
 
 
-def test_the_original_layouts_prompts_have_the_ids_of_the_original_code(original_layout):
+def test_prompts_of_the_original_layout_get_the_ids_of_the_original_code(original_layout):
     tokenizer = PromptTokenizer(original_layout, LIMIT)
     answers = json.loads((ORIGINAL_LAYOUT / "expected.json").read_text())
     ids = {answer["prompt"]: answer["prompt_ids"] for answer in answers}
@@ -154,7 +154,7 @@ def test_the_original_layouts_prompts_have_the_ids_of_the_original_code(original
 
 
 @pytest.mark.parametrize("kind", ["text", "markup"])
-def test_the_original_layout_has_no_image_token_and_needs_none(original_layout, kind):
+def test_the_original_layout_needs_no_image_token(original_layout, kind):
     text = "a <image><s></s> b"
     assert original_layout.convert_tokens_to_ids("<and>") == 51288
     ids = encoded(original_layout, **{kind: text})[1:-1]

@@ -3,28 +3,14 @@ import shutil
 
 import pytest
 import torch
-from florence2_engine.checkpoint.loading import Layout, load
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.checkpoint.loading import Layout
+from florence2_server.engine.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 
-
-@pytest.fixture
-def copy(random_checkpoint, tmp_path):
-    folder = tmp_path / "checkpoint"
-    shutil.copytree(random_checkpoint, folder)
-    return folder
+from tests.engine.checkpoint.folders import edit_json, load_folder
 
 
-def load_folder(folder):
-    return load(EngineConfig(checkpoint=str(folder), device="cpu"))
-
-
-def edit_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def test_a_checkpoint_comes_with_its_own_generation_config(random_checkpoint):
+def test_generation_defaults_come_from_the_checkpoints_generation_config(random_checkpoint):
     checkpoint = load_folder(random_checkpoint)
     defaults = checkpoint.generation
     assert (defaults.no_repeat_ngram_size, defaults.forced_bos_token_id, defaults.forced_eos_token_id) == (
@@ -37,7 +23,7 @@ def test_a_checkpoint_comes_with_its_own_generation_config(random_checkpoint):
     assert checkpoint.model.dtype is torch.float32
 
 
-def test_half_precision_weights_are_widened_on_a_cpu(copy):
+def test_half_precision_weights_are_converted_to_float32_on_a_cpu(copy):
     weights = load_file(copy / "model.safetensors")
     save_file(
         {name: tensor.half() for name, tensor in weights.items()},
@@ -102,7 +88,7 @@ def remove_location_tokens(folder):
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_a_damaged_checkpoint_is_refused_in_one_line(copy, damage, message):
+def test_a_damaged_checkpoint_is_rejected_in_one_line(copy, damage, message):
     damage(copy)
     with pytest.raises(CheckpointError, match=message) as error:
         load_folder(copy)
@@ -126,7 +112,7 @@ def test_wrong_special_token_ids_are_repaired_and_logged(copy, caplog):
     assert "eos_token_id is 1, repaired to 2" in caplog.text
 
 
-def test_no_code_of_a_checkpoint_is_run(copy):
+def test_code_in_a_checkpoint_is_not_run(copy):
     edit_json(copy / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Evil"})
     (copy / "modeling_evil.py").write_text("raise SystemExit('the checkpoint ran its code')")
     load_folder(copy)

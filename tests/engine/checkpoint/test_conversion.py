@@ -1,4 +1,4 @@
-"""What `convert` writes, read by plain transformers and by the engine."""
+"""Converted checkpoints, read by plain transformers and by the engine."""
 
 import json
 import shutil
@@ -7,29 +7,25 @@ from dataclasses import replace
 import PIL.Image
 import pytest
 import torch
-from florence2_engine.checkpoint.conversion import convert
-from florence2_engine.checkpoint.loading import Layout, load
-from florence2_engine.config import EngineConfig
-from florence2_engine.errors import CheckpointError
+from florence2_server.config import EngineConfig
+from florence2_server.engine.checkpoint.conversion import convert
+from florence2_server.engine.checkpoint.loading import Layout, load
+from florence2_server.engine.errors import CheckpointError
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AddedToken, Florence2ForConditionalGeneration, Florence2Processor, GenerationConfig
 
+from tests.engine.checkpoint.folders import edit_json
 from tests.engine.served import Served
 from tests.original_layout import random_model, save_original
 
-OWN_TOKEN = AddedToken("<INVOICE>", special=True, normalized=False)
+ADDED_TOKEN = AddedToken("<INVOICE>", special=True, normalized=False)
 SENTENCES = ["What does the image describe?", "a <loc_7><and>b", "<INVOICE>What is the größte total?", "x <s> </s>"]
 SHARED, HEAD = "model.language_model.shared.weight", "lm_head.weight"
 
 
 def engine_config(folder) -> EngineConfig:
     return EngineConfig(checkpoint=str(folder), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def tiny(original_layout_folder):
-    return original_layout_folder / "tiny"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +48,7 @@ def inputs(processor, picture, prompt):
     return processor(images=PIL.Image.open(picture), text=prompt, return_tensors="pt")
 
 
-def once_for_each_picture(encode):
+def once_per_image(encode):
     """Cache image features: the vision tower takes most of the time of a short answer."""
     known = {}
 
@@ -65,9 +61,9 @@ def once_for_each_picture(encode):
     return encode_once
 
 
-def test_plain_transformers_answers_as_the_original_code(tiny, converted):
+def test_plain_transformers_generates_the_tokens_of_the_original_code(tiny, converted):
     model, processor = plain_transformers(converted)
-    model.model.get_image_features = once_for_each_picture(model.model.get_image_features)
+    model.model.get_image_features = once_per_image(model.model.get_image_features)
     expected = json.loads((tiny / "expected.json").read_text())
     for each in expected:
         read = inputs(processor, tiny / each["image"], each["prompt"])
@@ -77,7 +73,7 @@ def test_plain_transformers_answers_as_the_original_code(tiny, converted):
     assert len(expected) > 30
 
 
-def test_the_engine_answers_the_same_from_what_was_converted(tiny, converted):
+def test_the_engine_generates_the_same_tokens_from_the_converted_checkpoint(tiny, converted):
     expected = json.loads((tiny / "expected.json").read_text())
     with Served(converted, slots=3) as served:
         for each in expected:
@@ -86,7 +82,7 @@ def test_the_engine_answers_the_same_from_what_was_converted(tiny, converted):
             assert tokens == each["token_ids"], each["prompt"]
 
 
-def test_weights_are_safetensors_of_the_type_they_had_with_tied_ones_once(converted):
+def test_weights_are_safetensors_of_the_same_dtype_without_tied_duplicates(converted):
     with safe_open(converted / "model.safetensors", "pt") as weights:
         assert weights.metadata()["format"] == "pt"
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F16"}  # noqa: SIM118
@@ -97,17 +93,18 @@ def test_weights_are_safetensors_of_the_type_they_had_with_tied_ones_once(conver
     assert "auto_map" not in json.dumps(config) + (converted / "processor_config.json").read_text()
 
 
-def test_the_image_token_comes_last_and_is_never_chosen(tiny, converted):
+def test_the_image_token_has_the_last_id_and_the_embedding_of_pad(tiny, converted):
     tokenizer = Florence2Processor.from_pretrained(converted).tokenizer
-    own = load(engine_config(tiny)).tokenizer
-    assert tokenizer.image_token_id == len(own) == 51289
-    assert [tokenizer.convert_ids_to_tokens(i) for i in range(len(own))] == own.convert_ids_to_tokens(range(len(own)))
+    original = load(engine_config(tiny)).tokenizer
+    assert tokenizer.image_token_id == len(original) == 51289
+    ids = range(len(original))
+    assert [tokenizer.convert_ids_to_tokens(i) for i in ids] == original.convert_ids_to_tokens(ids)
     embeddings = load_file(converted / "model.safetensors")[SHARED]
     assert len(embeddings) == 51290
-    assert torch.equal(embeddings[51289], embeddings[own.pad_token_id])
+    assert torch.equal(embeddings[51289], embeddings[original.pad_token_id])
 
 
-def test_answers_are_read_by_the_converted_processor(converted):
+def test_the_converted_processor_parses_answers(converted):
     processor = Florence2Processor.from_pretrained(converted)
     answer = "</s><s>cat<loc_0><loc_100><loc_200><loc_300></s>"
     found = processor.post_process_generation(answer, task="<OD>", image_size=(1000, 1000))
@@ -129,19 +126,19 @@ def pickled(tiny, folder):
     torch.save(load_file(tiny / "model.safetensors"), folder / "pytorch_model.bin")
 
 
-def with_a_token_of_its_own(tiny, folder):
-    original_fine_tune(tiny, folder, vocabulary=51290, own_tokens=(OWN_TOKEN,))
+def with_an_added_token(tiny, folder):
+    original_fine_tune(tiny, folder, vocabulary=51290, own_tokens=(ADDED_TOKEN,))
 
 
 def with_spare_embeddings(tiny, folder):
     original_fine_tune(tiny, folder, vocabulary=51328)
 
 
-def with_an_output_layer_of_its_own(tiny, folder):
+def with_a_separate_output_layer(tiny, folder):
     original_fine_tune(tiny, folder, tied=False)
 
 
-def with_an_output_layer_that_its_config_unties(tiny, folder):
+def with_an_output_layer_untied_by_the_config(tiny, folder):
     original_fine_tune(tiny, folder, tied=False, says_so=True)
 
 
@@ -150,22 +147,18 @@ def in_native_layout(tiny, folder):
     edit_json(folder / "generation_config.json", num_beams=2, max_new_tokens=7, eos_token_id=1, length_penalty=2.0)
 
 
-def edit_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
 @pytest.mark.parametrize(
     "make",
     [
         pickled,
-        with_a_token_of_its_own,
+        with_an_added_token,
         with_spare_embeddings,
-        with_an_output_layer_of_its_own,
-        with_an_output_layer_that_its_config_unties,
+        with_a_separate_output_layer,
+        with_an_output_layer_untied_by_the_config,
         in_native_layout,
     ],
 )
-def test_nothing_that_the_engine_uses_changes(tiny, tmp_path, make):
+def test_conversion_changes_nothing_that_the_engine_uses(tiny, tmp_path, make):
     source, folder = tmp_path / "source", tmp_path / "converted"
     make(tiny, source)
     convert(engine_config(source), folder)
@@ -191,8 +184,8 @@ def assert_same_weights(before, after):
     )
 
 
-@pytest.mark.parametrize("make", [with_an_output_layer_of_its_own, with_a_token_of_its_own])
-def test_plain_transformers_answers_as_the_engine_does_from_the_source(tiny, tmp_path, make):
+@pytest.mark.parametrize("make", [with_a_separate_output_layer, with_an_added_token])
+def test_plain_transformers_generates_the_tokens_that_the_engine_generates_from_the_source(tiny, tmp_path, make):
     source, folder = tmp_path / "source", tmp_path / "converted"
     make(tiny, source)
     convert(engine_config(source), folder)
@@ -205,7 +198,7 @@ def test_plain_transformers_answers_as_the_engine_does_from_the_source(tiny, tmp
             assert model.generate(**read, max_new_tokens=15, **options)[0].tolist() == tokens
 
 
-def test_generation_defaults_written_are_those_in_force(tiny, tmp_path):
+def test_the_written_generation_defaults_are_those_of_the_engine(tiny, tmp_path):
     source, folder = tmp_path / "source", tmp_path / "converted"
     in_native_layout(tiny, source)
     edit_json(source / "generation_config.json", do_sample=True, temperature=0.3, pad_token_id=0, bad_words_ids=[[7]])
@@ -216,7 +209,7 @@ def test_generation_defaults_written_are_those_in_force(tiny, tmp_path):
     assert (written.temperature, written.bad_words_ids) == (None, [[7]])
 
 
-def test_a_length_that_nobody_chose_becomes_the_models_limit(converted):
+def test_an_unset_length_becomes_the_models_limit(converted):
     assert GenerationConfig.from_pretrained(converted).max_new_tokens == 1024
 
 
@@ -230,7 +223,7 @@ def test_the_servers_limits_are_not_written_to_the_checkpoint(tiny, tmp_path):
     assert load(engine_config(tmp_path / "converted")).model.config.text_config.max_position_embeddings == 4096
 
 
-def test_an_empty_folder_is_filled_and_one_that_is_not_is_left_alone(random_checkpoint, tmp_path):
+def test_an_empty_folder_is_filled_and_any_other_is_left_unchanged(random_checkpoint, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     convert(engine_config(random_checkpoint), empty)

@@ -1,4 +1,4 @@
-"""Checkpoints by name: found, downloaded and cached through a hub on loopback."""
+"""Checkpoints by name: found and downloaded from a hub on loopback, or taken from the cache."""
 
 import json
 import os
@@ -11,17 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT
 from tests.hub import COMMIT, Hub
 
 NAME = "owner/florence"
 TOKEN = "secret"  # noqa: S105
-# In a process of its own: `huggingface_hub` reads its environment when it is imported.
+# In a separate process: `huggingface_hub` reads its environment when it is imported.
 FIND = """
 import json, logging, sys
 logging.basicConfig(level=logging.INFO)
-from florence2_engine.checkpoint.files import find
-from florence2_engine.errors import CheckpointError
+from florence2_server.engine.checkpoint.files import find
+from florence2_server.engine.errors import CheckpointError
 try:
     files = find(sys.argv[1], safetensors_only=False)
 except CheckpointError as error:
@@ -35,7 +34,7 @@ else:
 
 @pytest.fixture
 def repository(original_layout_folder, tmp_path):
-    """A repository as fine-tunes are: weights in both formats, code, and much else."""
+    """A repository like that of a fine-tune: weights in both formats, code, and other files."""
     folder = tmp_path / "repository"
     shutil.copytree(original_layout_folder / "tiny", folder, ignore=shutil.ignore_patterns("adapter_*", "*.png"))
     (folder / "pytorch_model.bin").write_bytes(b"weights again")
@@ -50,13 +49,12 @@ def repository(original_layout_folder, tmp_path):
 @pytest.fixture
 def find(tmp_path):
     def find(name: str, hub: Hub | None, **environment: str) -> dict:
-        """What `find` says in a process of its own, with its cache in tmp_path."""
+        """The result of `find` in a separate process, with its cache in tmp_path."""
         plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         reached = hub.environment(tmp_path / "home") if hub else {"HF_HOME": str(tmp_path / "home")}
-        path = os.pathsep.join([str(ROOT / "model_repository" / "florence2" / "1"), os.environ.get("PYTHONPATH", "")])
         run = subprocess.run(
             [sys.executable, "-c", FIND, name],
-            env={**plain, **reached, "PYTHONPATH": path, **environment},
+            env={**plain, **reached, **environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -67,7 +65,7 @@ def find(tmp_path):
     return find
 
 
-def test_one_weights_format_and_nothing_unread_is_downloaded(repository, find):
+def test_only_files_that_are_read_are_downloaded_with_weights_in_one_format(repository, find):
     with Hub({NAME: repository}) as hub:
         found = find(NAME, hub)
     read = ["config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json"]
@@ -78,7 +76,7 @@ def test_one_weights_format_and_nothing_unread_is_downloaded(repository, find):
     assert found["revision"] == COMMIT
 
 
-def test_shards_of_bin_weights_are_downloaded_where_there_is_nothing_else(repository, find):
+def test_shards_of_bin_weights_are_downloaded_if_there_are_no_others(repository, find):
     weights = load_file(repository / "model.safetensors")
     (repository / "model.safetensors").unlink()
     (repository / "pytorch_model.bin").unlink()
@@ -95,14 +93,14 @@ def test_shards_of_bin_weights_are_downloaded_where_there_is_nothing_else(reposi
     assert {*shards, "pytorch_model.bin.index.json"} <= set(hub.downloaded)
 
 
-def test_a_tokenizer_in_parts_is_downloaded_where_there_is_no_whole_one(repository, find):
+def test_the_parts_of_a_tokenizer_are_downloaded_if_there_is_no_tokenizer_json(repository, find):
     (repository / "tokenizer.json").unlink()
     (repository / "merges.txt").write_text("#version: 0.2\n")
     with Hub({NAME: repository}) as hub:
         assert {"vocab.json", "merges.txt"} <= set(find(NAME, hub)["there"])
 
 
-def test_a_revision_is_the_branchs_commit(repository, find):
+def test_a_branch_is_resolved_to_its_commit(repository, find):
     tuned = "ab" * 20
     with Hub({NAME: repository}, branches={"tuned": tuned}) as hub:
         assert find(f"{NAME}@tuned", hub)["revision"] == tuned
@@ -110,12 +108,12 @@ def test_a_revision_is_the_branchs_commit(repository, find):
         assert "no revision 'gone'" in find(f"{NAME}@gone", hub)["error"]
 
 
-def test_what_was_downloaded_is_served_without_the_hub(repository, find):
+def test_a_downloaded_checkpoint_is_found_without_the_hub(repository, find):
     with Hub({NAME: repository}) as hub:
         there = find(NAME, hub)["there"]
-        asked = len(hub.requests)
+        requests = len(hub.requests)
         offline = find(NAME, hub, HF_HUB_OFFLINE="1")
-        assert len(hub.requests) == asked
+        assert len(hub.requests) == requests
         assert (offline["revision"], offline["there"]) == (COMMIT, there)
         assert "HF_HUB_OFFLINE is set" in offline["log"]
         hub.failure = 503
@@ -125,15 +123,15 @@ def test_what_was_downloaded_is_served_without_the_hub(repository, find):
     assert "is served from the cache" in unreachable["log"]
 
 
-def test_what_was_never_downloaded_is_refused_without_the_hub(repository, find):
+def test_a_checkpoint_that_was_never_downloaded_is_an_error_without_the_hub(repository, find):
     with Hub({NAME: repository}) as hub:
         assert "it is not in the cache" in find(NAME, hub, HF_HUB_OFFLINE="1")["error"]
-    refused = find(NAME, hub)["error"]
-    assert "not in the cache, and it cannot be downloaded: ConnectError" in refused
-    assert "\n" not in refused
+    error = find(NAME, hub)["error"]
+    assert "not in the cache, and it cannot be downloaded: ConnectError" in error
+    assert "\n" not in error
 
 
-def test_a_download_that_was_interrupted_is_not_served(repository, find, tmp_path):
+def test_an_interrupted_download_is_an_error_without_the_hub(repository, find, tmp_path):
     """Without its generation config a checkpoint would silently follow other rules."""
     with Hub({NAME: repository}) as hub:
         find(NAME, hub)
@@ -143,14 +141,14 @@ def test_a_download_that_was_interrupted_is_not_served(repository, find, tmp_pat
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_a_status_that_will_pass_leaves_what_is_in_the_cache(repository, find, status):
+def test_after_a_transient_status_the_cache_is_used(repository, find, status):
     with Hub({NAME: repository}) as hub:
         there = find(NAME, hub)["there"]
         hub.failure = status
         assert find(NAME, hub)["there"] == there
 
 
-def test_a_hub_that_accepts_connections_and_says_nothing_is_not_waited_for(repository, find):
+def test_a_hub_that_accepts_connections_but_never_responds_times_out(repository, find):
     with Hub({NAME: repository}) as hub:
         there = find(NAME, hub)["there"]
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -159,7 +157,7 @@ def test_a_hub_that_accepts_connections_and_says_nothing_is_not_waited_for(repos
     assert "ReadTimeout" in found["log"]
 
 
-def test_a_private_repository_wants_the_token(repository, find):
+def test_a_private_repository_needs_the_token(repository, find):
     with Hub({NAME: repository}, token=TOKEN) as hub:
         assert "needs HF_TOKEN" in find(NAME, hub)["error"]
         assert find(NAME, hub, HF_TOKEN=TOKEN)["revision"] == COMMIT
@@ -174,7 +172,7 @@ def test_an_unknown_repository_is_named(find, tmp_path):
         assert "no such folder, and not a hub id (owner/name" in find(name, None)["error"]
 
 
-def test_weight_files_of_unknown_names_are_listed(repository, find):
+def test_weight_files_with_unknown_names_are_listed(repository, find):
     (repository / "pytorch_model.bin").unlink()
     save_file(load_file(repository / "model.safetensors"), repository / "florence2.safetensors")
     (repository / "model.safetensors").unlink()

@@ -11,12 +11,12 @@ import PIL.Image
 import pytest
 import torch
 from florence2.errors import InvalidArgumentError
-from florence2_engine.formats import readable_formats
-from florence2_engine.frames import has_more_frames
-from florence2_engine.image_file import ImageReader
-from florence2_engine.images import ImageDecoder
-from florence2_engine.normalisation import Normalisation
-from florence2_engine.resizing import resizing_of
+from florence2_server.engine.images.decoding import ImageDecoder
+from florence2_server.engine.images.formats import readable_formats
+from florence2_server.engine.images.frames import has_more_frames
+from florence2_server.engine.images.image_file import ImageReader
+from florence2_server.engine.images.resizing import resizing_of
+from florence2_server.engine.model.normalization import Normalization
 from transformers import Florence2Processor
 
 from tests.conftest import HEIC_FILES
@@ -30,16 +30,16 @@ ANIMATED = ["GIF", "PNG", "WEBP", "TIFF", "MPO", "AVIF"]
 
 
 class CountingResizing:
-    """Stands in for the checkpoint's resizing: returns the pixels, and counts calls."""
+    """Stands in for the checkpoint's resizing: returns the pixels as they are, and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
-        self.may_go_on = threading.Event()
-        self.may_go_on.set()
+        self.may_proceed = threading.Event()
+        self.may_proceed.set()
 
     def __call__(self, picture):
         assert picture.mode == "RGB"
-        assert self.may_go_on.wait(10)
+        assert self.may_proceed.wait(10)
         self.calls += 1
         return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
@@ -66,7 +66,7 @@ def test_every_format_is_decoded(decoder, image_file, format_):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_image_is_turned_as_it_is_displayed(decoder, orientation):
+def test_the_exif_orientation_is_applied(decoder, orientation):
     picture = PIL.Image.new("RGB", (40, 20))
     picture.putpixel((0, 0), (255, 255, 255))
     exif = picture.getexif()
@@ -94,7 +94,7 @@ def test_a_data_uri_is_accepted(decoder, image_file):
 
 
 @pytest.mark.parametrize(
-    ("sent", "shown"),
+    ("encoded", "quoted"),
     [
         (b"", "b''"),
         (b"null", "'null'"),
@@ -111,23 +111,23 @@ def test_a_data_uri_is_accepted(decoder, image_file):
         (b"\x89PNG\r\n\x1a\n", repr(b"\x89PNG\r\n\x1a\n")),
     ],
 )
-def test_anything_but_an_image_is_rejected_quoting_what_was_sent_and_naming_the_formats(decoder, sent, shown):
-    with pytest.raises(InvalidArgumentError) as refused:
-        decoder.decode(sent)
-    assert str(refused.value).startswith(f"IMAGE: got {shown}, expected ")
-    assert not sent or "a file of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF, its base64" in str(refused.value)
-    assert not sent or "URLs are not fetched" in str(refused.value)
+def test_anything_but_an_image_is_rejected_with_a_quotation_and_the_formats(decoder, encoded, quoted):
+    with pytest.raises(InvalidArgumentError) as error:
+        decoder.decode(encoded)
+    assert str(error.value).startswith(f"IMAGE: got {quoted}, expected ")
+    assert not encoded or "a file of JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF, its base64" in str(error.value)
+    assert not encoded or "URLs are not fetched" in str(error.value)
 
 
 @pytest.mark.parametrize("format_", FORMATS)
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_a_truncated_image_is_refused(decoder, image_file, format_, kept):
+def test_a_truncated_image_is_rejected(decoder, image_file, format_, kept):
     data = image_file(50, 50, format_=format_)
     with pytest.raises(InvalidArgumentError, match="IMAGE"):
         decoder.decode(data[: int(kept * len(data))])
 
 
-def test_limits_name_value_and_limit(decoder, image_file):
+def test_an_image_over_a_limit_is_rejected_with_its_value_and_the_limit(decoder, image_file):
     with pytest.raises(InvalidArgumentError, match=r"161 x 120 pixels.*at most 19200 pixels"):
         decoder.decode(image_file(161, 120))
     with pytest.raises(InvalidArgumentError, match=r"100001 bytes.*at most 100000 bytes"):
@@ -137,20 +137,20 @@ def test_limits_name_value_and_limit(decoder, image_file):
 
 
 @pytest.mark.parametrize("write", [base64.b64encode, base64.encodebytes])
-def test_an_image_of_the_largest_size_may_come_as_text(decoder, write):
+def test_an_image_of_the_maximum_size_may_be_sent_as_text(decoder, write):
     """It is rejected for its content, not for its size."""
     with pytest.raises(InvalidArgumentError, match="expected a file of"):
         decoder.decode(b"data:;base64," + write(b"\xff" * MAX_BYTES))
 
 
-def test_text_over_the_limit_is_refused_before_it_is_decoded(decoder, monkeypatch):
-    monkeypatch.setattr("florence2_engine.image_file.image_file", None)
+def test_text_over_the_limit_is_rejected_before_it_is_decoded(decoder, monkeypatch):
+    monkeypatch.setattr("florence2_server.engine.images.image_file.image_file", None)
     with pytest.raises(InvalidArgumentError, match=r"200000 bytes.*at most 100000 bytes"):
         decoder.decode(b"A" * 200_000)
 
 
-def animated(frames: int, format_: str, colours: int = 256) -> bytes:
-    pictures = [PIL.Image.new("RGB", (12, 9), (20 * number, 0, 99)).quantize(colours) for number in range(frames)]
+def animated(frames: int, format_: str, colors: int = 256) -> bytes:
+    pictures = [PIL.Image.new("RGB", (12, 9), (20 * number, 0, 99)).quantize(colors) for number in range(frames)]
     if format_ in ("WEBP", "MPO", "AVIF"):
         pictures = [picture.convert("RGB") for picture in pictures]
     file = io.BytesIO()
@@ -159,13 +159,13 @@ def animated(frames: int, format_: str, colours: int = 256) -> bytes:
 
 
 @pytest.mark.parametrize("format_", ANIMATED)
-def test_an_animation_has_its_first_frame_and_no_more_frames_than_are_allowed(decoder, format_):
+def test_an_animation_is_decoded_up_to_the_limit_on_its_frames(decoder, format_):
     assert decoder.decode(animated(MAX_FRAMES, format_)).size == (12, 9)
     with pytest.raises(InvalidArgumentError, match=r"with more frames.*at most 5 frames"):
         decoder.decode(animated(MAX_FRAMES + 1, format_))
 
 
-def test_the_frames_of_a_gif_are_not_looked_through_further_than_it_takes():
+def test_counting_the_frames_of_a_gif_stops_at_the_limit():
     header, frame = b"GIF89a" + bytes([1, 0, 1, 0, 0, 0, 0]), b"," + bytes([0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 1, 0x4C, 0])
     gif = header + frame * 3
     image = PIL.Image.open(io.BytesIO(gif))
@@ -182,7 +182,7 @@ def test_the_frames_of_a_gif_are_not_looked_through_further_than_it_takes():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_damaged_animation_is_counted_or_refused(decoder, seed):
+def test_a_damaged_animation_is_counted_or_rejected(decoder, seed):
     generator = random.Random(seed)
     files = [animated(3, format_) for format_ in ANIMATED] + [heic("burst"), heic("transparent")]
     for data in map(bytearray, files):
@@ -192,7 +192,7 @@ def test_a_damaged_animation_is_counted_or_refused(decoder, seed):
             decoder.decode(bytes(data[: generator.randrange(20, len(data))]))
 
 
-def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, resizing):
+def test_a_decompression_bomb_is_rejected_before_its_pixels_are_decoded(decoder, resizing):
     file = io.BytesIO()
     PIL.Image.new("1", (30_000, 30_000)).save(file, "PNG")
     with pytest.raises(InvalidArgumentError, match="pixels"):
@@ -200,25 +200,25 @@ def test_a_pixel_bomb_is_refused_before_its_pixels_are_decoded(decoder, resizing
     assert resizing.calls == 0
 
 
-def test_an_image_asked_for_twice_at_once_is_decoded_once(decoder, resizing, image_file):
+def test_concurrent_requests_about_one_image_decode_it_once(decoder, resizing, image_file):
     data = image_file()
-    resizing.may_go_on.clear()
+    resizing.may_proceed.clear()
     with ThreadPoolExecutor(4) as callers:
         images = [callers.submit(decoder.decode, data) for _ in range(4)]
-        resizing.may_go_on.set()
+        resizing.may_proceed.set()
         first, *others = [image.result(10) for image in images]
     assert all(other is first for other in others)
     assert decoder.decode(data) is first
     assert resizing.calls == 1
 
 
-def test_an_image_nobody_holds_is_forgotten(decoder, resizing, image_file):
+def test_an_image_that_is_no_longer_in_use_is_forgotten(decoder, resizing, image_file):
     decoder.decode(image_file())
     decoder.decode(image_file())
     assert resizing.calls == 2
 
 
-def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(decoder, image_file):
+def test_the_failure_of_a_damaged_image_is_not_cached(decoder, image_file):
     damaged = image_file()[:200]
     for _ in range(2):
         with pytest.raises(InvalidArgumentError):
@@ -226,7 +226,7 @@ def test_a_damaged_image_fails_everyone_who_waits_for_it_and_is_not_remembered(d
 
 
 @pytest.mark.usefixtures("no_collector")
-def test_a_damaged_image_is_let_go_of_at_once(decoder, image_file):
+def test_a_damaged_image_is_freed_at_once(decoder, image_file):
     damaged = image_file()[:200]
     references = sys.getrefcount(damaged)
     with contextlib.suppress(InvalidArgumentError):
@@ -234,7 +234,7 @@ def test_a_damaged_image_is_let_go_of_at_once(decoder, image_file):
     assert sys.getrefcount(damaged) == references
 
 
-def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor_folder):
+def test_normalization_on_the_device_equals_the_processors_bit_for_bit(real_processor_folder):
     processor = Florence2Processor.from_pretrained(real_processor_folder).image_processor
     picture = PIL.Image.frombytes("RGB", (70, 50), random.Random(0).randbytes(70 * 50 * 3))
     file = io.BytesIO()
@@ -242,4 +242,4 @@ def test_normalisation_on_the_device_is_the_processors_to_the_bit(real_processor
     pixels = ImageDecoder(resizing_of(processor), READER).decode(file.getvalue()).pixels
     assert pixels.dtype == torch.uint8
     expected = processor(images=picture, return_tensors="pt")["pixel_values"]
-    assert torch.equal(Normalisation.of(processor)(pixels[None]), expected)
+    assert torch.equal(Normalization.of(processor)(pixels[None]), expected)

@@ -1,4 +1,4 @@
-"""Image files as the model sees them, pixel for pixel what transformers' own processor makes of what Pillow opens."""
+"""Image files as the model sees them: pixel for pixel as transformers' own processor has them."""
 
 import base64
 import io
@@ -10,12 +10,12 @@ import PIL.features
 import PIL.Image
 import pytest
 from florence2.errors import InvalidArgumentError
-from florence2_engine import formats
-from florence2_engine.config import EngineConfig
-from florence2_engine.formats import readable_formats
-from florence2_engine.image_file import ImageReader
-from florence2_engine.images import ImageDecoder
-from florence2_engine.resizing import resizing_of
+from florence2_server.config import EngineConfig
+from florence2_server.engine.images import formats
+from florence2_server.engine.images.decoding import ImageDecoder
+from florence2_server.engine.images.formats import readable_formats
+from florence2_server.engine.images.image_file import ImageReader
+from florence2_server.engine.images.resizing import resizing_of
 from transformers import Florence2Processor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -33,14 +33,14 @@ def processor(real_processor_folder):
 
 @pytest.fixture(scope="module")
 def pixels(processor):
-    """What the vision tower gets from a file."""
+    """Makes the pixels for the vision tower from a file."""
     decoder = ImageDecoder(resizing_of(processor), READER)
     return lambda file: decoder.decode(file).pixels.numpy()
 
 
 @pytest.fixture(scope="module")
 def expected(processor):
-    """What transformers' processor makes of a picture."""
+    """Makes the pixels of transformers' processor from an image."""
     return lambda picture: np.asarray(
         processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
     )
@@ -53,7 +53,7 @@ def saved(picture: PIL.Image.Image, form: str, **options) -> bytes:
 
 
 def ink() -> PIL.Image.Image:
-    """The example's scene as black ink on transparent paper: its colors are all in the alpha."""
+    """The example's scene as black ink on a transparent background: only its alpha tells what it shows."""
     scene = PIL.Image.open(EXAMPLE_SCENE).convert("L")
     picture = PIL.Image.new("RGBA", scene.size)
     picture.putalpha(scene.point(lambda gray: 255 - gray))
@@ -61,7 +61,7 @@ def ink() -> PIL.Image.Image:
 
 
 def stain() -> PIL.Image.Image:
-    """Every color under every alpha."""
+    """Random colors and alphas."""
     return PIL.Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 4), dtype=np.uint8))
 
 
@@ -78,7 +78,7 @@ def with_key(mode: str, key) -> PIL.Image.Image:
 
 
 def associated_alpha() -> bytes:
-    """A TIFF whose colors are multiplied by their alpha already."""
+    """A TIFF file with colors premultiplied by alpha."""
     return saved(stain().convert("RGBa").convert("RGBA"), "TIFF", tiffinfo={338: 1})
 
 
@@ -128,14 +128,14 @@ def turned(orientation: int) -> PIL.Image.Exif:
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_a_file_is_pixel_for_pixel_what_the_processor_makes_of_it(pixels, expected, file):
+def test_the_pixels_of_a_file_equal_the_processors(pixels, expected, file):
     data = file()
     np.testing.assert_array_equal(pixels(data), expected(opened(data)))
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if "ink" in name])
-def test_black_ink_on_transparent_paper_is_black_on_white(pixels, file):
-    """If the colors were used without their alpha, all of it would be black."""
+def test_black_ink_on_a_transparent_background_is_black_on_white(pixels, file):
+    """Without the alpha, all of it would be black."""
     gray = pixels(FILES[file]()).mean(axis=0)
     assert (gray > 250).mean() > 0.5
     assert (gray < 40).any()
@@ -145,7 +145,7 @@ SIZES = [(1, 1), (1, 7), (9, 1), (2, 3), (640, 480), (767, 769), (768, 768), (15
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_resizing_is_the_processors_for_pictures_of_any_size(processor, expected, size):
+def test_resizing_equals_the_processors_for_images_of_any_size(processor, expected, size):
     picture = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
     np.testing.assert_array_equal(resizing_of(processor)(picture), expected(picture))
 
@@ -169,13 +169,13 @@ def processors() -> dict[str, CLIPImageProcessorPil]:
 
 
 @pytest.mark.parametrize("processor", processors().values(), ids=processors())
-def test_resizing_is_the_processors_however_it_is_set_up(processor):
+def test_resizing_equals_the_processors_for_any_configuration(processor):
     picture = stain().convert("RGB")
     wanted = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")["pixel_values"][0]
     np.testing.assert_array_equal(resizing_of(processor)(picture), wanted)
 
 
-def test_a_processor_of_another_class_is_called_itself():
+def test_a_processor_of_another_class_is_called_as_it_is():
     class Inverting(CLIPImageProcessorPil):
         def resize(self, image, *args, **options):
             return 255 - super().resize(image, *args, **options)
@@ -190,21 +190,21 @@ GRAY = np.random.default_rng(2).integers(0, 256, (40, 50), dtype=np.uint16)
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_16_bit_gray_is_the_picture_in_8_bits(pixels, expected, form):
-    """Transformers clips it to white: the reference is the same picture, saved in 8 bits."""
+def test_16_bit_gray_equals_the_same_image_in_8_bits(pixels, expected, form):
+    """Transformers would clip it to white, so that the reference is the image saved in 8 bits."""
     wide, narrow = PIL.Image.fromarray(GRAY * 257), PIL.Image.fromarray(GRAY.astype(np.uint8))
     np.testing.assert_array_equal(pixels(saved(wide, form)), expected(narrow))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
-def test_32_bit_pixels_are_refused_by_name(pixels, mode):
+def test_32_bit_pixels_are_rejected_with_their_mode(pixels, mode):
     with pytest.raises(InvalidArgumentError, match=f"^IMAGE: got 'pixels of mode {mode}'"):
         pixels(saved(PIL.Image.new(mode, (4, 4)), "TIFF"))
 
 
 @pytest.mark.parametrize("name", ["plain", "turned", "transparent"])
-def test_heic_is_read_as_it_is_displayed(name):
-    """The files hold the example's scene, after lossy compression."""
+def test_heic_is_decoded_as_displayed(name):
+    """The files contain the example's scene, after lossy compression."""
     data = (HEIC_FILES / f"{name}.heic").read_bytes()
     scene = PIL.Image.open(EXAMPLE_SCENE).convert("L" if name == "transparent" else "RGB").resize((160, 120))
     wanted = scene.convert("RGB").transpose(PIL.Image.Transpose.ROTATE_270) if name == "turned" else scene
@@ -223,7 +223,7 @@ def test_heic_under_its_generic_brand_is_distinguished_from_avif():
     assert READER.load(avif, avif).size == (90, 60)
 
 
-def test_heic_keeps_the_limits():
+def test_limits_apply_to_heic():
     data = (HEIC_FILES / "burst.heic").read_bytes()
     small = ImageReader(READER.formats, max_bytes=10_000, max_pixels=64 * 64, max_frames=6)
     assert small.load(data, data).getpixel((30, 30))[2] == pytest.approx(99, abs=4)
@@ -234,7 +234,7 @@ def test_heic_keeps_the_limits():
 
 
 @pytest.mark.parametrize("form", ["AVIF", "HEIF"])
-def test_limits_are_checked_before_anything_is_decoded(form, monkeypatch):
+def test_limits_are_checked_before_decoding(form, monkeypatch):
     data = saved(stain(), "AVIF") if form == "AVIF" else (HEIC_FILES / "plain.heic").read_bytes()
     opened_class = type(PIL.Image.open(io.BytesIO(data), formats=[form]))
     monkeypatch.setattr(opened_class, "load", lambda self: pytest.fail("decoded"))  # noqa: ARG005
@@ -242,33 +242,33 @@ def test_limits_are_checked_before_anything_is_decoded(form, monkeypatch):
         ImageReader(READER.formats, 10_000_000, max_pixels=100, max_frames=5).load(data, data)
 
 
-def test_heic_can_be_switched_off():
+def test_heic_can_be_disabled():
     data = (HEIC_FILES / "plain.heic").read_bytes()
     reader = ImageReader.of(EngineConfig(checkpoint="any", heic=0))
     with pytest.raises(InvalidArgumentError, match="JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, its base64"):
         reader.load(data, data)
 
 
-def test_without_pi_heif_everything_else_is_read(monkeypatch, caplog):
+def test_without_pi_heif_all_other_formats_are_read(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     with caplog.at_level("INFO", formats.__name__):
         assert readable_formats(heic=True) == readable_formats(heic=False)
     assert "pi-heif is not installed: HEIC images are rejected" in caplog.text
 
 
-def test_avif_is_read_where_pillow_reads_it(monkeypatch):
+def test_avif_is_read_only_if_pillow_supports_it(monkeypatch):
     monkeypatch.setattr(PIL.features, "check", lambda feature: feature != "avif")
     assert readable_formats(heic=False) == ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def test_avif_files_are_decoded_one_at_a_time(monkeypatch):
-    """One with a false header may take half a gigabyte."""
+    """A file with a false header may take half a gigabyte."""
     data = saved(stain(), "AVIF")
     opened_class = type(PIL.Image.open(io.BytesIO(data)))
     load, inside, most = opened_class.load, [], []
 
     def watched(self):
-        if not self.tile:  # decoded already
+        if not self.tile:  # it is decoded already
             return load(self)
         inside.append(self)
         most.append(len(inside))

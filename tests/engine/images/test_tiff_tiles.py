@@ -1,18 +1,18 @@
-"""The tiles of TIFF files, which may be larger than the image and are decoded whole."""
+"""The tiles of TIFF files, which may be larger than the image and are decoded as a whole."""
 
 import struct
 
 import numpy as np
 import pytest
 from florence2.errors import InvalidArgumentError
-from florence2_engine.config import EngineConfig
-from florence2_engine.image_file import ImageReader
+from florence2_server.config import EngineConfig
+from florence2_server.engine.images.image_file import ImageReader
 
 SHORT, LONG = 3, 4
 
 
 def tiled(size: tuple[int, int], tile: tuple[int, int]) -> bytes:
-    """A gray TIFF file (TIFF 6.0, section 15) of one tile, uncompressed, whose values count up."""
+    """An uncompressed gray TIFF file (TIFF 6.0, section 15) with one tile, whose values count up."""
     pixels = (np.arange(tile[0] * tile[1]) % 251).astype(np.uint8).tobytes()
     entries = [
         (256, LONG, 1, size[0]),
@@ -39,8 +39,8 @@ def load(size: tuple[int, int], tile: tuple[int, int], max_pixels: int) -> np.nd
 @pytest.mark.parametrize(
     ("size", "tile", "max_pixels"),
     [
-        ((16, 16), (256, 256), 256 * 256),  # as tiles are in small levels of a pyramid
-        ((100, 50), (112, 64), 100 * 50),  # the one tile of an image as large as allowed
+        ((16, 16), (256, 256), 256 * 256),  # as in the small levels of a pyramid
+        ((100, 50), (112, 64), 100 * 50),  # the only tile of an image of the maximum size
     ],
 )
 def test_tiles_within_the_limit_are_read(size, tile, max_pixels):
@@ -49,7 +49,7 @@ def test_tiles_within_the_limit_are_read(size, tile, max_pixels):
 
 
 @pytest.mark.parametrize("tile", [(272, 256), (65552, 16)])
-def test_larger_tiles_are_refused_by_their_size_and_the_limit(tile):
+def test_larger_tiles_are_rejected_with_their_size_and_the_limit(tile):
     with pytest.raises(InvalidArgumentError) as error:
         load((16, 16), tile, 256 * 256)
     assert f"tiles of {tile[0]} x {tile[1]} pixels" in str(error.value)

@@ -1,13 +1,13 @@
-"""Padding a step to the sizes of recordings changes no answer. What records is a stand-in: a graph needs a GPU."""
+"""Padding decode batches to recorded shapes changes no result. A stand-in records: CUDA graphs need a GPU."""
 
 import dataclasses
 
 import pytest
 import torch
-from florence2_engine.cuda_graphs import Recording
-from florence2_engine.decode_graphs import DecodeGraphs
-from florence2_engine.decoder import Decoder, Step, mask
-from florence2_engine.kv_cache import KeyValueCache
+from florence2_server.engine.model.decode_batch import DecodeBatch, attention_mask, decode_graphs
+from florence2_server.engine.model.decoder import Decoder
+from florence2_server.engine.model.graphs import Recording
+from florence2_server.engine.model.kv_cache import KeyValueCache
 from transformers import BartConfig
 from transformers.models.bart.modeling_bart import BartDecoder
 
@@ -30,90 +30,93 @@ def decoder() -> Decoder:
     cache = KeyValueCache(**sizes, device=torch.device("cpu"), dtype=torch.float32)
     with torch.inference_mode():
         decoder = Decoder(BartDecoder(config).eval(), torch.nn.Linear(WIDTH, VOCABULARY, bias=False), cache)
-        cache.own.normal_()
-        decoder.store_encoder_output(torch.randn(SLOTS, 150, WIDTH), 0, [150, 20, 9, 70, 33])
+        cache.self_attention.normal_()
+        decoder.store_cross_attention(torch.randn(SLOTS, 150, WIDTH), 0, [150, 20, 9, 70, 33])
     return decoder
 
 
-def step_of(rows_of_slots: list[list[int]], lengths: list[int], positions: list[int]) -> Step:
+def batch_of(rows_of_slots: list[list[int]], lengths: list[int], positions: list[int]) -> DecodeBatch:
     beams = max(map(len, rows_of_slots))
     padded = [rows + [rows[0]] * (beams - len(rows)) for rows in rows_of_slots]
-    places = {row: slot * beams + beam for slot, rows in enumerate(rows_of_slots) for beam, row in enumerate(rows)}
-    return Step(
+    indices = {row: slot * beams + beam for slot, rows in enumerate(rows_of_slots) for beam, row in enumerate(rows)}
+    return DecodeBatch(
         token_ids=torch.arange(len(positions)) + 3,
         positions=torch.tensor(positions),
         rows_of_slots=torch.tensor(padded),
-        places=torch.tensor([places[row] for row in range(len(positions))]),
-        cross_mask=mask(torch.tensor(lengths), max(lengths), torch.float32),
-        own_length=max(positions) + 1,
+        beam_indices=torch.tensor([indices[row] for row in range(len(positions))]),
+        cross_attention_mask=attention_mask(torch.tensor(lengths), max(lengths), torch.float32),
+        self_attention_length=max(positions) + 1,
     )
 
 
-STEPS = [
-    step_of([[0]], [150], [0]),
-    step_of([[0]], [150], [159]),
-    step_of([[0], [1], [2]], [150, 20, 9], [5, 70, 0]),
-    step_of([[0, 2, 4], [1], [3, 5]], [150, 20, 9], [5, 70, 5, 12, 5, 12]),
-    step_of([[0], [1], [2], [3], [4]], [150, 20, 9, 70, 33], [5, 70, 0, 3, 4]),
+BATCHES = [
+    batch_of([[0]], [150], [0]),
+    batch_of([[0]], [150], [159]),
+    batch_of([[0], [1], [2]], [150, 20, 9], [5, 70, 0]),
+    batch_of([[0, 2, 4], [1], [3, 5]], [150, 20, 9], [5, 70, 5, 12, 5, 12]),
+    batch_of([[0], [1], [2], [3], [4]], [150, 20, 9, 70, 33], [5, 70, 0, 3, 4]),
 ]
 
 
-def record(run, step: Step) -> Recording:
-    """Like a graph: fixed inputs, a fixed output, and nothing else is looked at."""
-    inputs = Step(**{field.name: getattr(step, field.name) for field in dataclasses.fields(step)})
+def record(run, batch: DecodeBatch) -> Recording:
+    """Like a graph: the inputs and the output are fixed, and nothing else is read."""
+    inputs = dataclasses.replace(batch)
     logits = run(inputs)
     return Recording(inputs, lambda: logits.copy_(run(inputs)), logits)
 
 
 @torch.inference_mode()
-def test_padded_steps_give_the_same_logits(decoder):
+def test_padding_does_not_change_logits(decoder):
     recorded = []
 
-    def counting(run, step):
-        recorded.append(step)
-        return record(run, step)
+    def counting(run, batch):
+        recorded.append(batch)
+        return record(run, batch)
 
-    graphs = DecodeGraphs(decoder.step, SLOTS, ROWS, POSITIONS, counting)
-    for step in STEPS * 2:
-        expected = decoder.step(step)
-        assert torch.allclose(graphs(step), expected, atol=1e-5)
+    graphs = decode_graphs(decoder.decode_step, SLOTS, ROWS, POSITIONS, counting)
+    for batch in BATCHES * 2:
+        expected = decoder.decode_step(batch)
+        assert torch.allclose(graphs(batch), expected, atol=1e-5)
     assert len(recorded) == 5
-    assert all(len(step.token_ids) <= ROWS and len(step.rows_of_slots) <= SLOTS for step in recorded)
+    assert all(len(batch.token_ids) <= ROWS and len(batch.rows_of_slots) <= SLOTS for batch in recorded)
 
 
 @torch.inference_mode()
-def test_steps_over_the_same_slots_give_the_same_logits(decoder):
-    graphs = DecodeGraphs(decoder.step, SLOTS, ROWS, POSITIONS, record)
-    first, other = step_of([[0], [1, 2], [3]], [150, 20, 9], [5, 9, 9, 3]), step_of([[0], [1]], [150, 20], [7, 2])
-    for step in (first, later(first), other, later(first), later(later(first)), first):
-        expected = decoder.step(step)
-        assert torch.allclose(graphs(step), expected, atol=1e-5)
+def test_steps_that_reuse_the_recorded_slots_give_the_same_logits(decoder):
+    graphs = decode_graphs(decoder.decode_step, SLOTS, ROWS, POSITIONS, record)
+    first, other = batch_of([[0], [1, 2], [3]], [150, 20, 9], [5, 9, 9, 3]), batch_of([[0], [1]], [150, 20], [7, 2])
+    for batch in (first, later(first), other, later(first), later(later(first)), first):
+        expected = decoder.decode_step(batch)
+        assert torch.allclose(graphs(batch), expected, atol=1e-5)
 
 
-def later(step: Step) -> Step:
-    """The next step of the same requests: the tensors that say which rows are whose are the same ones."""
+def later(batch: DecodeBatch) -> DecodeBatch:
+    """The next step of the same generations: the tensors that describe the slots are the same objects."""
     return dataclasses.replace(
-        step, token_ids=(step.token_ids + 11) % VOCABULARY, positions=step.positions + 1, own_length=step.own_length + 1
+        batch,
+        token_ids=(batch.token_ids + 11) % VOCABULARY,
+        positions=batch.positions + 1,
+        self_attention_length=batch.self_attention_length + 1,
     )
 
 
 @torch.inference_mode()
-def test_steps_of_one_size_share_a_recording(decoder):
+def test_steps_of_the_same_padded_shape_share_a_recording(decoder):
     recorded = []
-    graphs = DecodeGraphs(
-        decoder.step, SLOTS, ROWS, POSITIONS, lambda run, step: recorded.append(1) or record(run, step)
+    graphs = decode_graphs(
+        decoder.decode_step, SLOTS, ROWS, POSITIONS, lambda run, batch: recorded.append(1) or record(run, batch)
     )
     for position in range(60):
-        graphs(step_of([[0], [1], [2]], [150, 20, 9], [position, 3, 4]))
+        graphs(batch_of([[0], [1], [2]], [150, 20, 9], [position, 3, 4]))
     assert len(recorded) == 1
 
 
 @torch.inference_mode()
-def test_where_nothing_can_be_recorded_steps_run_plainly(decoder, caplog):
-    def fail(_run, _step):
+def test_if_recording_fails_steps_run_without_and_one_warning_is_logged(decoder, caplog):
+    def fail(_run, _batch):
         raise RuntimeError("no graphs here")
 
-    graphs = DecodeGraphs(decoder.step, SLOTS, ROWS, POSITIONS, fail)
-    for step in STEPS:
-        assert torch.equal(graphs(step), decoder.step(step))
+    graphs = decode_graphs(decoder.decode_step, SLOTS, ROWS, POSITIONS, fail)
+    for batch in BATCHES:
+        assert torch.equal(graphs(batch), decoder.decode_step(batch))
     assert caplog.text.count("no graphs here") == 1

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from florence2_engine.text_encoder import TextEncoder
+from florence2_server.engine.model.text_encoder import TextEncoder
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from tests.conftest import DEMO_CHECKPOINT
@@ -42,7 +42,7 @@ def test_valid_positions_equal_those_of_transformers(model, lengths):
     _assert_equal(model, lengths)
 
 
-def test_what_is_beyond_a_rows_length_is_not_looked_at(model):
+def test_embeddings_beyond_a_sequences_length_are_ignored(model):
     embeddings, lengths = _embeddings(model, [12, 30]), [12, 30]
     encoder = TextEncoder(model)
     expected = encoder(embeddings, lengths)
@@ -51,7 +51,7 @@ def test_what_is_beyond_a_rows_length_is_not_looked_at(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_near_to_float32_as_that_of_transformers(model, dtype):
+def test_half_precision_is_as_close_to_float32_as_in_transformers(model, dtype):
     lengths = [25, 40]
     embeddings = _embeddings(model, lengths)
     exact = TextEncoder(model)(embeddings, lengths)

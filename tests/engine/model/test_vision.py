@@ -1,6 +1,8 @@
 import pytest
 import torch
-from florence2_engine.vision import VisionTower, _channel_scores, _channel_scores_in_pieces
+from florence2_server.engine.model.channel_attention import channel_scores, channel_scores_in_pieces
+from florence2_server.engine.model.linear import Linear
+from florence2_server.engine.model.vision import VisionTower
 from transformers import Florence2Config, Florence2ForConditionalGeneration
 
 from tests.conftest import DEMO_CHECKPOINT
@@ -48,7 +50,7 @@ def _random_model(**vision) -> Florence2ForConditionalGeneration:
         },
     )
     model = Florence2ForConditionalGeneration(config).eval()
-    for parameter in model.model.vision_tower.parameters():  # biases and norms as well: they are made 0 and 1
+    for parameter in model.model.vision_tower.parameters():  # biases and norms too, which are initialized to 0 and 1
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     return model
 
@@ -65,7 +67,7 @@ def demo_model():
 
 
 @pytest.mark.parametrize(("images", "height", "width"), [(1, 128, 128), (3, 128, 128), (1, 200, 96), (2, 77, 131)])
-def test_the_demo_checkpoint_sees_what_transformers_sees(demo_model, images, height, width):
+def test_the_demo_checkpoints_image_features_equal_those_of_transformers(demo_model, images, height, width):
     torch.manual_seed(images)
     _assert_equal(demo_model, torch.randn(images, 3, height, width))
 
@@ -76,18 +78,18 @@ def test_every_configuration_equals_transformers(vision, images, height, width):
     _assert_equal(_random_model(**vision), torch.randn(images, 3, height, width))
 
 
-def test_chunks_smaller_than_an_image_change_nothing(monkeypatch):
-    monkeypatch.setattr("florence2_engine.vision._CHUNK_BYTES", 5000)
+def test_chunks_smaller_than_an_image_give_the_same_features(monkeypatch):
+    monkeypatch.setattr("florence2_server.engine.model.vision._CHUNK_BYTES", 5000)
     _assert_equal(_random_model(), torch.randn(2, 3, 90, 110))
 
 
-def test_without_onednn_the_result_is_the_same(monkeypatch):
-    monkeypatch.setattr("florence2_engine.linear._HAS_ONEDNN", False)
+def test_features_are_the_same_without_onednn(monkeypatch):
+    monkeypatch.setattr("florence2_server.engine.model.linear._HAS_ONEDNN", False)
     _assert_equal(_random_model(), torch.randn(2, 3, 80, 80))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_as_near_to_float32_as_that_of_transformers(dtype):
+def test_half_precision_is_as_close_to_float32_as_in_transformers(dtype):
     model, pixels = _random_model(), torch.randn(1, 3, 80, 80)
     exact = VisionTower(model)(pixels)
     model.to(dtype)
@@ -115,9 +117,9 @@ def test_the_base_size_equals_transformers(real_processor_folder):
 
 
 @pytest.mark.parametrize("positions", [36, 577, 1024, 2304])
-def test_channel_scores_in_pieces_are_those_of_each_image(positions):
+def test_channel_scores_in_pieces_equal_those_of_each_image(positions):
     normed = torch.randn(3, positions, 24)
-    query, key = ((torch.randn(24, 24), torch.randn(24)) for _ in range(2))
-    expected = torch.stack([_channel_scores(query, key, image, 4) for image in normed])
-    found = _channel_scores_in_pieces(query, key, normed, 4)
+    query, key = (Linear(torch.randn(24, 24), torch.randn(24)) for _ in range(2))
+    expected = torch.stack([channel_scores(query, key, image, 4) for image in normed])
+    found = channel_scores_in_pieces(query, key, normed, 4)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-2)

@@ -1,9 +1,9 @@
-"""Recordings of the vision tower give what the tower gives. What records is a stand-in: a graph needs a GPU."""
+"""Recordings of the vision tower compute what the tower computes. A stand-in records: CUDA graphs need a GPU."""
 
 import pytest
 import torch
-from florence2_engine.cuda_graphs import Recording
-from florence2_engine.vision_graphs import VisionGraphs
+from florence2_server.engine.model.graphs import GraphCache, Recording
+from florence2_server.engine.model.vision import vision_graphs
 
 
 def tower(pixels: torch.Tensor) -> torch.Tensor:
@@ -16,16 +16,16 @@ def recorded() -> list[tuple[int, ...]]:
 
 
 @pytest.fixture
-def graphs(recorded) -> VisionGraphs:
+def graphs(recorded) -> GraphCache[torch.Tensor]:
     def record(run, inputs):
         recorded.append(tuple(inputs.shape))
         output = run(inputs)
         return Recording(inputs, lambda: output.copy_(run(inputs)), output)
 
-    return VisionGraphs(tower, record)
+    return vision_graphs(tower, record)
 
 
-def test_recordings_give_what_the_tower_gives(graphs):
+def test_recordings_compute_what_the_tower_computes(graphs):
     for _ in range(3):
         images = torch.randn(2, 3, 8, 8)
         assert torch.equal(graphs(images), tower(images))
@@ -37,18 +37,18 @@ def test_each_number_of_images_is_recorded_once(graphs, recorded):
     assert recorded == [(1, 3, 8, 8), (4, 3, 8, 8), (2, 3, 8, 8)]
 
 
-def test_sizes_beyond_the_most_recordings_are_encoded_plainly(graphs, recorded):
+def test_shapes_beyond_the_limit_are_encoded_without_a_recording(graphs, recorded):
     for side in range(2, 14):
         images = torch.randn(1, 3, side, side)
         assert torch.equal(graphs(images), tower(images))
     assert len(recorded) == 8
 
 
-def test_where_nothing_can_be_recorded_images_are_encoded_plainly(caplog):
+def test_if_recording_fails_images_are_encoded_without_and_one_warning_is_logged(caplog):
     def fail(_run, _inputs):
         raise RuntimeError("no graphs here")
 
-    graphs = VisionGraphs(tower, fail)
+    graphs = vision_graphs(tower, fail)
     for _ in range(3):
         images = torch.randn(1, 3, 8, 8)
         assert torch.equal(graphs(images), tower(images))

@@ -1,31 +1,33 @@
-"""Load on a server, with every answer held against the right one."""
+"""Load on a server, with every answer checked."""
 
 import random
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import numpy as np
 import tritonclient.grpc as triton
-from florence2.v1 import TaskResponse
+from florence2.v1 import TaskRequest, TaskResponse
 from tritonclient.grpc import service_pb2
 
-from tests.server.conftest import ask
-from tests.server.looks import seconds_until
+from tests.server.conftest import infer
+from tests.server.observation import WAIT_SECONDS, seconds_until
 from tests.server.wire_requests import MODEL_INFER, infer_request, only_element
 
 
 class Callers:
-    """Threads that ask one question after another, and hold each answer against the right one."""
+    """A closed loop: threads that send one request after another and check each answer."""
 
-    def __init__(self, server, questions, expected, callers: int) -> None:
+    def __init__(self, server, cases, expected, callers: int) -> None:
         self._callers = callers
         self._server = server
-        self._pairs = list(zip(questions, expected, strict=True))
+        self._pairs = list(zip(cases, expected, strict=True))
         self._stop = threading.Event()
-        self.asked = 0
+        self.sent = 0
         self.answered_at: list[float] = []
         self.wrong: list[str] = []
 
@@ -38,33 +40,33 @@ class Callers:
         self._stop.set()
         self._pool.shutdown()
 
-    def outcomes(self) -> None:
-        """Raise what a caller met."""
+    def raise_errors(self) -> None:
+        """Raise what a thread raised."""
         for run in self._runs:
             run.result()
 
     def _run(self, number: int) -> None:
         with triton.InferenceServerClient(self._server.grpc_url) as client:
             while not self._stop.is_set():
-                question, text = self._pairs[number % len(self._pairs)]
+                case, text = self._pairs[number % len(self._pairs)]
                 number += self._callers + 1
-                self.asked += 1
-                answer = ask(client, question.image, question.request).text
+                self.sent += 1
+                answer = infer(client, case.image, case.request).text
                 self.answered_at.append(time.monotonic())
                 if answer != text:
-                    self.wrong.append(f"{question}: {answer!r}")
+                    self.wrong.append(f"{case}: {answer!r}")
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """What became of a request.
+    """A request of an open loop, after its end.
 
     Attributes:
-        question: its index.
-        service_seconds: what the engine says that it spent on it.
+        case: index of its case.
+        service_seconds: the time that the engine reports for it, without queueing.
     """
 
-    question: int
+    case: int
     priority: int
     seconds: float
     error: str | None = None
@@ -72,24 +74,25 @@ class Arrival:
     service_seconds: float = 0.0
 
 
-class Arrivals:
-    """Requests that wait for nobody: one in twenty with priority 1, the others with 3.
+class OpenLoop:
+    """An open loop: requests arrive at random times, one in twenty with priority 1 and the others with 3.
 
-    Each is serialized once, before any is sent: who has ten times a server's work to hand over may not be slow himself.
+    They are serialized in advance: the sender of ten times a server's capacity must not be slow itself. As our clients
+    do, they state their priority both in the request and to Triton.
 
     Args:
         address: `host:port` of a server.
-        questions: what is asked, in random order.
-        rate: requests a second.
+        cases: the requests, sent in random order.
+        rate: requests per second.
     """
 
-    def __init__(self, address: str, questions, rate: float) -> None:
+    def __init__(self, address: str, cases, rate: float) -> None:
         self._requests = [
             {
-                priority: infer_request(each.image, each.request.SerializeToString(), priority).SerializeToString()
+                priority: infer_request(each.image, prioritized(each.request, priority), priority).SerializeToString()
                 for priority in (1, 3)
             }
-            for each in questions
+            for each in cases
         ]
         self._rate = rate
         self._random = random.Random(11)
@@ -101,7 +104,7 @@ class Arrivals:
             response_deserializer=service_pb2.ModelInferResponse.FromString,
         )
 
-    def __enter__(self) -> "Arrivals":
+    def __enter__(self) -> "OpenLoop":
         return self
 
     def __exit__(self, *_) -> None:
@@ -114,26 +117,70 @@ class Arrivals:
             time.sleep(max(0.0, due - time.monotonic()))
             self._send(self._random.randrange(len(self._requests)), 1 if self._random.random() < 0.05 else 3)
 
-    def _send(self, question: int, priority: int) -> None:
+    def _send(self, case: int, priority: int) -> None:
         self._sent += 1
         sent = time.monotonic()
 
         def arrive(call) -> None:
             seconds = time.monotonic() - sent
             if call.code() is not grpc.StatusCode.OK:
-                self._arrived.append(Arrival(question, priority, seconds, error=str(call.code())))
+                self._arrived.append(Arrival(case, priority, seconds, error=str(call.code())))
                 return
             (column,) = call.result().raw_output_contents
             response = TaskResponse.FromString(only_element(column))
             service = (response.usage.encode_milliseconds + response.usage.decode_milliseconds) / 1000
-            self._arrived.append(Arrival(question, priority, seconds, None, response.text, service))
+            self._arrived.append(Arrival(case, priority, seconds, None, response.text, service))
 
-        self._infer.future(self._requests[question][priority]).add_done_callback(arrive)
+        self._infer.future(self._requests[case][priority]).add_done_callback(arrive)
 
-    def outcomes(self) -> list[Arrival]:
-        """All of them, waited for."""
+    def wait(self) -> list[Arrival]:
+        """Wait for all requests to end."""
         seconds_until(lambda: len(self._arrived) == self._sent)
         return self._arrived
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of one of many requests that were sent at once.
+
+    Attributes:
+        seconds: since it was sent.
+        details: of an error.
+        text: of an answer.
+    """
+
+    status: grpc.StatusCode
+    seconds: float
+    details: str = ""
+    text: str = ""
+
+
+def send_at_once(address: str, messages: Sequence[service_pb2.ModelInferRequest]) -> list[Ending]:
+    """Send requests without waiting for each other. Returns how they ended, in the order of `messages`."""
+    serialized = [message.SerializeToString() for message in messages]
+    endings: list[Ending | None] = [None] * len(serialized)
+
+    def end(number: int, sent: float, call) -> None:
+        seconds = time.monotonic() - sent
+        if call.code() is not grpc.StatusCode.OK:
+            endings[number] = Ending(call.code(), seconds, details=call.details())
+            return
+        (column,) = call.result().raw_output_contents
+        endings[number] = Ending(call.code(), seconds, text=TaskResponse.FromString(only_element(column)).text)
+
+    with grpc.insecure_channel(address) as channel:
+        send = channel.unary_unary(MODEL_INFER, response_deserializer=service_pb2.ModelInferResponse.FromString)
+        for number, each in enumerate(serialized):
+            send.future(each, timeout=WAIT_SECONDS).add_done_callback(partial(end, number, time.monotonic()))
+        seconds_until(lambda: None not in endings, limit=WAIT_SECONDS + 10)
+    return endings
+
+
+def prioritized(request: TaskRequest, priority: int) -> bytes:
+    """A request with a priority, serialized."""
+    message = TaskRequest(priority=priority)
+    message.MergeFrom(request)
+    return message.SerializeToString()
 
 
 def percentile(values, percent: float) -> float:

@@ -1,4 +1,4 @@
-"""Inputs that mean harm, or look like it: seeded, of every kind that such servers have died of."""
+"""Hostile inputs, and some that only look hostile, of every kind that has crashed such servers. They are seeded."""
 
 import functools
 import io
@@ -28,8 +28,8 @@ class Hostile:
         kind: what is wrong with it.
         image: the element of IMAGE.
         request: the element of REQUEST.
-        is_good: whether it has to be answered; None: either way.
-        wrong_tensors: what is sent instead, where the elements are not at fault.
+        is_good: True if it has to be answered, False if it has to be rejected, None if either is right.
+        wrong_tensors: the message to send instead, for faults of the tensors rather than their elements.
     """
 
     kind: str
@@ -38,18 +38,13 @@ class Hostile:
     is_good: bool | None
     wrong_tensors: service_pb2.ModelInferRequest | None = None
 
-    @property
-    def lies(self) -> bool:
-        """Whether an element of its tensors ends before its length is over, which Triton holds against others too."""
-        return self.kind == "cut tensors"
-
     def on_the_wire(self) -> service_pb2.ModelInferRequest:
-        """What is sent."""
+        """The message to send."""
         return self.wrong_tensors or infer_request(self.image, self.request)
 
 
 class Attacker:
-    """Makes inputs, the same ones for the same seed."""
+    """Makes inputs, which depend on the seed alone."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -125,7 +120,7 @@ class Attacker:
         )
         image = PIL.Image.new(mode, (30, 20)) if mode == "I;16" else self._picture.convert(mode)
         exif = PIL.Image.Exif()
-        exif[0x0112] = self._random.randint(0, 9)  # orientation; 0 and 9 do not exist
+        exif[0x0112] = self._random.randint(0, 9)  # orientation; 0 and 9 are invalid
         file = io.BytesIO()
         image.save(file, format_, **({"exif": exif} if format_ in ("JPEG", "PNG") else {}))
         return self._about_image("unusual image", file.getvalue(), is_good=True)
@@ -135,7 +130,7 @@ class Attacker:
         return self._about_image("noise for an image", magic + self._random.randbytes(self._random.randrange(3000)))
 
     def _escaped(self) -> Hostile:
-        """A data: URI of nothing but percent-encoded characters, which is slow to decode one by one."""
+        """A data: URI of percent-encoded characters only, which are slow to decode one by one."""
         escape = self._random.choice([b"%41", b"%2B", b"%3d", b"%25", b"%"])
         return self._about_image("escaped base64", b"data:;base64," + escape * 500_000, is_good=False)
 
@@ -195,7 +190,7 @@ class Attacker:
         return self._about_request("wild options", request.SerializeToString())
 
     def _invalid_utf8(self) -> Hostile:
-        """A phrase that is no text, in either encoding of a request."""
+        """A phrase that is not text, in either encoding of a request."""
         word = self._random.choice([b"\xff\xfe", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"])
         caption = b"dog " * self._random.randrange(3) + word + b" cat" * self._random.randrange(3)
         if self._random.random() < 0.5:
@@ -235,7 +230,7 @@ class Attacker:
         return self._of_tensors("wrong tensors", inputs)
 
     def _cut_tensors(self) -> Hostile:
-        """An element whose length is greater than what follows."""
+        """An element whose length exceeds the bytes that follow."""
         image, request = element(self._files["PNG"]), element(self._request)
         cut = self._random.choice([b"\xff\xff\xff\xff" + image, image[: self._random.randrange(4, len(image))]])
         tensors = [("IMAGE", [1, 1], "BYTES", cut), ("REQUEST", [1, 1], "BYTES", request)]
@@ -250,7 +245,7 @@ class Attacker:
 
 def _length_delimited(field: int, content: bytes) -> bytes:
     """A field of a protobuf message, https://protobuf.dev/programming-guides/encoding/."""
-    assert max(8 * field, len(content)) < 128, "each is one byte then"
+    assert max(8 * field, len(content)) < 128, "each fits into one byte"
     return bytes([field << 3 | 2, len(content)]) + content
 
 
@@ -264,7 +259,7 @@ def _encoded(picture: PIL.Image.Image, format_: str) -> bytes:
 
 @functools.cache
 def _bomb(side: int) -> bytes:
-    """A square of so many pixels a side, nearly all of which are left out of the file."""
+    """A square image, nearly all pixels of which are missing from the file."""
     return _png(side, side, depth=1, data=zlib.compress(b"\0" * (side // 8 + 1) * 2_000, 9))
 
 
@@ -278,7 +273,7 @@ def _animation(format_: str, frames: int) -> bytes:
 
 
 def _png(width: int, height: int, depth: int, data: bytes) -> bytes:
-    """A PNG file in grey with this header and these compressed rows, whether they fit together or not."""
+    """A gray PNG file with this header and these compressed rows, whether or not they fit together."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
