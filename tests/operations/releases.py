@@ -26,7 +26,7 @@ ENGINES = "florence2-engines"
 GONE = "florence2-gone"
 
 # In seconds; far above what the demo checkpoint takes, so that only prompts that say so are slow.
-SLUGGISH_OBJECTIVE = 2.0
+SLUGGISH_OBJECTIVE = 3.0
 OVERLOADED_OBJECTIVE = 1.0
 QUEUE_REQUESTS = 12
 
