@@ -163,15 +163,15 @@ class Stage:
             self.run.series += self._prometheus.samples(name, seconds)
 
     def _sluggish(self) -> None:
-        """One request in a hundred fails, and two are slow; no image is sent twice.
+        """One request in fifty fails, and one is slow; no image is sent twice.
 
-        A third of what burns a budget fast: a busy machine that makes some more of them slow pages nobody.
+        That is a third of the slow requests that page: a busy machine that makes some more of them slow pages nobody.
         """
         slow, failing = f"sleep {SLUGGISH_OBJECTIVE + 0.5}", f"sleep {SLUGGISH_OBJECTIVE + 5}"
 
         def request(number: int):
             image = picture(number)
-            if number % 100 == 99:
+            if number % 50 == 49:
                 return image, prompt(failing, timeout=SLUGGISH_OBJECTIVE + 0.2)
             return image, prompt(slow if number % 50 == 10 else "a car")
 
