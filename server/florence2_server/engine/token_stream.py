@@ -24,8 +24,8 @@ class TokenStream:
 
     The messages together are the response's text, log-probabilities, masses and token ends. Iteration ends after the
     last token, when `generation.future` is done; if the generation fails or is cancelled, it raises the future's
-    exception. The engine only queues tokens: one message has all that have become certain since the last one. The first tokens are
-    yielded at once, further ones at most every 20 ms.
+    exception. The engine only queues tokens: one message has all that have become certain since the last one. The first
+    tokens are yielded at once, further ones at most every 20 ms.
 
     Args:
         generation: the generation, which is yet to be submitted.
