@@ -141,7 +141,8 @@ class _GrowingAnswer:
     def _token_scores(self) -> TokenScores | None:
         if not self._ends:
             return None
-        return TokenScores(tuple(self._log_probabilities), tuple(end - self._start for end in self._ends))
+        ends = [end - self._start for end in self._ends]
+        return TokenScores(tuple(self._log_probabilities), tuple(ends), tuple(self._masses) or None)
 
     def _drop(self, length: int) -> None:
         """Drop the beginning of the text, and the tokens that end there."""

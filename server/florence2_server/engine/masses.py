@@ -16,7 +16,7 @@ from florence2_server.engine.rules import IntArray
 from florence2_server.engine.search import Float32Array, probabilities_of
 
 LOCATIONS: Final = 1000
-TOLERANCE: Final = 5
+TOLERANCE: Final = 20
 """How many bins away a location still counts as the same; the protos state it."""
 
 WINDOW: Final = np.arange(-TOLERANCE, TOLERANCE + 1)
