@@ -54,6 +54,8 @@ if TYPE_CHECKING:
         TruncatedAnswerError,
     )
 
+    __version__: str
+
 __all__ = [
     "TASKS",
     "TLS",
