@@ -63,7 +63,7 @@ class CandidateFinder:
         if self._window is None:
             assert self._locations is not None, "there are log-probabilities of them"
             self._window = to_device(WINDOW - self._locations.first, located.device)
-        columns = token_ids[:, :, None] + self._window
+        columns = token_ids.unsqueeze(2) + self._window
         return located.gather(1, columns.clamp_(0, LOCATIONS - 1).flatten(1))
 
     def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
