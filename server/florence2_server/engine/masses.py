@@ -16,7 +16,7 @@ from florence2_server.engine.rules import IntArray
 from florence2_server.engine.search import Float32Array
 
 LOCATIONS: Final = 1000
-TOLERANCE: Final = 5
+TOLERANCE: Final = 20
 """How many bins away a location still counts as the same; the protos state it."""
 
 WINDOW: Final = np.arange(-TOLERANCE, TOLERANCE + 1)
@@ -68,7 +68,7 @@ def token_masses(
         token_ids: (rows, candidates).
         log_probabilities: (rows, candidates), their log-probabilities under the model.
         windows: (rows, candidates, WINDOW.size), the log-probabilities of the location tokens at `WINDOW` around each
-            token; what is outside of the location tokens, and in the windows of other tokens, does not matter.
+            token; in place of what is outside of the location tokens, any of them.
         locations: which tokens are locations.
 
     Returns:
