@@ -164,6 +164,10 @@ bench-layouts: $(INSTALLED) ## load time and memory: native layout, original lay
 bench-adapters: $(INSTALLED) ## decode steps, prefills and new images with adapters beside those without
 	$(BIN)/python -m benchmarks.kernels.adapters
 
+.PHONY: bench-score-cost
+bench-score-cost: $(INSTALLED) ## decode steps with the masses of tokens beside those without
+	$(BIN)/python -m benchmarks.kernels.score_cost
+
 .PHONY: bench-images
 bench-images: $(INSTALLED) ## image decoding beside Pillow alone, and sending arrays beside sending JPEGs
 	$(BIN)/python -m benchmarks.kernels.images

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from florence2_server.engine.rules import IntArray
-from florence2_server.engine.search import Float32Array, probabilities_of
+from florence2_server.engine.search import Float32Array
 
 LOCATIONS: Final = 1000
 TOLERANCE: Final = 20
@@ -21,6 +21,18 @@ TOLERANCE: Final = 20
 
 WINDOW: Final = np.arange(-TOLERANCE, TOLERANCE + 1)
 """The bins that belong to a location's mass, relative to it."""
+
+_NO_LOCATION = np.uint64(LOCATIONS)
+
+
+def _counted() -> Float32Array:
+    """(LOCATIONS + 1, WINDOW.size): 1 where a bin's window has a location, else 0; the last row is for other tokens."""
+    neighbors = np.arange(LOCATIONS)[:, None] + WINDOW
+    exists = (neighbors >= 0) & (neighbors < LOCATIONS)
+    return np.vstack([exists, np.zeros((1, WINDOW.size))]).astype(np.float32)
+
+
+_COUNTED: Final = _counted()
 
 
 @dataclass(frozen=True)
@@ -56,18 +68,14 @@ def token_masses(
         token_ids: (rows, candidates).
         log_probabilities: (rows, candidates), their log-probabilities under the model.
         windows: (rows, candidates, WINDOW.size), the log-probabilities of the location tokens at `WINDOW` around each
-            token; what is outside of the location tokens, and in the windows of other tokens, does not matter.
+            token; in place of what is outside of the location tokens, any of them.
         locations: which tokens are locations.
 
     Returns:
         (rows, candidates), 0 to 1, and at least the token's own probability.
     """
-    masses = probabilities_of(log_probabilities)
-    bins = token_ids - locations.first
-    found = np.nonzero((bins >= 0) & (bins < LOCATIONS))
-    if found[0].size:
-        neighbors = bins[found][:, None] + WINDOW
-        exists = (neighbors >= 0) & (neighbors < LOCATIONS)
-        sums = np.where(exists, probabilities_of(windows[found]), 0).sum(axis=1)
-        masses[found] = np.clip(sums, masses[found], 1)
+    # As unsigned numbers, the bins of tokens before the first location are large, like those of tokens after the last.
+    bins = np.minimum((token_ids - locations.first).view(np.uint64), _NO_LOCATION)
+    sums = np.einsum("rcw,rcw->rc", np.exp(windows), _COUNTED[bins])
+    masses: Float32Array = np.minimum(np.maximum(sums, np.exp(log_probabilities)), np.float32(1))
     return masses
