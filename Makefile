@@ -184,6 +184,10 @@ train: $(INSTALLED) ## train the demo checkpoint; an interrupted run resumes (tr
 evaluate: $(INSTALLED) ## evaluate the demo checkpoint on 1,000 held-out scenes
 	$(BIN)/python -m training.demo.evaluate
 
+.PHONY: evaluate-scores
+evaluate-scores: $(INSTALLED) ## how far the scores of the demo checkpoint mean what they say, on 2,000 images; minutes
+	$(BIN)/python -m training.evaluate_scores
+
 .PHONY: finetune-demo
 finetune-demo: $(INSTALLED) ## teach the demo checkpoint a new question in the notebook examples/finetune.ipynb; minutes
 	$(BIN)/python -m tests.examples.notebook examples/finetune.ipynb
