@@ -54,6 +54,8 @@ if TYPE_CHECKING:
         TruncatedAnswerError,
     )
 
+    __version__: str
+
 __all__ = [
     "TASKS",
     "TLS",
@@ -68,6 +70,7 @@ __all__ = [
     "Health",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "PlanResult",
     "RegionAnalysis",
     "Result",
@@ -103,6 +106,7 @@ _CLIENT_NAMES = (
     "Health",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "Retry",
     "ServerInfo",
     "StepAnswer",

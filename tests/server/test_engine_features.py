@@ -4,6 +4,7 @@ import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from florence2 import Client, Detections
 
@@ -25,6 +26,10 @@ def test_requests_with_different_generation_options_share_the_batch(plain_client
     assert_equal_except_near_ties(cases, texts, [reference.text(case) for case in cases])
     for response in responses:
         assert len(response.token_log_probabilities) == len(response.token_ends) == response.usage.generated_tokens
+        assert len(response.token_masses) == response.usage.generated_tokens
+        probabilities = np.exp(response.token_log_probabilities)
+        assert (np.array(response.token_masses) >= probabilities - 1e-6).all()
+        assert max(response.token_masses) <= 1
 
 
 def test_objects_have_scores(server):
@@ -32,7 +37,8 @@ def test_objects_have_scores(server):
         found = client.detect(png(draw(sample_scene(33))))
     assert isinstance(found, Detections)
     assert len(found)
-    for scores in (found.scores, found.label_scores, found.location_scores):
+    likelihoods = (found.likelihoods, found.label_likelihoods, found.location_likelihoods)
+    for scores in (found.scores, found.label_scores, found.location_scores, *likelihoods):
         assert scores.shape == (len(found),)
         assert ((scores > 0) & (scores <= 1)).all()
 
