@@ -132,7 +132,7 @@ class ItemOptions:
         typer.Option(min=0, max=1, help="Leave out what has a lower score.", rich_help_panel=_OUTPUT),
     ] = None
     max_items: Annotated[
-        int | None, typer.Option(min=0, help="Keep only this many, by score.", rich_help_panel=_OUTPUT)
+        int | None, typer.Option(min=1, help="Keep only this many, by score.", rich_help_panel=_OUTPUT)
     ] = None
     label: Annotated[
         list[str] | None,

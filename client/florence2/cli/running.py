@@ -83,17 +83,26 @@ class Run:
         bar: ProgressBar,
     ) -> int:
         """Print and draw an image's outcome. Returns its exit status."""
-        name, answer = self.images[outcome.index], outcome.answer
+        name = self.images[outcome.index]
         with bar.paused():
-            if answer is None:
-                assert outcome.error is not None, "an image has an answer or an error"
-                show.error(name, outcome.error)
-                complain(f"{name}: {reason(outcome.error)}")
-                return status_of(outcome.error)
-            answer = replace(answer, result=_filtered(answer.result, self.items))
+            answer = self._filtered(outcome)
+            if not isinstance(answer, Answer):
+                show.error(name, answer)
+                complain(f"{name}: {reason(answer)}")
+                return status_of(answer)
             show.answer(name, answer)
             status = _warn(name, answer)
             return max(status, SUCCEEDED if pictures is None else _draw(pictures, outcome.index, sources, answer, name))
+
+    def _filtered(self, outcome: Outcome) -> Answer | Florence2Error | OSError:
+        """The answer with the items that are kept, or the error."""
+        if outcome.answer is None:
+            assert outcome.error is not None, "an image has an answer or an error"
+            return outcome.error
+        try:
+            return replace(outcome.answer, result=_filtered(outcome.answer.result, self.items))
+        except InvalidArgumentError as error:  # an old server sends nothing that scores are made of
+            return error
 
 
 def outcomes(
