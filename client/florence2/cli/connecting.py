@@ -1,6 +1,7 @@
 """A client for the options of the command line: of servers, or of an engine in this process."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -83,6 +84,8 @@ def _in_process(options: ServerOptions, adapter: str | None) -> Client:
         raise CommandError(f"{names[0]}: not with --checkpoint, which needs no server")
     settings: dict[str, Any] = {} if options.device is None else {"device": options.device}
     adapters = _adapters(adapter)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress of loading, read by tqdm when it is imported
     try:
         transport = load_transport("in_process")(options.checkpoint, adapters=adapters, **settings)
     except TransportNotFoundError as error:
