@@ -49,7 +49,7 @@ def test_help_states_the_range_of_an_option(option):
 
 
 def test_all_methods_that_send_requests_are_covered():
-    assert set(methods_with_options(Client)) == {*TASK_METHODS, *PLAN_METHODS, "run", "stream"}
+    assert set(methods_with_options(Client)) == {*TASK_METHODS, *PLAN_METHODS, "run", "stream", "map"}
     assert methods_with_options(Client) == methods_with_options(AsyncClient)
 
 

@@ -15,6 +15,7 @@ from florence2.client.events import (
     StepStarted,
     TextDelta,
 )
+from florence2.client.mapping import MapOutcome
 from florence2.client.sync_client import Client
 from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region
@@ -40,6 +41,7 @@ __all__ = [
     "ImageSource",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "Phrases",
     "Region",
     "RegionDetector",

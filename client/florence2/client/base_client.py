@@ -14,6 +14,7 @@ from florence2.client.typed_requests import ResultT
 from florence2.errors import InvalidArgumentError, located, require_type, wrong_type
 from florence2.options import CallOptions
 from florence2.plans import check_plan
+from florence2.transports.attempts import Attempts
 from florence2.transports.destination import TLS, AccessToken, Destination, Keepalive, Retry
 from florence2.transports.protocol import AsyncTransport, RequestContext, Transport
 from florence2.transports.tracing import current_trace_context, request_span, stream_span
@@ -53,6 +54,8 @@ class BaseClient(ABC, Generic[TransportT]):
             self._check_transport(transport, destination)
         self._span_attributes = {"florence2.model": model} if transport is None else {}
         self._transport: TransportT = self._connect(destination) if transport is None else transport
+        # Only the default transport is known to retry. `map` does it for the others.
+        self._map_attempts = None if transport is None else Attempts(["the transport"], Retry())
 
     @abstractmethod
     def _connect(self, destination: Destination) -> TransportT:

@@ -15,7 +15,7 @@ _ERRORS = """
     TypeError: an argument has the wrong type.
     InvalidArgumentError: the request or the image is invalid. The message names the field, the value and the limit.
     OSError: the image is a path that cannot be read.
-    UnavailableError: after all retries, the server is still full, starting, stopping or unreachable. A retry is safe.
+    UnavailableError: until the deadline, the server was full, starting, stopping or unreachable. A retry is safe.
     DeadlineExceededError: no answer within `timeout` seconds.
     RequestCancelledError: the client was closed while the request was in flight.
     MessageTooLargeError: the request or the response exceeds a limit of client, server or proxy.
@@ -24,7 +24,7 @@ _ERRORS = """
     RuntimeError: the client is closed.
 """.strip("\n")
 # Their results show what was truncated.
-_NEVER_TRUNCATED = ("ground_caption", "analyze_regions", "run_tasks")
+_NEVER_TRUNCATED = ("ground_caption", "analyze_regions", "run_tasks", "map")
 _TRUNCATED = "    TruncatedAnswerError: the answer was truncated at its length limit; the error holds what is complete."
 
 
