@@ -141,12 +141,42 @@ def test_many_images_keep_their_order(florence2, url, tmp_path):
     assert [(each["image"], each["image_size"]) for each in found] == [(str(n), [int(n.stem), 200]) for n in names]
 
 
+def test_one_image_without_an_answer_does_not_stop_the_others(florence2, url, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    missing = tmp_path / "missing.png"
+    done = florence2("detect", missing, SCENE, tmp_path / "text.png", "--json", url)
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.status == 1
+    assert [line.get("error", {}).get("type") for line in lines] == ["FileNotFoundError", None, "InvalidArgumentError"]
+    assert done.err.splitlines()[0] == f"florence2: {missing}: No such file or directory"
+    assert [line.split(": ")[1] for line in done.err.splitlines()] == [str(missing), str(tmp_path / "text.png")]
+
+
+def test_a_truncated_answer_is_said_to_be_one(florence2, url):
+    done = florence2("detect", SCENE, "--max-new-tokens=8", "--json", url)
+    assert (done.status, json.loads(done.out)["finish_reason"]) == (0, "length")
+    assert done.err == f"florence2: {SCENE}: the answer was cut after 8 tokens (--max-new-tokens)\n"
+
+
+def test_a_step_that_fails_is_an_error_of_its_image(florence2, url):
+    done = florence2("run", "--task=OD", "--task=REGION_TO_OCR", "--prompt=nothing", SCENE, "--json", url)
+    assert done.status == 1
+    assert "error" in json.loads(done.out)["result"]["outcomes"][1]
+    assert done.err.count("\n") == 1
+
+
 def test_items_are_filtered(florence2, url):
     found = florence2("detect", SCENE, "--label=red circle", "--label=blue square", "--max-items=1", "--json", url)
     (item,) = json.loads(found.out)["result"]["items"]
     assert item["label"] in ("red circle", "blue square")
     grounded = json.loads(florence2("caption", "--ground", SCENE, "--label=a blue square", "--json", url).out)
     assert [item["label"] for item in grounded["result"]["detections"]["items"]] == ["a blue square"]
+
+
+def test_a_text_has_no_items_to_filter(florence2, url):
+    done = florence2("read", SCENE, "--min-score=0.5", url)
+    message = "florence2: min_score: got 0.5, expected None, because the result is a text, which has no items\n"
+    assert (done.status, done.out, done.err) == (2, "", message)
 
 
 def test_an_answer_is_drawn_to_a_file_or_into_a_folder(florence2, url, tmp_path):

@@ -140,7 +140,7 @@ class ItemOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """The options that are given, as keywords of `filtered`."""
+        """The options that are given, as keywords of the client's methods and of `filtered`."""
         values = {"min_score": self.min_score, "max_items": self.max_items, "labels": self.label or None}
         return {name: value for name, value in values.items() if value is not None}
 

@@ -160,7 +160,7 @@ COMMANDS: Final = (
     TaskCommand("classify", classify),
     TaskCommand("read", read, ("text", "score", "quad"), has_filters=True),
     TaskCommand("analyze", analyze, ("object", "answer", "box")),
-    TaskCommand("run", run),
+    TaskCommand("run", run, has_filters=True),
 )
 """All task commands, in the order of the help."""
 
