@@ -159,7 +159,8 @@ def test_a_truncated_answer_is_said_to_be_one(florence2, url):
 
 
 def test_a_step_that_fails_is_an_error_of_its_image(florence2, url):
-    done = florence2("run", "--task=OD", "--task=REGION_TO_OCR", "--prompt=nothing", SCENE, "--json", url)
+    too_long = "--prompt=" + "a red circle " * 500
+    done = florence2("run", "--task=OD", "--task=CAPTION_TO_PHRASE_GROUNDING", too_long, SCENE, "--json", url)
     assert done.status == 1
     assert "error" in json.loads(done.out)["result"]["outcomes"][1]
     assert done.err.count("\n") == 1
