@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     )
     from florence2.drawing import draw
 
+    __version__: str
+
 __all__ = [
     "TASKS",
     "TLS",

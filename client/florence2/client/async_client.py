@@ -23,7 +23,7 @@ from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region, ResultT, TypedRequest
 from florence2.errors import Florence2Error
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import CallOptions, RunOptions, TaskOptions, set_options
 from florence2.plan_results import GroundedCaption, RegionAnalysis
 from florence2.results import Detections, Segmentation, Text, TextRegions
 from florence2.transports.destination import Destination
@@ -155,16 +155,16 @@ class AsyncClient(BaseClient[AsyncTransport]):
         answer = await self._run_plan(image, typed_plans.run_tasks(requests), options)
         return [step.outcome for step in answer.steps]
 
-    async def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
+    async def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[RunOptions]) -> Answer:
         """Send any request, and return everything that the server reports about its answer. See `Client.run`."""
         # A copy, because the request belongs to the caller.
-        return await self._send(image, self._copied(request, options), options)
+        return await self._send(image, self._copied(request, options, RunOptions.__optional_keys__), options)
 
     def stream(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> AsyncEventStream:
         """Send any request, and receive events with `async for` while it is answered. See `Client.stream`."""
         if not isinstance(self._transport, AsyncStreamingTransport):
             raise self._lacks_method("stream_async")
-        copy = self._copied(request, options)
+        copy = self._copied(request, options, CallOptions.__optional_keys__)
         return AsyncEventStream(self._events(self._transport, image, copy, self._prepare(copy, options)))
 
     def map(
@@ -221,10 +221,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
         set_options(request, options)
         return await self._send(image, request, options)
 
-    async def _send(self, image: ImageSource, request: v1.TaskRequest, options: CallOptions) -> Answer:
+    async def _send(self, image: ImageSource, request: v1.TaskRequest, options: RunOptions) -> Answer:
         context = self._prepare(request, options)
+        filters = self._filters(request, options)
         encoded = await _encoded(image)
-        return await self._answer(encoded, request, context, self._transport.infer_async)
+        return filters.apply(await self._answer(encoded, request, context, self._transport.infer_async))
 
     async def _answer(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext, infer: Infer) -> Answer:
         # Answers are decoded here: the server need not do it, and responses stay small.
@@ -236,10 +237,11 @@ class AsyncClient(BaseClient[AsyncTransport]):
         return read_answer(request, reply.response, Origin(context.request_id, reply.url, context.timeout))
 
     async def _send_mapped(
-        self, encoded: bytes, request: v1.TaskRequest, options: CallOptions, on_refusal: Callable[[float], None]
+        self, encoded: bytes, request: v1.TaskRequest, options: RunOptions, on_refusal: Callable[[float], None]
     ) -> Answer:
         context = replace(self._prepare(request, options), on_refusal=on_refusal)
-        return await self._answer(encoded, request, context, self._infer_mapped)
+        filters = self._filters(request, options)
+        return filters.apply(await self._answer(encoded, request, context, self._infer_mapped))
 
     async def _infer_mapped(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         if self._map_attempts is None:

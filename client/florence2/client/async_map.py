@@ -10,9 +10,9 @@ from florence2 import v1
 from florence2.client.answers import Answer
 from florence2.client.mapping import AdaptiveLimit, ImageT, InOrder, MapOutcome, MapRequests, encode_one, window
 from florence2.errors import Florence2Error, UnavailableError
-from florence2.options import CallOptions
+from florence2.options import RunOptions
 
-Send: TypeAlias = Callable[[bytes, v1.TaskRequest, CallOptions, Callable[[float], None]], Awaitable[Answer]]
+Send: TypeAlias = Callable[[bytes, v1.TaskRequest, RunOptions, Callable[[float], None]], Awaitable[Answer]]
 """Sends a request, and calls a function when it is refused (`RequestContext.on_refusal`)."""
 
 

@@ -1,13 +1,13 @@
 """Completes the docstrings of the clients' methods, so that `help(Client.detect)` names every keyword and error.
 
-The texts of the options are those of `TaskOptions` and `CallOptions`.
+The texts of the options are those of `TaskOptions`, `FilterOptions` and `CallOptions`.
 """
 
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, Unpack
 
-from florence2.options import CallOptions, TaskOptions
+from florence2.options import CallOptions, FilterOptions, RunOptions, TaskOptions
 
 ClientT = TypeVar("ClientT", bound=type)
 
@@ -32,9 +32,11 @@ def document(client: ClientT) -> ClientT:
     """Append options and errors to the docstrings of the methods that take options. A class decorator."""
     for method in _methods(client):
         options = method.__annotations__.get("options")
-        if options not in (Unpack[TaskOptions], Unpack[CallOptions]):
+        if options not in (Unpack[TaskOptions], Unpack[RunOptions], Unpack[CallOptions]):
             continue
         keywords, errors = _keys(CallOptions), _ERRORS
+        if options != Unpack[CallOptions]:
+            keywords = f"{keywords}\n{_keys(FilterOptions)}"
         if options == Unpack[TaskOptions]:
             keywords = f"{keywords}\n{_keys(TaskOptions)}"
             errors = errors if method.__name__ in _NEVER_TRUNCATED else f"{_TRUNCATED}\n{errors}"

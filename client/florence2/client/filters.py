@@ -1,6 +1,5 @@
 """The options that select items of a result. They are applied to the decoded answer; the server does not know them."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,8 +13,8 @@ from florence2.result_items import check_labels
 from florence2.results import Detections, Result, Segmentation, TextRegions
 from florence2.tasks import AnswerForm, task_of
 
-_WITHOUT_ITEMS: Final = (AnswerForm.TEXT, AnswerForm.REGION_TEXT)
-_WITHOUT_LABELS: Final = (AnswerForm.BOXES, AnswerForm.POLYGONS)
+_WITHOUT_ITEMS: Final = frozenset({AnswerForm.TEXT, AnswerForm.REGION_TEXT})
+_WITHOUT_LABELS: Final = frozenset({AnswerForm.BOXES, AnswerForm.POLYGONS})
 
 
 @dataclass(frozen=True)
@@ -27,24 +26,29 @@ class Filters:
     labels: frozenset[str] | None = None
 
     @classmethod
-    def of_options(cls, request: v1.TaskRequest, options: FilterOptions) -> "Filters":
-        """The conditions in the options of a request.
+    def of_options(cls, options: FilterOptions) -> "Filters":
+        """The conditions in a method's options.
 
         Raises:
             TypeError: an option has the wrong type.
-            InvalidArgumentError: an option is out of range, or the request's results have nothing that it applies to.
+            InvalidArgumentError: an option is out of range.
         """
-        given = {name: value for name in FilterOptions.__optional_keys__ if (value := options.get(name)) is not None}
-        if not given:
-            return cls()
-        min_score, max_items, labels = (options.get(name) for name in ("min_score", "max_items", "labels"))
-        filters = cls(
+        min_score, max_items, labels = options.get("min_score"), options.get("max_items"), options.get("labels")
+        return cls(
             None if min_score is None else check_probability("min_score", min_score),
             None if max_items is None else check_count("max_items", max_items),
             None if labels is None else check_labels(labels),
         )
-        _check_applicable(request, given)
-        return filters
+
+    def check(self, request: v1.TaskRequest) -> None:
+        """Check that a request's results have something that the conditions apply to.
+
+        Raises:
+            InvalidArgumentError: they do not.
+        """
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if given:
+            _check_applicable(request, given)
 
     def apply(self, answer: Answer) -> Answer:
         """The answer with the items that meet the conditions, also in its steps.
@@ -76,27 +80,18 @@ class Filters:
 
 
 def _check_applicable(request: v1.TaskRequest, given: dict[str, Any]) -> None:
-    if request.HasField("region_analysis"):
-        _refuse(given, "because a region's analysis refers to its detection; use `max_regions`, or filter the result")
-    forms = list(_forms(request))
-    if all(form in _WITHOUT_ITEMS for form in forms):
+    tasks = list(request.task_list.tasks) or [request]
+    if any(task.HasField("region_analysis") for task in tasks):
+        _refuse(
+            given, "because regions refer to their detections; use `max_regions`, or filter the result's detections"
+        )
+    forms = {AnswerForm.LABELED_BOXES if task.HasField("caption_grounding") else task_of(task).answer for task in tasks}
+    if forms <= _WITHOUT_ITEMS:
         _refuse(given, "because the result is a text, which has no items")
-    if all(form in (*_WITHOUT_ITEMS, *_WITHOUT_LABELS) for form in forms) and "labels" in given:
+    if forms <= _WITHOUT_ITEMS | _WITHOUT_LABELS and "labels" in given:
         _refuse({"labels": given["labels"]}, "because the result has no labels")
 
 
-def _forms(request: v1.TaskRequest) -> Iterator[AnswerForm]:
-    """The forms of the answers that a request has."""
-    match request.WhichOneof("task"):
-        case "task_list":
-            for task in request.task_list.tasks:
-                yield from _forms(task)
-        case "caption_grounding":
-            yield AnswerForm.LABELED_BOXES
-        case _:
-            yield task_of(request).answer
-
-
 def _refuse(given: dict[str, Any], reason: str) -> None:
-    name = sorted(given)[0]
-    raise InvalidArgumentError.of_field(name, given[name], f"None, {reason}")
+    name, value = next(iter(given.items()))
+    raise InvalidArgumentError.of_field(name, set(value) if name == "labels" else value, f"None, {reason}")

@@ -11,9 +11,10 @@ from florence2 import v1
 from florence2._arguments import check_integer, refuse_unknown
 from florence2.client import typed_plans
 from florence2.client.answers import Answer, TruncatedAnswerError
+from florence2.client.filters import Filters
 from florence2.errors import Florence2Error, InvalidArgumentError, wrong_type
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import RunOptions, TaskOptions, set_options
 from florence2.plan_results import PlanResult
 from florence2.plans import check_plan
 from florence2.results import Result
@@ -72,12 +73,15 @@ class MapRequests(Generic[ImageT]):
     def __init__(self, task: MapTask[ImageT], options: TaskOptions) -> None:
         refuse_unknown(options, TaskOptions.__optional_keys__)
         self._options = options
+        self._filters = Filters.of_options(options)
         self._make: Callable[[ImageT], v1.TaskRequest] | None = None
         if isinstance(task, v1.TaskRequest):
             self._request = self._complete(task)
             check_plan(self._request)
+            self._filters.check(self._request)
         elif isinstance(task, str):
             self._request = self._complete(_request_named(task))
+            self._filters.check(self._request)
         elif callable(task):
             self._make = task
             self._complete(v1.TaskRequest())  # checks the options
@@ -95,9 +99,10 @@ class MapRequests(Generic[ImageT]):
             raise wrong_type("task", made, "a function that returns a TaskRequest")
         return self._complete(made)
 
-    def call_options(self, index: int) -> CallOptions:
+    def call_options(self, index: int) -> RunOptions:
         """The options of the call about the image at `index`. Its request id ends with the index."""
-        call: CallOptions = {}
+        filters = self._filters
+        call = RunOptions(min_score=filters.min_score, max_items=filters.max_items, labels=filters.labels)
         if "timeout" in self._options:
             call["timeout"] = self._options["timeout"]
         if "priority" in self._options:

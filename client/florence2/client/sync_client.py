@@ -20,7 +20,7 @@ from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases
 from florence2.errors import Florence2Error
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import CallOptions, RunOptions, TaskOptions, set_options
 from florence2.plan_results import GroundedCaption, RegionAnalysis
 from florence2.transports.destination import Destination
 from florence2.transports.protocol import (
@@ -158,7 +158,7 @@ class Client(SyncTasks):
         answer = self._run_plan(image, typed_plans.run_tasks(requests), options)
         return [step.outcome for step in answer.steps]
 
-    def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
+    def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[RunOptions]) -> Answer:
         """Send any request, and return everything that the server reports about its answer, truncated or not.
 
         Args:
@@ -168,7 +168,7 @@ class Client(SyncTasks):
                 timeout apply unless the options set their own.
         """
         # A copy, because the request belongs to the caller.
-        return self._send(image, self._copied(request, options), options)
+        return self._send(image, self._copied(request, options, RunOptions.__optional_keys__), options)
 
     def stream(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> EventStream:
         """Send any request, and receive events while it is answered: text, detections and text regions, steps.
@@ -188,7 +188,7 @@ class Client(SyncTasks):
         """
         if not isinstance(self._transport, StreamingTransport):
             raise self._lacks_method("stream")
-        copy = self._copied(request, options)
+        copy = self._copied(request, options, CallOptions.__optional_keys__)
         return EventStream(self._events(self._transport, image, copy, self._prepare(copy, options)))
 
     def map(
@@ -293,12 +293,13 @@ class Client(SyncTasks):
         self,
         encoded: bytes,
         request: v1.TaskRequest,
-        options: CallOptions,
+        options: RunOptions,
         cancellation: Cancellation,
         on_refusal: Callable[[float], None],
     ) -> Answer:
         context = replace(self._prepare(request, options), cancellation=cancellation, on_refusal=on_refusal)
-        return self._answer(encoded, request, context, self._infer_mapped)
+        filters = self._filters(request, options)
+        return filters.apply(self._answer(encoded, request, context, self._infer_mapped))
 
     def _infer_mapped(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         if self._map_attempts is None:

@@ -13,10 +13,10 @@ from florence2 import v1
 from florence2.client.answers import Answer
 from florence2.client.mapping import AdaptiveLimit, ImageT, InOrder, MapOutcome, MapRequests, encode_one, window
 from florence2.errors import Florence2Error, RequestCancelledError, UnavailableError
-from florence2.options import CallOptions
+from florence2.options import RunOptions
 from florence2.transports.protocol import Cancellation
 
-Send: TypeAlias = Callable[[bytes, v1.TaskRequest, CallOptions, Cancellation, Callable[[float], None]], Answer]
+Send: TypeAlias = Callable[[bytes, v1.TaskRequest, RunOptions, Cancellation, Callable[[float], None]], Answer]
 """Sends a request that can be cancelled, and calls a function when it is refused (`RequestContext.on_refusal`)."""
 
 

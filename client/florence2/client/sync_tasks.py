@@ -11,7 +11,7 @@ from florence2.client.docstrings import document
 from florence2.client.reading import Origin, read_answer
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region, ResultT, TypedRequest
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import RunOptions, TaskOptions, set_options
 from florence2.results import Detections, Segmentation, Text, TextRegions
 from florence2.transports.protocol import Reply, RequestContext, Transport
 
@@ -155,10 +155,11 @@ class SyncTasks(BaseClient[Transport]):
         set_options(typed.request, options)
         return self._whole_result(self._send(image, typed.request, options), typed.result_type)
 
-    def _send(self, image: ImageSource, request: v1.TaskRequest, options: CallOptions) -> Answer:
+    def _send(self, image: ImageSource, request: v1.TaskRequest, options: RunOptions) -> Answer:
         context = self._prepare(request, options)
+        filters = self._filters(request, options)
         encoded = encode_image(image)
-        return self._answer(encoded, request, context, self._transport.infer)
+        return filters.apply(self._answer(encoded, request, context, self._transport.infer))
 
     def _answer(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext, infer: Infer) -> Answer:
         # Answers are decoded here: the server need not do it, and responses stay small.
