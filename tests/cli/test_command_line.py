@@ -8,7 +8,7 @@ import time
 import pytest
 from florence2.cli.task_commands import COMMANDS
 
-from tests.cli.conftest import COMMAND, SECONDS, run, shell
+from tests.cli.commands import COMMAND, SECONDS, run, shell
 from tests.conftest import EXAMPLE_SCENE, ROOT
 
 SCENE = str(EXAMPLE_SCENE)
@@ -160,6 +160,23 @@ def test_ctrl_c_ends_the_command_quietly():
             out, err = process.communicate(timeout=SECONDS)
             connection.close()
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "out", "err"),
+    [
+        (["--help"], 0, "\n  health  check", ""),
+        ([], 2, "\n  health  check", ""),
+        (["detect", "a.png"], 2, "", "florence2: `florence2 detect` needs typer and rich, run: pip install "),
+    ],
+)
+def test_without_the_extra_there_is_health_and_what_to_install(florence2, monkeypatch, line, status, out, err):
+    """tests/package looks at an environment that has no typer; here it is only not found."""
+    monkeypatch.setattr("florence2.cli.find_spec", lambda _: None)
+    done = florence2(*line)
+    assert (done.status, out in done.out, done.err.startswith(err)) == (status, True, True)
+    assert 'pip install "florence2-triton[cli]"' in done.out + done.err
+    assert florence2("health", "--url=http://127.0.0.1:1").out.startswith("unhealthy: ")
 
 
 def test_health_imports_neither_typer_nor_pillow():

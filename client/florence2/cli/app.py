@@ -47,6 +47,10 @@ def run(arguments: Sequence[str]) -> int:
         status = command.main(["--help"] if is_misused else list(arguments), prog_name=_NAME, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as ended:  # typer's for an output that nobody reads
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     except typer.TyperException as error:
         raise CommandError(_usage_error(error), error.exit_code) from error
     return MISUSED if is_misused else int(status or SUCCEEDED)
