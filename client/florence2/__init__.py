@@ -22,11 +22,9 @@ the results here, which are dataclasses over numpy arrays. `florence2.messages` 
 `florence2.transports` has the interface between the clients and a server, `florence2.testing` a mock of it for tests.
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from florence2 import errors, v1
-from florence2.drawing import draw
 from florence2.parsing import decode
 from florence2.plan_results import AnalyzedRegion, GroundedCaption, PlanResult, RegionAnalysis, TaskResults
 from florence2.prompts import expand_prompt, render_prompt
@@ -53,6 +51,7 @@ if TYPE_CHECKING:
         TextDelta,
         TruncatedAnswerError,
     )
+    from florence2.drawing import draw
 
 __all__ = [
     "TASKS",
@@ -114,9 +113,16 @@ _CLIENT_NAMES = (
 
 
 def __getattr__(name: str) -> object:
+    # Imported on first use: a probe (`florence2 health`) needs neither the package's metadata nor Pillow, and the codec
+    # alone neither gRPC nor tritonclient.
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("florence2-triton")
-    # Imported on first use: the codec alone needs neither gRPC nor tritonclient.
+    if name == "draw":
+        from florence2.drawing import draw
+
+        return draw
     if name in _CLIENT_NAMES:
         from florence2 import client
 

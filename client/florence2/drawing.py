@@ -115,7 +115,7 @@ def _annotations(result: Detections | Segmentation | TextRegions) -> Iterator[_A
             for box, label, score, polygons, *_ in result:
                 yield _Annotation(polygons or [_corners(box)], label, score, filled=bool(polygons))
         case Segmentation():
-            for polygons, label, _ in result:
+            for polygons, label, *_ in result:
                 yield _Annotation(polygons, label, filled=True)
         case TextRegions():
             for quad, label, *_ in result:

@@ -48,6 +48,19 @@ def width_and_height(image_size: ImageSizeLike) -> tuple[int, int]:
     return width, height
 
 
+def known_size(image_size: ImageSizeLike) -> tuple[int, int] | None:
+    """Width and height in pixels; None if a side is shorter than one pixel, as in a message without a size.
+
+    Raises:
+        TypeError: `image_size` is not two numbers.
+    """
+    try:
+        width, height = width_and_height(image_size)
+    except InvalidArgumentError:
+        return None
+    return int(width), int(height)
+
+
 def bins_to_pixels(bins: npt.ArrayLike, image_size: ImageSizeLike) -> npt.NDArray[np.float32]:
     """The centers of bins.
 

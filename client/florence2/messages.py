@@ -5,13 +5,16 @@ empty if the result has no polygons.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 
 from florence2 import v1
 from florence2.errors import ServerError
-from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
+from florence2.locations import known_size
+from florence2.result_items import score_at
+from florence2.results import Detections, Float32Array, ImageSize, Result, Segmentation, Text, TextRegions
 
 ResultMessage: TypeAlias = v1.Text | v1.Detections | v1.Segmentation | v1.TextRegions
 
@@ -20,7 +23,7 @@ def to_message(result: Result) -> ResultMessage:
     """The message of the same name in `florence2.v1`."""
     match result:
         case Text():
-            return v1.Text(text=result.text, score=result.score)
+            return v1.Text(text=result.text, score=result.likelihood)
         case Detections():
             return v1.Detections(detections=_to_detections(result))
         case Segmentation():
@@ -29,23 +32,28 @@ def to_message(result: Result) -> ResultMessage:
             return v1.TextRegions(text_regions=_to_text_regions(result))
 
 
-def from_message(message: ResultMessage) -> Result:
+def from_message(message: ResultMessage, image_size: ImageSize | None = None) -> Result:
     """The result of the same name in `florence2.results`.
 
     Scores are None if any item lacks them, or if there are no items.
+
+    Args:
+        message: the message.
+        image_size: width and height of its image, in pixels; None if unknown.
 
     Raises:
         ServerError: a quad does not have four corners.
     """
     match message:
         case v1.Text():
-            return Text(message.text, message.score if message.HasField("score") else None)
+            result: Result = Text(message.text, likelihood=message.score if message.HasField("score") else None)
         case v1.Detections():
-            return _from_detections(message.detections)
+            result = _from_detections(message.detections)
         case v1.Segmentation():
-            return _from_segments(message.segments)
+            result = _from_segments(message.segments)
         case v1.TextRegions():
-            return _from_text_regions(message.text_regions)
+            result = _from_text_regions(message.text_regions)
+    return replace(result, image_size=image_size)
 
 
 def set_result(response: v1.TaskResponse, result: Result) -> None:
@@ -69,7 +77,7 @@ def result_of(response: v1.TaskResponse) -> Result | None:
         ServerError: a quad does not have four corners.
     """
     name = response.WhichOneof("result")
-    return None if name is None else from_message(getattr(response, name))
+    return None if name is None else from_message(getattr(response, name), known_size(response.image_size))
 
 
 def _to_detections(result: Detections) -> list[v1.Detection]:
@@ -78,16 +86,18 @@ def _to_detections(result: Detections) -> list[v1.Detection]:
             label=item.label,
             bounding_box=_to_box(item.box),
             polygons=_to_polygons(item.polygons),
-            score=item.score,
-            label_score=item.label_score,
-            location_score=item.location_score,
+            score=item.likelihood,
+            label_score=score_at(result.label_likelihoods, index),
+            location_score=score_at(result.location_likelihoods, index),
         )
-        for item in result
+        for index, item in enumerate(result)
     ]
 
 
 def _to_segments(result: Segmentation) -> list[v1.Segment]:
-    return [v1.Segment(label=item.label, polygons=_to_polygons(item.polygons), score=item.score) for item in result]
+    return [
+        v1.Segment(label=item.label, polygons=_to_polygons(item.polygons), score=item.likelihood) for item in result
+    ]
 
 
 def _to_text_regions(result: TextRegions) -> list[v1.TextRegion]:
@@ -95,11 +105,11 @@ def _to_text_regions(result: TextRegions) -> list[v1.TextRegion]:
         v1.TextRegion(
             text=item.label,
             quad=v1.Quad(corners=_to_points(item.quad)),
-            score=item.score,
-            label_score=item.label_score,
-            location_score=item.location_score,
+            score=item.likelihood,
+            label_score=score_at(result.label_likelihoods, index),
+            location_score=score_at(result.location_likelihoods, index),
         )
-        for item in result
+        for index, item in enumerate(result)
     ]
 
 
@@ -123,10 +133,10 @@ def _from_detections(found: Sequence[v1.Detection]) -> Detections:
     return Detections(
         boxes,
         [d.label for d in found],
-        scores=_from_scores(found, "score"),
+        likelihoods=_from_scores(found, "score"),
         polygons=polygons if any(polygons) else None,
-        label_scores=_from_scores(found, "label_score"),
-        location_scores=_from_scores(found, "location_score"),
+        label_likelihoods=_from_scores(found, "label_score"),
+        location_likelihoods=_from_scores(found, "location_score"),
     )
 
 
@@ -134,7 +144,7 @@ def _from_segments(segments: Sequence[v1.Segment]) -> Segmentation:
     return Segmentation(
         [_from_polygons(s.polygons) for s in segments],
         [s.label for s in segments],
-        scores=_from_scores(segments, "score"),
+        likelihoods=_from_scores(segments, "score"),
     )
 
 
@@ -142,9 +152,9 @@ def _from_text_regions(regions: Sequence[v1.TextRegion]) -> TextRegions:
     return TextRegions(
         np.array([_from_quad(r.quad) for r in regions]),
         [r.text for r in regions],
-        scores=_from_scores(regions, "score"),
-        label_scores=_from_scores(regions, "label_score"),
-        location_scores=_from_scores(regions, "location_score"),
+        likelihoods=_from_scores(regions, "score"),
+        label_likelihoods=_from_scores(regions, "label_score"),
+        location_likelihoods=_from_scores(regions, "location_score"),
     )
 
 

@@ -34,7 +34,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from google.protobuf.message import Message
 
-from florence2.locations import ImageSizeLike, bins_to_pixels
+from florence2.locations import ImageSizeLike, bins_to_pixels, known_size
 from florence2.results import Detections, Float32Array, Result, Segmentation, Text, TextRegions
 from florence2.scores import AnswerTokens, IntArray, Span, TokenScores
 from florence2.tasks import AnswerForm, Task, task_named
@@ -94,7 +94,7 @@ def decode(
     known = task if isinstance(task, Task) else task_named(task)
     answer, origins = _without_control_tokens(text)
     parsed = _PARSERS[known.answer](answer, image_size)
-    return _with_scores(parsed, token_scores, text, origins)
+    return _with_scores(_sized(parsed, image_size), token_scores, text, origins)
 
 
 class SettledItems(NamedTuple):
@@ -130,7 +130,7 @@ def decode_settled(
     else:
         resume = max((run.end() for run in runs if _is_over(run)), default=0)
     passed = sum(start < resume for start, _ in parsed.locations)
-    result = _with_scores(parsed, token_scores, text, origins)
+    result = _with_scores(_sized(parsed, image_size), token_scores, text, origins)
     return SettledItems(result, int(origins[resume - 1]) + 1 if resume else 0, passed)
 
 
@@ -160,16 +160,23 @@ def _without_control_tokens(text: str) -> tuple[str, IntArray]:
     return text, origins
 
 
+def _sized(parsed: _Parsed, image_size: ImageSizeLike) -> _Parsed:
+    """The same, with the image's size in the result."""
+    return parsed._replace(result=replace(parsed.result, image_size=known_size(image_size)))
+
+
 def _with_scores(parsed: _Parsed, token_scores: TokenScores | None, text: str, origins: IntArray) -> Result:
     if token_scores is None:
         return parsed.result
     tokens = AnswerTokens(token_scores, text, origins)
     if isinstance(parsed.result, Text):
-        return replace(parsed.result, score=tokens.score())
+        return replace(parsed.result, likelihood=tokens.score())
     scores, label_scores, location_scores = tokens.item_scores(parsed.labels, parsed.locations)
     if isinstance(parsed.result, Segmentation):
-        return replace(parsed.result, scores=scores)
-    return replace(parsed.result, scores=scores, label_scores=label_scores, location_scores=location_scores)
+        return replace(parsed.result, likelihoods=scores)
+    return replace(
+        parsed.result, likelihoods=scores, label_likelihoods=label_scores, location_likelihoods=location_scores
+    )
 
 
 def _parse_text(text: str, _: ImageSizeLike) -> _Parsed:

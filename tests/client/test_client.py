@@ -101,7 +101,7 @@ def test_results_have_scores_if_the_response_has_token_log_probabilities(
     task = getattr(request, request.WhichOneof("task"))
     result = use(lambda client: getattr(client, method)(IMAGE, *arguments))
     assert result == decode(task, text, IMAGE_SIZE, token_scores)
-    score = result.score if result_type is Text else result.scores[0]
+    score = result.likelihood if result_type is Text else result.likelihoods[0]
     assert 0 < score < 1
     assert use(lambda client: client.run(IMAGE, request)).token_scores == token_scores
 

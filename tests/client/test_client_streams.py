@@ -43,7 +43,7 @@ def test_events_are_typed_and_the_last_one_has_the_answer_of_run(server, use, ev
     assert [first, second, third] == [TextDelta(0, text) for text in TEXTS]
     assert isinstance(found, ItemFound)
     assert type(found.item) is Detection
-    assert (found.step, found.item.label, found.item.score, found.item.polygons) == (0, "dog", 0.5, [])
+    assert (found.step, found.item.label, found.item.likelihood, found.item.polygons) == (0, "dog", 0.5, [])
     assert found.item.box.tolist() == list(BOX.values())
     server.respond(RESPONSE.SerializeToString())
     unary = use(lambda client: client.run(IMAGE, DETECTION, request_id=finished.answer.request_id))
@@ -58,7 +58,7 @@ def test_a_text_region_is_an_item(server, events):
     server.stream(region, v1.StreamEvent(response=v1.TaskResponse.FromString(task_response("</s><s></s>"))))
     found, _ = events(v1.TaskRequest(ocr_with_region={}))
     assert type(found.item) is TextRegion
-    assert (found.item.label, found.item.quad.tolist(), found.item.score) == ("CAFE", list(range(8)), None)
+    assert (found.item.label, found.item.quad.tolist(), found.item.likelihood) == ("CAFE", list(range(8)), None)
 
 
 def test_steps_start_and_end_with_an_answer_or_an_error(server, events):
@@ -101,7 +101,7 @@ def test_the_scores_of_the_answer_are_those_of_run(server, use, events):
     server.respond(scored)
     unary = use(lambda client: client.run(IMAGE, CAPTION))
     assert events(CAPTION)[-1].answer.result == unary.result
-    assert unary.result.score is not None
+    assert unary.result.likelihood is not None
 
 
 def test_a_stream_sends_the_request_as_it_is_to_the_model_that_streams(server, events):

@@ -29,27 +29,30 @@ def detections(draw) -> Detections:
     return Detections(
         [coordinates[:4] for _, coordinates, _ in of],
         [label for label, _, _ in of],
-        draw(scores(of)),
-        polygons if any(polygons) else None,
-        draw(scores(of)),
-        draw(scores(of)),
+        polygons=polygons if any(polygons) else None,
+        likelihoods=draw(scores(of)),
+        label_likelihoods=draw(scores(of)),
+        location_likelihoods=draw(scores(of)),
     )
 
 
 @st.composite
 def segmentations(draw) -> Segmentation:
     of = draw(items)
-    return Segmentation([outline for _, _, outline in of], [label for label, _, _ in of], draw(scores(of)))
+    return Segmentation([outline for _, _, outline in of], [label for label, _, _ in of], likelihoods=draw(scores(of)))
 
 
 @st.composite
 def text_regions(draw) -> TextRegions:
     of = draw(items)
     quads, words = [quad for _, quad, _ in of], [label for label, _, _ in of]
-    return TextRegions(quads, words, draw(scores(of)), draw(scores(of)), draw(scores(of)))
+    names = ("likelihoods", "label_likelihoods", "location_likelihoods")
+    return TextRegions(quads, words, **{name: draw(scores(of)) for name in names})
 
 
-results = st.one_of(st.builds(Text, labels, st.none() | probabilities), detections(), segmentations(), text_regions())
+results = st.one_of(
+    st.builds(Text, labels, likelihood=st.none() | probabilities), detections(), segmentations(), text_regions()
+)
 
 
 @given(results)
@@ -62,9 +65,10 @@ def test_a_result_survives_the_round_trip_through_its_serialized_message(result)
 
 @given(results)
 def test_a_response_holds_the_result_that_was_set(result):
-    response = v1.TaskResponse(text_result=v1.Text(text="the one before"))
+    response = v1.TaskResponse(text_result=v1.Text(text="the one before"), image_size={"width": 4, "height": 3})
     set_result(response, result)
     assert result_of(response) == result
+    assert result_of(response).image_size == (4, 3)
 
 
 def test_a_raw_response_has_no_result():
@@ -88,7 +92,8 @@ def test_an_empty_result_is_still_a_result(result, field):
 
 def test_every_field_is_filled():
     outlines = [[np.array([[5, 6], [7, 8]])]]
-    found = Detections([[1, 2, 3, 4]], ["dog"], [0.5], outlines, label_scores=[0.25], location_scores=[0.75])
+    arrays = {"label_likelihoods": [0.25], "location_likelihoods": [0.75]}
+    found = Detections([[1, 2, 3, 4]], ["dog"], polygons=outlines, likelihoods=[0.5], **arrays)
     corners = v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
     outline = v1.Polygon(vertices=[v1.Point(x=5, y=6), v1.Point(x=7, y=8)])
     certainty = {"score": 0.5, "label_score": 0.25, "location_score": 0.75}
@@ -97,14 +102,14 @@ def test_every_field_is_filled():
 
 
 def test_a_score_of_zero_is_a_score():
-    assert from_message(v1.Text(text="a", score=0)) == Text("a", 0.0)
+    assert from_message(v1.Text(text="a", score=0)) == Text("a", likelihood=0.0)
     found = from_message(v1.Detections(detections=[v1.Detection(label="dog", score=0)]))
-    assert (found.scores.tolist(), found.label_scores) == ([0], None)
+    assert (found.likelihoods.tolist(), found.label_likelihoods) == ([0], None)
 
 
 def test_scores_are_none_if_some_items_lack_them():
     segments = [v1.Segment(score=0.5), v1.Segment()]
-    assert from_message(v1.Segmentation(segments=segments)).scores is None
+    assert from_message(v1.Segmentation(segments=segments)).likelihoods is None
 
 
 def test_a_quad_without_four_corners_is_a_server_error():

@@ -16,15 +16,20 @@ def detections() -> Detections:
         [[TRIANGLE, LINE], [], [LINE]],
         [0.75, 0.125, 1],
         [0.25, 0.5, 1],
+        [0.1, 0.2, 0.3],
+        [0.4, 0.5, 0.6],
+        [0.7, 0.8, 0.9],
+        (40, 30),
     )
 
 
 def segmentation() -> Segmentation:
-    return Segmentation([[TRIANGLE, LINE], [LINE]], ["", "dog"], [0.5, 0.25])
+    return Segmentation([[TRIANGLE, LINE], [LINE]], ["", "dog"], [0.5, 0.25], [0.75, 0.125], (40, 30))
 
 
 def text_regions() -> TextRegions:
-    return TextRegions([range(8), range(8, 16)], ["HELLO", "WORLD"], [0.5, 0.25], [0.75, 0.125], [0.25, 0.5])
+    certainty = ([0.5, 0.25], [0.75, 0.125], [0.25, 0.5], [1, 0], [0.5, 1], [0, 0.25])
+    return TextRegions([range(8), range(8, 16)], ["HELLO", "WORLD"], *certainty, image_size=(40, 30))
 
 
 RESULTS = [detections, segmentation, text_regions]
@@ -75,11 +80,15 @@ def test_empty_arrays_keep_their_columns():
 
 
 def test_an_object_has_a_box_a_label_scores_and_polygons():
-    box, label, score, polygons, label_score, location_score = detections()[1]
+    box, label, score, polygons, label_score, location_score, likelihood = detections()[1]
     assert (box.tolist(), label, score, polygons) == ([4, 5, 6, 7], "b", 0.25, [])
-    assert (label_score, location_score) == (0.125, 0.5)
+    assert (label_score, location_score, likelihood) == (0.125, 0.5, pytest.approx(0.2))
     bare = Detections([range(4)], ["a"])[0]
-    assert (bare.score, bare.polygons, bare.label_score, bare.location_score) == (None, [], None, None)
+    assert (bare.score, bare.polygons, bare.label_score, bare.location_score, bare.likelihood) == (
+        None,
+        [],
+        *[None] * 3,
+    )
 
 
 def test_segments_and_text_regions_are_shapes_with_labels():
@@ -88,10 +97,10 @@ def test_segments_and_text_regions_are_shapes_with_labels():
 
 
 def test_segments_and_text_regions_have_scores():
-    assert [segment.score for segment in segmentation()] == [0.5, 0.25]
-    assert [tuple(region)[2:] for region in text_regions()] == [(0.5, 0.75, 0.25), (0.25, 0.125, 0.5)]
+    assert [(segment.score, segment.likelihood) for segment in segmentation()] == [(0.5, 0.75), (0.25, 0.125)]
+    assert [tuple(region)[2:] for region in text_regions()] == [(0.5, 0.75, 0.25, 1), (0.25, 0.125, 0.5, 0)]
     assert Segmentation([[LINE]], [""])[0].score is None
-    assert tuple(TextRegions([range(8)], ["a"])[0])[2:] == (None, None, None)
+    assert tuple(TextRegions([range(8)], ["a"])[0])[2:] == (None, None, None, None)
 
 
 @pytest.mark.parametrize("make", RESULTS)
@@ -110,6 +119,9 @@ def test_slices_lists_and_masks_return_smaller_results(index):
     assert (chosen.labels, chosen.scores.tolist()) == (["a", "c"], [0.5, 1])
     assert (chosen.label_scores.tolist(), chosen.location_scores.tolist()) == ([0.75, 1], [0.25, 1])
     assert [len(outline) for outline in chosen.polygons] == [2, 1]
+    assert chosen.image_size == (40, 30)
+    for name in ("likelihoods", "label_likelihoods", "location_likelihoods"):
+        assert getattr(chosen, name).tolist() == getattr(detections(), name)[[0, 2]].tolist()
 
 
 def test_scores_select_items():
@@ -136,7 +148,7 @@ def test_results_are_equal_by_value_and_cannot_be_changed_or_hashed(make):
         hash(make())
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Detections)])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Detections) if field.compare])
 def test_a_difference_in_any_field_makes_detections_unequal(field):
     others = {
         "boxes": np.zeros((3, 4)),
@@ -145,8 +157,17 @@ def test_a_difference_in_any_field_makes_detections_unequal(field):
         "polygons": [[], [], [LINE]],
         "label_scores": None,
         "location_scores": [0, 0, 0],
+        "likelihoods": None,
+        "label_likelihoods": [0, 0, 0],
+        "location_likelihoods": None,
     }
     assert dataclasses.replace(detections(), **{field: others[field]}) != detections()
+
+
+@pytest.mark.parametrize("make", [*RESULTS, lambda: Text("a dog", image_size=(40, 30))])
+def test_equality_is_about_the_answer_and_not_the_size_of_its_image(make):
+    assert make().image_size == (40, 30)
+    assert dataclasses.replace(make(), image_size=None) == make()
 
 
 def test_results_of_different_kinds_are_unequal():

@@ -38,24 +38,24 @@ def mean(*tokens: tuple[str, float]) -> float:
 
 
 def assert_scores(result, scores: list[float], label_scores: list[float] | None, location_scores: list[float]):
-    assert result.scores.dtype == np.float32
-    np.testing.assert_allclose(result.scores, scores, rtol=1e-6)
-    np.testing.assert_allclose(result.location_scores, location_scores, rtol=1e-6)
+    assert result.likelihoods.dtype == np.float32
+    np.testing.assert_allclose(result.likelihoods, scores, rtol=1e-6)
+    np.testing.assert_allclose(result.location_likelihoods, location_scores, rtol=1e-6)
     if label_scores is None:
-        assert result.label_scores is None
+        assert result.label_likelihoods is None
     else:
-        np.testing.assert_allclose(result.label_scores, label_scores, rtol=1e-6)
+        np.testing.assert_allclose(result.label_likelihoods, label_scores, rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", [task.token for task in TASKS if task.answer is AnswerForm.TEXT] + ["<DocVQA>"])
 def test_a_text_is_scored_over_all_tokens_including_the_end_token(task):
     answer = [START, ("A", 0.5), (" dog", 0.9), END]
-    assert scored(task, answer) == Text("A dog", pytest.approx(mean(*answer)))
+    assert scored(task, answer) == Text("A dog", likelihood=pytest.approx(mean(*answer)))
 
 
 def test_a_text_about_a_region_is_scored_with_the_locations_that_it_repeats():
     answer = [START, ("car", 0.5), *BOX, END]
-    assert scored("<REGION_TO_CATEGORY>", answer) == Text("car", pytest.approx(mean(*answer)))
+    assert scored("<REGION_TO_CATEGORY>", answer) == Text("car", likelihood=pytest.approx(mean(*answer)))
 
 
 @pytest.mark.parametrize("task", ["<OD>", "<DENSE_REGION_CAPTION>", "<OPEN_VOCABULARY_DETECTION>"])
@@ -93,18 +93,18 @@ def test_a_piece_of_text_is_scored_over_its_text_and_its_quad():
 
 def test_the_separators_between_an_outlines_polygons_count():
     outline = [*BOX, SEP, *OTHER]
-    assert scored("<REGION_TO_SEGMENTATION>", [START, *outline, END]).scores == pytest.approx([mean(*outline)])
+    assert scored("<REGION_TO_SEGMENTATION>", [START, *outline, END]).likelihoods == pytest.approx([mean(*outline)])
 
 
 def test_the_tags_around_an_outline_do_not_count():
     parts = scored("<REGION_TO_SEGMENTATION>", [START, POLY, *BOX, END_POLY, POLY, *OTHER, END_POLY, END])
-    assert parts.scores == pytest.approx([mean(*BOX), mean(*OTHER)])
+    assert parts.likelihoods == pytest.approx([mean(*BOX), mean(*OTHER)])
 
 
 def test_locations_of_incomplete_vertices_and_boxes_at_the_ends_do_not_count():
     odd = ("<loc_1>", 0.01)
-    assert scored("<REGION_TO_SEGMENTATION>", [START, odd, SEP, *BOX, odd]).scores == pytest.approx([mean(*BOX)])
-    assert scored("<REGION_PROPOSAL>", [START, *BOX, odd]).scores == pytest.approx([mean(*BOX)])
+    assert scored("<REGION_TO_SEGMENTATION>", [START, odd, SEP, *BOX, odd]).likelihoods == pytest.approx([mean(*BOX)])
+    assert scored("<REGION_PROPOSAL>", [START, *BOX, odd]).likelihoods == pytest.approx([mean(*BOX)])
 
 
 def test_open_vocabulary_answers_may_mix_scores_of_boxes_and_outlines():
@@ -124,7 +124,9 @@ def test_dropped_text_counts_inside_a_label_but_not_around_it(around):
     outside = scored("<OD>", [START, dropped, big, dog, dropped, *BOX])
     assert outside.labels == ["big dog"]
     assert_scores(outside, [mean(big, dog, *BOX)], [mean(big, dog)], [mean(*BOX)])
-    assert scored("<OD>", [START, big, dropped, dog, *BOX]).label_scores == pytest.approx([mean(big, dropped, dog)])
+    assert scored("<OD>", [START, big, dropped, dog, *BOX]).label_likelihoods == pytest.approx(
+        [mean(big, dropped, dog)]
+    )
 
 
 def test_a_control_token_inside_a_location_shifts_no_score():
@@ -185,8 +187,8 @@ def test_without_token_scores_a_result_has_no_scores(task):
 
 def test_an_answer_without_objects_has_scores_without_items():
     found = decode("<OD>", "</s>", SIZE, TokenScores([-1], [4]))
-    assert found.scores.shape == found.label_scores.shape == found.location_scores.shape == (0,)
-    assert decode("<CAPTION>", "", SIZE, TokenScores([0], [0])) == Text("", 1.0)
+    assert found.likelihoods.shape == found.label_likelihoods.shape == found.location_likelihoods.shape == (0,)
+    assert decode("<CAPTION>", "", SIZE, TokenScores([0], [0])) == Text("", likelihood=1.0)
 
 
 # Invalid tokens.
@@ -218,7 +220,7 @@ def test_token_scores_of_another_text_are_rejected(end):
 
 
 def test_a_probability_slightly_above_one_by_rounding_is_one():
-    assert decode("<CAPTION>", "dog", SIZE, TokenScores([1e-6], [3])) == Text("dog", 1.0)
+    assert decode("<CAPTION>", "dog", SIZE, TokenScores([1e-6], [3])) == Text("dog", likelihood=1.0)
 
 
 def test_token_scores_are_equal_by_value():
@@ -247,14 +249,15 @@ def token_scores(draw, text: str) -> TokenScores:
 
 
 def without_scores(result):
-    names = [field.name for field in dataclasses.fields(result) if "score" in field.name]
+    names = [field.name for field in dataclasses.fields(result) if "likelihood" in field.name]
     return dataclasses.replace(result, **dict.fromkeys(names))
 
 
 def all_scores(result) -> np.ndarray:
     if isinstance(result, Text):
-        return np.array([result.score])
-    arrays = [result.scores, getattr(result, "label_scores", None), getattr(result, "location_scores", None)]
+        return np.array([result.likelihood])
+    names = ("likelihoods", "label_likelihoods", "location_likelihoods")
+    arrays = [getattr(result, name, None) for name in names]
     assert all(array is None or array.shape == (len(result),) for array in arrays)
     return np.concatenate([array for array in arrays if array is not None])
 
@@ -285,12 +288,13 @@ def test_a_score_is_over_the_tokens_that_overlap_its_characters(data, phrases):
     found = decode("<OD>", text, SIZE, tokens)
     spans = [(label, box) for label, *boxes in byte_spans(phrases) for box in boxes]
     assert len(found) == len(spans)
-    for item, (label, box) in zip(found, spans, strict=True):
+    arrays = (found.label_likelihoods, found.location_likelihoods, found.likelihoods)
+    for label_score, location_score, whole_score, (label, box) in zip(*arrays, spans, strict=True):
         label_tokens, box_tokens = overlapping(tokens, label), overlapping(tokens, box)
         for score, chosen in (
-            (item.label_score, label_tokens),
-            (item.location_score, box_tokens),
-            (item.score, label_tokens | box_tokens),
+            (label_score, label_tokens),
+            (location_score, box_tokens),
+            (whole_score, label_tokens | box_tokens),
         ):
             chosen_log_probabilities = [tokens.log_probabilities[index] for index in chosen]
             assert score == pytest.approx(exp(np.mean(chosen_log_probabilities)), rel=1e-5)
@@ -336,4 +340,4 @@ def test_a_label_of_many_boxes_is_scored_in_linear_time():
     start = time.process_time()
     found = decode("<OD>", text, SIZE, TokenScores([-0.5] * len(ends), ends))
     assert time.process_time() - start < 10
-    np.testing.assert_allclose(found.scores, exp(-0.5), rtol=1e-5)
+    np.testing.assert_allclose(found.likelihoods, exp(-0.5), rtol=1e-5)

@@ -188,8 +188,8 @@ def test_the_tokens_of_a_response_make_scores_in_a_stream(use):
     response.token_log_probabilities.extend(-number / 9 for number in range(len(tokens)))
     *events, last = streamed(use, lambda *_: response, v1.TaskRequest(object_detection={}))
     found = [event.item for event in events if isinstance(event, ItemFound)]
-    assert [item.score for item in found] == list(last.answer.result.scores)
-    assert len(set(last.answer.result.scores)) == 2
+    assert [item.likelihood for item in found] == list(last.answer.result.likelihoods)
+    assert len(set(last.answer.result.likelihoods)) == 2
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == response.text
 
 

@@ -1,0 +1,106 @@
+"""A client for the options of the command line: of servers, or of an engine in this process."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from florence2.cli.exits import UNREACHABLE, CommandError, reason
+from florence2.cli.option_groups import DEFAULT_URL, URL_VARIABLE, ServerOptions, header_pairs
+from florence2.client import TLS, Client
+from florence2.errors import Florence2Error, ServerError
+from florence2.transports import TransportNotFoundError, load_transport
+
+_MOST_PROBE_SECONDS: Final = 5.0
+_SERVER_PACKAGE: Final = "florence2-triton-server"
+
+
+@contextmanager
+def connected(options: ServerOptions, adapter: str | None = None) -> Iterator[Client]:
+    """A client, closed in the end. With servers, at least one of them can be reached.
+
+    Args:
+        options: the servers, or the checkpoint.
+        adapter: `NAME=FOLDER` of an adapter to load, if there is a checkpoint.
+
+    Raises:
+        CommandError: an option is wrong, no server can be reached, or the checkpoint cannot be loaded.
+    """
+    try:
+        client = _of_servers(options) if options.checkpoint is None else _in_process(options, adapter)
+    except (Florence2Error, OSError) as error:
+        raise CommandError(_named(error)) from error
+    with client:
+        if options.checkpoint is None:
+            _require_reachable(client, options.timeout)
+        yield client
+
+
+def adapter_name(options: ServerOptions, adapter: str | None) -> str | None:
+    """The name that a request calls its adapter."""
+    return adapter if adapter is None or options.checkpoint is None else adapter.partition("=")[0]
+
+
+def _of_servers(options: ServerOptions) -> Client:
+    if options.device is not None:
+        raise CommandError("--device: only with --checkpoint; a server has devices of its own")
+    urls = options.url or [DEFAULT_URL]
+    if not all(url.strip() for url in urls):
+        raise CommandError(f"--url: got {urls[0]!r}, expected HOST:PORT")
+    files = (options.tls_root_certificates, options.tls_private_key, options.tls_certificate_chain)
+    name = options.tls_server_name
+    return Client(
+        urls,
+        model=options.model,
+        timeout=options.timeout,
+        headers=header_pairs(options.header) or None,
+        tls=TLS(*files) if options.tls or any(files) else None,
+        channel_args=[("grpc.ssl_target_name_override", name)] if name else (),
+    )
+
+
+def _require_reachable(client: Client, timeout: float) -> None:
+    """Fail now, rather than when the first image's timeout expires, if no server responds at all."""
+    seconds = min(timeout, _MOST_PROBE_SECONDS)
+    # A server that answers may refuse to say whether it is ready: then the images show what it refuses.
+    with suppress(ServerError):
+        if client.is_ready(timeout=seconds):
+            return
+        healths = client.health(timeout=seconds)
+        if not any(health.server_is_live for health in healths):
+            reasons = "; ".join(f"{health.url}: {health.reason}" for health in healths)
+            raise CommandError(f"no server can be reached: {reasons}", UNREACHABLE)
+
+
+def _in_process(options: ServerOptions, adapter: str | None) -> Client:
+    # The variable may be set for other commands.
+    url = options.url if URL_VARIABLE not in os.environ else None
+    given = {"--url": url, "--header": options.header, "--tls": options.tls}
+    if names := [name for name, value in given.items() if value]:
+        raise CommandError(f"{names[0]}: not with --checkpoint, which needs no server")
+    settings: dict[str, Any] = {} if options.device is None else {"device": options.device}
+    try:
+        transport = load_transport("in_process")(options.checkpoint, adapters=_adapters(adapter), **settings)
+    except TransportNotFoundError as error:
+        raise CommandError(f"--checkpoint: run pip install {_SERVER_PACKAGE}") from error
+    except ImportError as error:
+        raise CommandError(f"--checkpoint: {error}; run pip install {_SERVER_PACKAGE}") from error
+    except Exception as error:  # the server's own errors, which this package cannot import
+        if not type(error).__module__.startswith("florence2"):
+            raise
+        raise CommandError(f"--checkpoint: {error}") from error
+    return Client(transport=transport, timeout=options.timeout)
+
+
+def _adapters(adapter: str | None) -> dict[str, str]:
+    if adapter is None:
+        return {}
+    name, _, folder = adapter.partition("=")
+    if not name or not folder:
+        raise CommandError(f"--adapter: got {adapter!r}, expected NAME=FOLDER with --checkpoint")
+    return {name: folder}
+
+
+def _named(error: Exception) -> str:
+    name = getattr(error, "filename", None)
+    return f"{name}: {reason(error)}" if name else str(error)
