@@ -24,7 +24,7 @@ def write_coco(target: Location, lines: Callable[[], Iterator[dict[str, Any]]], 
         for piece in chain(
             _section("images", _images(lines()), "{"),
             _section("annotations", _annotations(lines(), task_name, categories), ","),
-            _section("categories", ({"id": id_, "name": name} for name, id_ in categories.items()), ","),
+            _section("categories", _categories(categories), ","),
             ["}\n"],
         ):
             file.write(piece.encode())
@@ -47,6 +47,12 @@ def _images(lines: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             "width": width,
             "height": height,
         }
+
+
+def _categories(categories: dict[str, int]) -> Iterator[dict[str, Any]]:
+    # A generator, because the categories are known when the annotations have been written.
+    for name, id_ in categories.items():
+        yield {"id": id_, "name": name}
 
 
 def _annotations(

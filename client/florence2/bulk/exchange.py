@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Unpack
 
 from florence2 import v1
 from florence2.bulk.items import Item
-from florence2.bulk.lines import error_line, failed_step, result_line
+from florence2.bulk.lines import error_line, failed_task, kept, result_line
 from florence2.bulk.outage import GaveUpError, Outage, backoff_seconds
 from florence2.bulk.pictures import PictureFolder
 from florence2.bulk.state import Record
@@ -23,7 +23,7 @@ from florence2.errors import (
     ServerError,
     UnavailableError,
 )
-from florence2.options import TaskOptions
+from florence2.options import CallOptions, TaskOptions
 
 _ATTEMPTS: Final = 3  # of a request that a server in good health does not answer
 _READS: Final = 5  # of a file in a bucket
@@ -33,7 +33,7 @@ _LASTING_READ_ERRORS: Final = (FileNotFoundError, PermissionError, IsADirectoryE
 class Runner(Protocol):
     """Whatever answers requests: `florence2.AsyncClient`, over a server or an engine in this process."""
 
-    async def run(self, image: bytes, request: v1.TaskRequest, **options: Any) -> Answer:
+    async def run(self, image: bytes, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
         """Answer a request about an image file."""
 
 
@@ -51,14 +51,16 @@ class Exchange:
         options: the adapter and the generation options of each request.
         call: keywords of each call: `timeout`, `priority`.
         outage: that of the servers.
+        filters: which items of the results are kept.
         pictures: where to draw the results; None to draw nothing.
     """
 
     runner: Runner
     tasks: Sequence[BulkTask]
     options: TaskOptions
-    call: Mapping[str, Any]
+    call: CallOptions
     outage: Outage
+    filters: Mapping[str, Any]
     pictures: PictureFolder | None = None
 
     async def record(self, item: Item, position: int) -> Record:
@@ -71,14 +73,14 @@ class Exchange:
         try:
             request = bulk_request(self.tasks, item.inputs, self.options)
             image = await _read(item)
-            answer = await self._answer(image, request)
+            answer = kept(await self._answer(image, request), self.filters)
             if self.pictures is not None:
                 await asyncio.to_thread(self.pictures.draw, item.id, image, self.tasks, answer)
         except (Florence2Error, OSError, ValueError, TypeError) as error:
             if isinstance(error, GaveUpError | OptionsError):
                 raise
             return Record(item.id, position, None, error_line(item, error))
-        failure = failed_step(self.tasks, answer)
+        failure = failed_task(self.tasks, answer)
         error_text = None if failure is None else error_line(item, *failure)
         return Record(item.id, position, result_line(item, self.tasks, answer), error_text)
 
@@ -128,7 +130,7 @@ async def _read(item: Item) -> bytes:
             return await asyncio.to_thread(item.read)
         except _LASTING_READ_ERRORS:
             raise
-        except Exception as error:  # noqa: BLE001 - each storage has errors of its own
+        except Exception as error:  # each storage has errors of its own
             if item.content.is_local or attempt == _READS:
                 raise OSError(f"{type(error).__name__}: {error}") from error
         await asyncio.sleep(5 * backoff_seconds(attempt))

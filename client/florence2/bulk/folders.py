@@ -56,4 +56,9 @@ def _files(folder: Location, prefix: str) -> Iterator[tuple[str, Location]]:
         if is_folder:
             yield from _files(folder.child(name), f"{prefix}{name}/")
         elif has_image_suffix(name):
-            yield f"{prefix}{name}", folder.child(name)
+            yield _text(f"{prefix}{name}"), folder.child(name)
+
+
+def _text(path: str) -> str:
+    """A path as text that can be written: bytes that are not UTF-8 are written in hexadecimal."""
+    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -7,7 +7,7 @@ from typing import Final, Protocol, TypeAlias
 from florence2.bulk.storage import Location
 
 IMAGE_SUFFIXES: Final = frozenset(
-    f".{name}" for name in "avif bmp gif heic heif jfif jpe jpeg jpg png tif tiff webp".split()
+    (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
 """Names of image files end with one of these, in upper or lower case."""
 

@@ -1,13 +1,29 @@
 """The JSON of a run's records: results and errors."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from florence2.bulk.items import Item
 from florence2.bulk.tasks import BulkTask
 from florence2.client.answers import Answer
 from florence2.errors import Florence2Error
+from florence2.results import Detections, Segmentation, TextRegions
+
+
+def kept(answer: Answer, filters: Mapping[str, Any]) -> Answer:
+    """An answer with the items that the filters keep; texts and cascades have none."""
+    if not filters:
+        return answer
+    steps = [
+        replace(step, outcome=kept(step.outcome, filters)) if isinstance(step.outcome, Answer) else step
+        for step in answer.steps
+    ]
+    result = answer.result
+    if isinstance(result, Detections | Segmentation | TextRegions):
+        return replace(answer, result=result.filtered(**filters))
+    return replace(answer, steps=steps)
 
 
 def result_line(item: Item, tasks: Sequence[BulkTask], answer: Answer) -> str:
@@ -24,8 +40,7 @@ def result_line(item: Item, tasks: Sequence[BulkTask], answer: Answer) -> str:
     }
     if truncated := [name for name, outcome in outcomes if isinstance(outcome, Answer) and outcome.is_truncated]:
         line["truncated"] = truncated
-    usage = answer.to_dict()["usage"]
-    return json.dumps({**line, "usage": usage}, ensure_ascii=False)
+    return _json({**line, "usage": _usage(answer)})
 
 
 def error_line(item: Item, error: Exception, task: str | None = None) -> str:
@@ -33,10 +48,10 @@ def error_line(item: Item, error: Exception, task: str | None = None) -> str:
     line: dict[str, Any] = {"id": item.id, "image": item.image}
     if task is not None:
         line["task"] = task
-    return json.dumps({**line, "error": _error(error)}, ensure_ascii=False)
+    return _json({**line, "error": _error(error)})
 
 
-def failed_step(tasks: Sequence[BulkTask], answer: Answer) -> tuple[Florence2Error, str] | None:
+def failed_task(tasks: Sequence[BulkTask], answer: Answer) -> tuple[Florence2Error, str] | None:
     """The error of the first task that failed, and the task's name; None if none did."""
     for name, outcome in _outcomes(tasks, answer):
         if isinstance(outcome, Florence2Error):
@@ -53,8 +68,43 @@ def _outcomes(tasks: Sequence[BulkTask], answer: Answer) -> list[tuple[str, Answ
 def _result(outcome: Answer | Florence2Error) -> Any:
     if isinstance(outcome, Florence2Error):
         return {"error": _error(outcome)}
-    return outcome.result.to_dict()
+    return _dict(outcome.result)
 
 
 def _error(error: Exception) -> dict[str, str]:
     return {"type": type(error).__name__, "message": str(error)}
+
+
+def _json(line: Mapping[str, Any]) -> str:
+    text = json.dumps(line, ensure_ascii=False)
+    # A file's name that is not UTF-8 has surrogates, which neither a file nor the state can hold.
+    return text if text.isascii() or _is_unicode(text) else json.dumps(line)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _usage(answer: Any) -> Any:
+    if hasattr(answer, "to_dict"):
+        return answer.to_dict()["usage"]
+    return {field.name: value for field, value in answer.usage.ListFields()}
+
+
+def _dict(result: Any) -> Any:
+    if hasattr(result, "to_dict"):
+        return result.to_dict()
+    if isinstance(result, Detections):
+        return {"type": "detections", "items": [{"label": i.label, "box": i.box.tolist()} for i in result]}
+    if isinstance(result, TextRegions):
+        return {"type": "text_regions", "items": [{"text": i.label, "quad": i.quad.tolist()} for i in result]}
+    if isinstance(result, Segmentation):
+        return {
+            "type": "segmentation",
+            "items": [{"label": i.label, "polygons": [p.tolist() for p in i.polygons]} for i in result],
+        }
+    return {"type": "text", "text": str(result)}

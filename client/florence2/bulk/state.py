@@ -84,15 +84,21 @@ class State:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Keep a new run's settings, or compare them with those of the run that is resumed.
 
+        A run that has not done any image is a new one.
+
         Raises:
             StateMismatchError: they differ.
         """
         given = {name: json.dumps(value) for name, value in {**settings, "state": _VERSION}.items()}
+        is_new = not self.counts()[0]
         with self._lock:
-            kept = dict(self._database.execute("SELECT name, value FROM settings"))
-            if not kept:
+            if is_new:
+                self._database.execute("BEGIN")
+                self._database.execute("DELETE FROM settings")
                 self._database.executemany("INSERT INTO settings VALUES (?, ?)", sorted(given.items()))
+                self._database.execute("COMMIT")
                 return
+            kept = dict(self._database.execute("SELECT name, value FROM settings"))
         names = sorted(name for name in {*given, *kept} if given.get(name) != kept.get(name))
         if names:
             differences = "; ".join(f"{name} was {kept.get(name)}, is {given.get(name)}" for name in names)

@@ -99,7 +99,9 @@ class Location:
         own = self.path.rstrip("/")
         named = [(entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries]
         # Some buckets list an empty object with the folder's own name.
-        return sorted((path.rpartition("/")[2], is_folder) for path, is_folder in named if path.strip("/") != own.strip("/"))
+        return sorted(
+            (path.rpartition("/")[2], is_folder) for path, is_folder in named if path.strip("/") != own.strip("/")
+        )
 
     def read(self) -> bytes:
         """The file's bytes."""
@@ -111,7 +113,11 @@ class Location:
         Args:
             compression: `"infer"` decompresses a file whose name ends with e.g. `.gz`.
         """
-        return load_package("fsspec").open(self.system.unstrip_protocol(self.path), "rb", compression=compression).open() if compression else self.system.open(self.path, "rb")
+        return (
+            load_package("fsspec").open(self.system.unstrip_protocol(self.path), "rb", compression=compression).open()
+            if compression
+            else self.system.open(self.path, "rb")
+        )
 
     @contextmanager
     def replaced(self) -> Iterator[Any]:

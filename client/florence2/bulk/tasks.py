@@ -119,7 +119,9 @@ def _task(given: str, name: str) -> BulkTask:
         return BulkTask(name, word, None, text or "brief", typed_plans.ground_caption, None)
     if wanted == "analyze-regions":
         return BulkTask(name, word, None, text or "description", _analysis, None)
-    task = next((each for each in TASKS if wanted in (_word(each), each.name.replace("_", "-")) or word == each.token), None)
+    task = next(
+        (each for each in TASKS if wanted in (_word(each), each.name.replace("_", "-")) or word == each.token), None
+    )
     if task is None or not word:
         raise InvalidArgumentError.of_field("task", given, f"one of {', '.join(task_words())}")
     if task.input is None:
