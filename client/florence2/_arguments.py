@@ -66,6 +66,34 @@ def check_integer(argument: str, value: object) -> int:
     return int(value)
 
 
+def check_count(argument: str, value: object) -> int:
+    """Check a number of things.
+
+    Raises:
+        TypeError: it is not an integer.
+        InvalidArgumentError: it is not at least 1.
+    """
+    count = check_integer(argument, value)
+    if count < 1:
+        raise InvalidArgumentError.of_field(argument, value, "at least 1")
+    return count
+
+
+def check_probability(argument: str, value: object) -> float:
+    """Check a probability or a score.
+
+    Raises:
+        TypeError: it is not a number.
+        InvalidArgumentError: it is not 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise wrong_type(argument, value, "a number")
+    probability = float(value)
+    if not 0 <= probability <= 1:  # NaN is in no range
+        raise InvalidArgumentError.of_field(argument, value, "0 to 1")
+    return probability
+
+
 def check_optional(argument: str, value: object, accepted: type) -> None:
     """Raise a TypeError unless the value is None or of the accepted type."""
     if value is not None:

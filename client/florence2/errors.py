@@ -76,7 +76,13 @@ class InvalidArgumentError(Florence2Error, ValueError):
 
 
 class UnavailableError(Florence2Error):
-    """The server is full, starting, stopping or unreachable. There was no answer; retrying is safe."""
+    """The server is full, starting, stopping or unreachable. There was no answer; retrying is safe.
+
+    Attributes:
+        is_refusal: whether a server refused the request; False if none could be reached, or if the connection broke.
+    """
+
+    is_refusal: bool = True
 
 
 class DeadlineExceededError(Florence2Error, TimeoutError):
@@ -102,6 +108,18 @@ class ModelNotFoundError(ServerError):
 class AccessDeniedError(ServerError):
     """The server requires a different token, header or certificate."""
 
+
+# gRPC's own words for connections that cannot be made or that break. It reports them with the status of a refusal.
+_DISCONNECTIONS: Final = (
+    "failed to connect",
+    "connections to all backends failing",
+    "DNS resolution failed",
+    "empty address list",
+    "Socket closed",
+    "Connection reset",
+    "Broken pipe",
+    "keepalive",
+)
 
 # Every other status is a ServerError: a fault of the server (INTERNAL, UNKNOWN) or of its configuration
 # (UNIMPLEMENTED), which no other request avoids.
@@ -150,7 +168,10 @@ def error_of_status(status: str, message: str, timeout: float | None = None) -> 
         return InvalidArgumentError.of_message(message)
     if kind is DeadlineExceededError and timeout is not None:
         return DeadlineExceededError(f"no answer within {timeout:g} s: {message}")
-    return kind(f"{status}: {message}" if kind is ServerError and status else message)
+    error = kind(f"{status}: {message}" if kind is ServerError and status else message)
+    if isinstance(error, UnavailableError):
+        error.is_refusal = not any(words in message for words in _DISCONNECTIONS)
+    return error
 
 
 @contextmanager

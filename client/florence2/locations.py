@@ -119,18 +119,22 @@ def check_region(region: v1.BoundingBox, field: str = "region") -> None:
             raise InvalidArgumentError.of_field(f"{field}.{axis}_max", high, "more than 0, the image's edge")
 
 
-def usable_regions(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Whether `check_region` accepts each of the boxes.
+def usable_regions(boxes: npt.NDArray[np.float32], image_size: ImageSizeLike | None = None) -> npt.NDArray[np.bool_]:
+    """Whether a request can have each of the boxes as its region.
 
     Args:
         boxes: pixels of shape (N, 4): x_min, y_min, x_max, y_max.
+        image_size: the size of the boxes' image; None if unknown: then only what `check_region` checks is known.
 
     Returns:
-        Booleans of shape (N,).
+        Booleans of shape (N,): whether `region_bins` accepts the box.
     """
-    low, high = boxes[:, :2], boxes[:, 2:]
+    low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
     is_region = np.isfinite(boxes).all(axis=1) & (low >= -REGION_SLACK_PIXELS).all(axis=1)
     usable: npt.NDArray[np.bool_] = is_region & (low < high).all(axis=1) & (high > 0).all(axis=1)
+    if image_size is not None:
+        extent = np.array(width_and_height(image_size))
+        usable &= (low < extent).all(axis=1) & (high <= extent + REGION_SLACK_PIXELS).all(axis=1)
     return usable
 
 

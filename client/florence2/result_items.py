@@ -1,12 +1,21 @@
 """The items of results, and what all results with items have in common."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
-from typing import Any, Generic, NamedTuple, Self, TypeAlias, TypeVar, overload
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
+
+from florence2._arguments import check_count, check_probability, check_texts
+from florence2.errors import InvalidArgumentError, wrong_type
+from florence2.locations import ImageSizeLike, width_and_height
+from florence2.masks import BoolArray, filled_masks
+from florence2.plain_data import PlainData
+
+if TYPE_CHECKING:
+    import supervision
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Indices: TypeAlias = slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any]
@@ -60,19 +69,98 @@ class TextRegion(NamedTuple):
     likelihood: Score
 
 
-class Items(ABC, Generic[ItemT]):
+class Items(PlainData, Generic[ItemT]):
     """Base of results with a label for each item: length, iteration, indexing, equality.
 
     An integer index returns one item; a slice, a list of integers or a boolean mask returns a smaller result.
     """
 
     labels: list[str]
+    scores: Scores
+    image_size: ImageSize | None
 
     @abstractmethod
     def _item(self, index: int) -> ItemT: ...
 
     @abstractmethod
-    def _subset(self, indices: Sequence[int]) -> Self: ...
+    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+        """The polygons of each item."""
+
+    @abstractmethod
+    def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":
+        """The items as `supervision.Detections`; see the subclasses."""
+
+    def above(self, score: float) -> Self:
+        """The items whose score is higher, as `found[found.scores > score]` if scores are known.
+
+        Raises:
+            InvalidArgumentError: scores are unknown, because the server is older than they are.
+        """
+        return self._subset(np.flatnonzero(self._known_scores() > score).tolist())
+
+    def filtered(
+        self,
+        min_score: float | None = None,
+        max_items: int | None = None,
+        labels: Collection[str] | None = None,
+    ) -> Self:
+        """The items that meet all conditions, in the model's order.
+
+        Args:
+            min_score: the lowest score, 0 to 1.
+            max_items: how many items at most: those with the highest scores or, if scores are unknown, the first ones.
+                At least 1.
+            labels: the accepted labels, exactly as the model writes them.
+
+        Raises:
+            TypeError: an argument has the wrong type.
+            InvalidArgumentError: an argument is out of range, or scores are unknown and `min_score` is given.
+        """
+        found = self
+        if labels is not None:
+            accepted = check_labels(labels)
+            found = found[[label in accepted for label in found.labels]]
+        if min_score is not None:
+            lowest = check_probability("min_score", min_score)
+            # In float32, as scores are: 0.9 means the float32 that is called 0.9.
+            found = found[found._known_scores() >= np.float32(lowest)]
+        if max_items is not None and len(found) > check_count("max_items", max_items):
+            order = range(len(found)) if found.scores is None else np.argsort(-found.scores, kind="stable").tolist()
+            found = found[sorted(order[:max_items])]
+        return found
+
+    def masks(self, image_size: ImageSizeLike | None = None) -> BoolArray:
+        """The mask of each item: True for the pixels whose centers are inside its polygons, its box or its quad.
+
+        Args:
+            image_size: width and height of the image in pixels; None for the result's own `image_size`.
+
+        Returns:
+            Shape (N, height, width): a byte for each pixel of each item.
+
+        Raises:
+            InvalidArgumentError: the image's size is unknown.
+        """
+        return filled_masks(self._outlines(), self._size(image_size))
+
+    def _subset(self, indices: Sequence[int]) -> Self:
+        # All other fields have an element for each item.
+        names = [field.name for field in fields(self) if field.name != "image_size"]  # type: ignore[arg-type]
+        chosen = {name: _chosen(getattr(self, name), indices) for name in names}
+        return replace(self, **chosen)  # type: ignore[type-var]  # all subclasses are dataclasses
+
+    def _size(self, image_size: ImageSizeLike | None) -> ImageSize:
+        size = self.image_size if image_size is None else image_size
+        if size is None:
+            raise InvalidArgumentError.of_field("image_size", None, "(width, height), which this result does not know")
+        return width_and_height(size)
+
+    def _known_scores(self) -> Float32Array:
+        if self.scores is None and len(self) > 0:
+            requirement = "known scores; the server sends none, but `likelihoods` may be known"
+            raise InvalidArgumentError.of_field("scores", None, requirement)
+        known: Float32Array = np.empty(0, np.float32) if self.scores is None else self.scores
+        return known
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,6 +179,32 @@ class Items(ABC, Generic[ItemT]):
 
     def __eq__(self, other: object) -> bool:
         return have_equal_fields(self, other) if type(self) is type(other) else NotImplemented
+
+
+def check_labels(labels: object) -> frozenset[str]:
+    """Check a collection of labels.
+
+    Raises:
+        TypeError: it is not a collection of str.
+    """
+    if isinstance(labels, str) or not isinstance(labels, Collection):
+        raise wrong_type("labels", labels, "a collection of str")
+    return frozenset(check_texts("labels", list(labels)))
+
+
+def corners(boxes: Float32Array) -> Float32Array:
+    """The corners of boxes of shape (N, 4) as polygons of shape (N, 4, 2)."""
+    return boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2)
+
+
+def enclosing_boxes(outlines: Sequence[Sequence[Float32Array]]) -> Float32Array:
+    """The box around the polygons of each item, of shape (N, 4); zeros if it has no vertices."""
+    boxes = np.zeros((len(outlines), 4), np.float32)
+    for box, polygons in zip(boxes, outlines, strict=True):
+        if vertices := [polygon for polygon in polygons if len(polygon)]:
+            every = np.concatenate(vertices)
+            box[:] = (*every.min(axis=0), *every.max(axis=0))
+    return boxes
 
 
 def have_equal_fields(one: object, other: object) -> bool:
@@ -115,9 +229,11 @@ def score_at(scores: Scores, index: int) -> Score:
     return None if scores is None else float(scores[index])
 
 
-def chosen(scores: Scores, indices: Sequence[int]) -> Scores:
-    """The scores of some items; None if the scores are unknown."""
-    return None if scores is None else scores[indices]
+def _chosen(values: Any, indices: Sequence[int]) -> Any:
+    """Some elements of an array or a list; None if there is none."""
+    if isinstance(values, list):
+        return [values[index] for index in indices]
+    return None if values is None else values[indices]
 
 
 def set_field(result: object, name: str, value: object) -> None:

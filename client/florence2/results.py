@@ -11,12 +11,13 @@ Two results are equal if their answers are, whatever the size of the image.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from florence2.locations import usable_regions
+from florence2.locations import ImageSizeLike, usable_regions
+from florence2.plain_data import PlainData, items_data, number, numbers, numbers_or_none, size_list
 from florence2.result_items import (
     Detection,
     Float32Array,
@@ -27,7 +28,8 @@ from florence2.result_items import (
     Scores,
     Segment,
     TextRegion,
-    chosen,
+    corners,
+    enclosing_boxes,
     have_equal_fields,
     outlines_per_label,
     per_label,
@@ -35,6 +37,10 @@ from florence2.result_items import (
     set_field,
     set_scores,
 )
+from florence2.supervision_results import supervision_detections
+
+if TYPE_CHECKING:
+    import supervision
 
 __all__ = [
     "Detection",
@@ -56,7 +62,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(PlainData):
     """A text."""
 
     text: str
@@ -69,6 +75,12 @@ class Text:
 
     def __str__(self) -> str:
         return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"type": "text", "text": ..., "score": ..., "image_size": ...}`."""
+        score = number(self.score)
+        certainty = {} if score is None else {"score": score}
+        return {"type": "text", "text": self.text, **certainty, "image_size": size_list(self.image_size)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,10 +136,44 @@ class Detections(Items[Detection]):
                 print(client.describe_region(image, box))
 
         The model sometimes generates empty or inverted boxes, which a request must not contain. A box that extends more
-        than one pixel beyond the left or top edge of the image is not usable either. The limits at the right and bottom
-        depend on the image's size, which is not known here.
+        than one pixel beyond the image is not usable either. If `image_size` is unknown, so are the limits at the right
+        and at the bottom.
         """
-        return usable_regions(self.boxes)
+        return usable_regions(self.boxes, self.image_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"type": "detections", "image_size": ..., "items": [{"label": ..., "box": [...], ...}, ...]}`."""
+        count = len(self)
+        outlines = self.polygons or [[] for _ in range(count)]
+        items = items_data(
+            label=self.labels,
+            box=numbers(self.boxes),
+            score=numbers_or_none(self.scores, count),
+            label_score=numbers_or_none(self.label_scores, count),
+            location_score=numbers_or_none(self.location_scores, count),
+            polygons=[[numbers(polygon) for polygon in polygons] or None for polygons in outlines],
+        )
+        return {"type": "detections", "image_size": size_list(self.image_size), "items": items}
+
+    def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":
+        """The objects as `supervision.Detections`, e.g. for its annotators, metrics and non-maximum suppression.
+
+        Scores become `confidence`, labels `data["class_name"]`, and the index of a label among the sorted labels
+        `class_id`. Inverted boxes are put upright. If there are polygons, the objects have masks.
+
+        Args:
+            image_size: of the masks; None for the result's own.
+
+        Raises:
+            ImportError: the extra `[supervision]` is not installed.
+            InvalidArgumentError: the image's size is unknown, which masks need.
+        """
+        masks = None if self.polygons is None else self.masks(image_size)
+        return supervision_detections(self.boxes, self.labels, self.scores, masks)
+
+    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+        boxes = [[box] for box in corners(self.boxes)]
+        return boxes if self.polygons is None else [own or box for own, box in zip(self.polygons, boxes, strict=True)]
 
     def _item(self, index: int) -> Detection:
         return Detection(
@@ -138,20 +184,6 @@ class Detections(Items[Detection]):
             label_score=score_at(self.label_scores, index),
             location_score=score_at(self.location_scores, index),
             likelihood=score_at(self.likelihoods, index),
-        )
-
-    def _subset(self, indices: Sequence[int]) -> Self:
-        return type(self)(
-            boxes=self.boxes[indices],
-            labels=[self.labels[index] for index in indices],
-            scores=chosen(self.scores, indices),
-            polygons=None if self.polygons is None else [self.polygons[index] for index in indices],
-            label_scores=chosen(self.label_scores, indices),
-            location_scores=chosen(self.location_scores, indices),
-            likelihoods=chosen(self.likelihoods, indices),
-            label_likelihoods=chosen(self.label_likelihoods, indices),
-            location_likelihoods=chosen(self.location_likelihoods, indices),
-            image_size=self.image_size,
         )
 
 
@@ -184,21 +216,32 @@ class Segmentation(Items[Segment]):
         """No outlines."""
         return cls([], [])
 
+    def to_dict(self) -> dict[str, Any]:
+        """`{"type": "segmentation", "image_size": ..., "items": [{"label": ..., "polygons": [...], ...}, ...]}`."""
+        items = items_data(
+            label=self.labels,
+            polygons=[[numbers(polygon) for polygon in polygons] for polygons in self.polygons],
+            score=numbers_or_none(self.scores, len(self)),
+        )
+        return {"type": "segmentation", "image_size": size_list(self.image_size), "items": items}
+
+    def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":
+        """The outlines as `supervision.Detections` with masks, and boxes that enclose the outlines.
+
+        Arguments, errors and the rest as for `Detections.to_supervision`.
+        """
+        boxes = enclosing_boxes(self.polygons)
+        return supervision_detections(boxes, self.labels, self.scores, self.masks(image_size))
+
+    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+        return self.polygons
+
     def _item(self, index: int) -> Segment:
         return Segment(
             polygons=self.polygons[index],
             label=self.labels[index],
             score=score_at(self.scores, index),
             likelihood=score_at(self.likelihoods, index),
-        )
-
-    def _subset(self, indices: Sequence[int]) -> Self:
-        return type(self)(
-            polygons=[self.polygons[index] for index in indices],
-            labels=[self.labels[index] for index in indices],
-            scores=chosen(self.scores, indices),
-            likelihoods=chosen(self.likelihoods, indices),
-            image_size=self.image_size,
         )
 
 
@@ -240,6 +283,30 @@ class TextRegions(Items[TextRegion]):
         """No text."""
         return cls(np.empty((0, 8), np.float32), [])
 
+    def to_dict(self) -> dict[str, Any]:
+        """`{"type": "text_regions", "image_size": ..., "items": [{"text": ..., "quad": [...], ...}, ...]}`."""
+        count = len(self)
+        items = items_data(
+            text=self.labels,
+            quad=numbers(self.quads),
+            score=numbers_or_none(self.scores, count),
+            label_score=numbers_or_none(self.label_scores, count),
+            location_score=numbers_or_none(self.location_scores, count),
+        )
+        return {"type": "text_regions", "image_size": size_list(self.image_size), "items": items}
+
+    def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":  # noqa: ARG002
+        """The pieces of text as `supervision.Detections`, with boxes that enclose the quads.
+
+        The quads are in `data["xyxyxyxy"]`, where supervision keeps oriented boxes, and the texts are the labels. The
+        rest as for `Detections.to_supervision`; `image_size` has no effect, because there are no masks.
+        """
+        quads = self.quads.reshape(-1, 4, 2)
+        return supervision_detections(enclosing_boxes(self._outlines()), self.labels, self.scores, xyxyxyxy=quads)
+
+    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+        return [[quad] for quad in self.quads.reshape(-1, 4, 2)]
+
     def _item(self, index: int) -> TextRegion:
         return TextRegion(
             quad=self.quads[index],
@@ -248,19 +315,6 @@ class TextRegions(Items[TextRegion]):
             label_score=score_at(self.label_scores, index),
             location_score=score_at(self.location_scores, index),
             likelihood=score_at(self.likelihoods, index),
-        )
-
-    def _subset(self, indices: Sequence[int]) -> Self:
-        return type(self)(
-            quads=self.quads[indices],
-            labels=[self.labels[index] for index in indices],
-            scores=chosen(self.scores, indices),
-            label_scores=chosen(self.label_scores, indices),
-            location_scores=chosen(self.location_scores, indices),
-            likelihoods=chosen(self.likelihoods, indices),
-            label_likelihoods=chosen(self.label_likelihoods, indices),
-            location_likelihoods=chosen(self.location_likelihoods, indices),
-            image_size=self.image_size,
         )
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import threading
 import time
 
 import grpc
@@ -15,8 +14,6 @@ from florence2.errors import (
     ServerError,
     UnavailableError,
 )
-from florence2.transports import RequestContext
-from florence2.transports.destination import Attempts
 
 from tests.client.fake_server import WAIT_SECONDS, FakeServer, serve, settled
 
@@ -156,41 +153,6 @@ def test_closing_a_client_ends_the_wait_for_the_next_attempt(server, client_type
             await asyncio.wait_for(pending, WAIT_SECONDS)
 
     asyncio.run(detect_and_close())
-
-
-def waits(attempts: Attempts, count: int) -> list[float]:
-    context = RequestContext()
-    wait = attempts.policy(context)["wait"]
-    state = type("State", (), {})()
-    found = []
-    for number in range(1, count + 1):
-        state.attempt_number = number
-        found.append(wait(state))
-    return found
-
-
-def test_backoff_is_spread_below_a_bound_that_doubles():
-    retry = Retry(attempts=9, initial_backoff=1, max_backoff=8)
-    rounds = [waits(Attempts(1, retry), 6) for _ in range(400)]
-    for number, bound in enumerate([1, 2, 4, 8, 8, 8]):
-        drawn = [one[number] for one in rounds]
-        assert 0 <= min(drawn) < 0.1 * bound
-        assert 0.9 * bound < max(drawn) <= bound
-
-
-def test_there_is_no_wait_until_every_server_has_rejected_the_request():
-    found = waits(Attempts(3, Retry(initial_backoff=1)), 6)
-    assert [wait == 0 for wait in found] == [True, True, False, True, True, False]
-
-
-def test_threads_take_turns_too():
-    attempts, firsts = Attempts(4, None), []
-    threads = [threading.Thread(target=lambda: firsts.append(next(attempts.endpoints()))) for _ in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(firsts) == sorted(list(range(4)) * 10)
 
 
 @pytest.mark.parametrize("settings", [{"attempts": 0}, {"initial_backoff": 0}, {"max_backoff": -1}])

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import TextIOWrapper
 
 from florence2.cli.exits import finished
 from florence2.cli.health import health
@@ -18,6 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status; `florence2.cli.exits` lists them."""
     # Before gRPC is imported: its own log lines would stand between the command's.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name or a text that the terminal's encoding lacks is shown escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     sys.exit(finished(lambda: _run(given)))
 

@@ -1,7 +1,9 @@
 """The commands for images as a typer app. `florence2.cli.task_commands` has the table of tasks."""
 
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Annotated, Any, Final
@@ -10,7 +12,7 @@ import typer
 
 from florence2 import v1
 from florence2.cli import health as health_command
-from florence2.cli.exits import INTERRUPTED, SUCCEEDED, CommandError
+from florence2.cli.exits import INTERRUPTED, MISUSED, SUCCEEDED, CommandError
 from florence2.cli.option_groups import (
     AdapterOption,
     Images,
@@ -26,9 +28,9 @@ from florence2.cli.task_commands import COMMANDS, TaskCommand
 from florence2.options import TaskOptions
 
 _NAME: Final = "florence2"
-_EPILOG: Final = (
-    "Exit status: 0 all answered, 1 some image failed, 2 wrong usage, 3 no server reachable, 130 Ctrl-C."
-)
+_COMPLETION: Final = "_FLORENCE2_COMPLETE"
+_BULK: Final = "florence2.cli.bulk_command"
+_EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 usage, 3 no server, 130 Ctrl-C."
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -38,14 +40,16 @@ def run(arguments: Sequence[str]) -> int:
         CommandError: the command line is wrong, or the command cannot go on.
         KeyboardInterrupt, BrokenPipeError: as they came.
     """
+    # Without a command there is the help, except for a shell that completes a line, which is in the environment.
+    is_misused = not arguments and _COMPLETION not in os.environ
     command = typer.main.get_command(make_app(is_terminal=sys.stdout is not None and sys.stdout.isatty()))
     try:
-        status = command.main(list(arguments), prog_name=_NAME, standalone_mode=False)
+        status = command.main(["--help"] if is_misused else list(arguments), prog_name=_NAME, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
     except typer.TyperException as error:
         raise CommandError(_usage_error(error), error.exit_code) from error
-    return SUCCEEDED if status is None else int(status)
+    return MISUSED if is_misused else int(status or SUCCEEDED)
 
 
 def make_app(*, is_terminal: bool) -> typer.Typer:
@@ -56,7 +60,6 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
         epilog=_EPILOG,
         pretty_exceptions_enable=False,
-        no_args_is_help=True,
     )
     app.callback()(_root)
     for command in COMMANDS:
@@ -66,25 +69,25 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     )
     app.command(
         "health",
-        help="Check a server, the model and the engine: exit status 0 if healthy, else 1.",
+        help="Check that a server is alive, or ready, for probes.",
         context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
     )(_health)
     _add_bulk(app)
     return app
 
 
-def _root(
-    is_version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=lambda given: _version(given))
-    ] = False,
-) -> None:
-    """Florence-2 on Triton: captions, detection, grounding, segmentation and OCR of images."""
-
-
 def _version(is_given: bool) -> None:
     if is_given:
         typer.echo(f"florence2-triton {version('florence2-triton')}")
         raise typer.Exit
+
+
+def _root(
+    is_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Florence-2 on Triton: captions, objects, outlines and text of images."""
 
 
 def _function(command: TaskCommand) -> Any:
@@ -101,7 +104,7 @@ def _function(command: TaskCommand) -> Any:
     ) -> int:
         return Run(images.images, request, server, adapter.adapter, output, generation, items, command.columns).run()
 
-    return with_options(run_on_images, *groups, *([ItemOptions] if command.columns else []))
+    return with_options(run_on_images, *groups, *([ItemOptions] if command.has_filters else []))
 
 
 def _json_option(
@@ -117,10 +120,8 @@ def _health(context: typer.Context) -> int:
 
 def _add_bulk(app: typer.Typer) -> None:
     """Register `florence2 bulk`, which has a module of its own."""
-    if find_spec("florence2.cli.bulk_command") is not None:
-        from florence2.cli.bulk_command import bulk
-
-        app.command("bulk")(bulk)
+    if find_spec(_BULK) is not None:
+        app.command("bulk")(import_module(_BULK).bulk)
 
 
 def _usage_error(error: typer.TyperException) -> str:

@@ -28,7 +28,7 @@ class Images:
     """The images of a command."""
 
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE...", help="Image files; - reads one image from standard input.")
+        list[str], typer.Argument(metavar="IMAGE", help="Image files; - reads one image from standard input.")
     ]
 
 
@@ -62,9 +62,9 @@ class ServerOptions:
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="For each image, retries included.", rich_help_panel=_SERVER)
     ] = 60.0
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="The model's name in Triton.", rich_help_panel=_SERVER)
-    ] = "florence2"
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model's name in Triton.", rich_help_panel=_SERVER)] = (
+        "florence2"
+    )
     header: Annotated[
         list[str] | None,
         typer.Option(
@@ -176,7 +176,7 @@ def _generation_parameter(option: Option) -> inspect.Parameter:
         value_type, text = Literal["true", "false", "never"], "When beam search stops."
     elif option.type is bool:
         flags = [f"{flag}/--no-{flag[2:]}"]
-        text = "Whether the answer may not contain the token <s>."
+        text = "Keep the token <s> out of the answer."
     else:
         text = f"{text} {option.least} to {option.most}." if not isinstance(option.most, str) else text
     info = typer.Option(*flags, help=text.replace("`", ""), rich_help_panel=_GENERATION)

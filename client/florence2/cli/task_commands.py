@@ -5,7 +5,7 @@ The parameters of a request's function are the command's own options.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
@@ -32,7 +32,10 @@ class TaskCommand:
     request: Callable[..., v1.TaskRequest]
     """Its docstring is the command's help."""
     columns: tuple[str, ...] = ()
-    """What a table shows of each item, see `florence2.cli.tables.COLUMNS`; empty if the answer has no items."""
+    """What a table shows of each item, see `florence2.cli.tables.COLUMNS`; empty if the answer has no items, or if its
+    type decides."""
+    has_filters: bool = False
+    """Whether items can be left out by score, number and label."""
 
 
 def caption(
@@ -82,7 +85,7 @@ def segment(
     expression: Annotated[str | None, typer.Option(metavar="TEXT", help="What to outline, in words.")] = None,
     region: RegionText = None,
 ) -> v1.TaskRequest:
-    """Outline what an --expression refers to, or the object in a --region."""
+    """Outline an object, by an --expression or in a --region."""
     _one_of("--expression", expression, "--region", region)
     if expression is not None:
         return typed_requests.segment(expression).request
@@ -101,7 +104,7 @@ def read(
     regions: Annotated[bool, typer.Option("--regions", help="Also say where each piece of text is.")] = False,
     region: RegionText = None,
 ) -> v1.TaskRequest:
-    """Read text (OCR): all of it, with --regions where it is, or that in a --region."""
+    """Read text (OCR), with --regions also where it is."""
     if regions and region is not None:
         raise CommandError("--region: not with --regions, which is about the whole image")
     if region is not None:
@@ -147,15 +150,15 @@ def run(
 
 
 COMMANDS: Final = (
-    TaskCommand("caption", caption, ("phrase", "score", "box")),
-    TaskCommand("detect", detect, ("object", "score", "box")),
-    TaskCommand("describe", describe, ("description", "score", "box")),
-    TaskCommand("propose", propose, ("region", "score", "box")),
-    TaskCommand("ground", ground, ("phrase", "score", "box")),
-    TaskCommand("find", find, ("object", "score", "box", "outline")),
-    TaskCommand("segment", segment, ("region", "score", "extent", "outline")),
+    TaskCommand("caption", caption, ("phrase", "score", "box"), has_filters=True),
+    TaskCommand("detect", detect, ("object", "score", "box"), has_filters=True),
+    TaskCommand("describe", describe, ("description", "score", "box"), has_filters=True),
+    TaskCommand("propose", propose, ("score", "box"), has_filters=True),
+    TaskCommand("ground", ground, ("phrase", "score", "box"), has_filters=True),
+    TaskCommand("find", find, ("object", "score", "box", "outline"), has_filters=True),
+    TaskCommand("segment", segment, ("score", "extent", "outline"), has_filters=True),
     TaskCommand("classify", classify),
-    TaskCommand("read", read, ("text", "score", "quad")),
+    TaskCommand("read", read, ("text", "score", "quad"), has_filters=True),
     TaskCommand("analyze", analyze, ("object", "answer", "box")),
     TaskCommand("run", run),
 )

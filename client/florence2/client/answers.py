@@ -1,19 +1,21 @@
 """Answers: results with everything that the server reports about them."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from florence2 import v1
 from florence2.errors import Florence2Error
+from florence2.plain_data import PlainData, error_data, number, size_list
 from florence2.plan_results import PlanResult
 from florence2.results import Result
 from florence2.scores import TokenScores
+from florence2.tasks import task_of
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(PlainData):
     """An answer with everything that the server reports about it, as returned by `run`."""
 
     result: Result | PlanResult
@@ -43,9 +45,30 @@ class Answer:
         """Whether the answer, or any of its steps, was truncated before the model ended it."""
         return self.finish_reason == "length"
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result and what the server reports about it, without `token_scores`.
+
+        `{"result": {...}, "text": ..., "image_size": [...], "finish_reason": ..., "usage": {...}, "request_id": ...,
+        "url": ...}`; a cascade or a task list also has `"steps"`, without their results, which are in `"result"`.
+        """
+        steps = {"steps": [step.to_dict() for step in self.steps]} if self.steps else {}
+        origin = {"request_id": self.request_id, "url": self.url}
+        return {"result": self.result.to_dict(), **_report(self), **origin, **steps}
+
+
+def _report(answer: Answer) -> dict[str, Any]:
+    """What the server reports about an answer."""
+    costs = {field.name: getattr(answer.usage, field.name) for field in answer.usage.DESCRIPTOR.fields}
+    return {
+        "text": answer.text,
+        "image_size": size_list(answer.image_size),
+        "finish_reason": answer.finish_reason,
+        "usage": {name: number(cost) if isinstance(cost, float) else cost for name, cost in costs.items()},
+    }
+
 
 @dataclass(frozen=True)
-class StepAnswer:
+class StepAnswer(PlainData):
     """How one step of a cascade, or one request of a task list, ended."""
 
     request: v1.TaskRequest
@@ -54,6 +77,13 @@ class StepAnswer:
     """The step's own answer, or its error."""
     item: int | None = None
     """Of a step about a region, the index of its detection; else None."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"task": ..., "text": ..., "finish_reason": ..., "usage": {...}, ...}`, or the error instead of a report."""
+        name = self.request.WhichOneof("task") or task_of(self.request).name
+        item = {} if self.item is None else {"item": self.item}
+        report = _report(self.outcome) if isinstance(self.outcome, Answer) else error_data(self.outcome)
+        return {"task": name, **item, **report}
 
 
 class TruncatedAnswerError(Florence2Error):

@@ -1,34 +1,27 @@
-"""Where a model is served, how to connect to it, and how to retry.
+"""Where a model is served, how to connect to it, and how to retry."""
 
-Only `UnavailableError` is retried: nothing was answered, because the server is full, starting, stopping or gone.
-Retries wait by exponential backoff with full jitter, a random time between 0 and a bound that doubles, so that clients
-that were rejected together do not come back together
-(https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
-"""
-
-import itertools
 import os
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
-from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt, stop_before_delay
-from tenacity.wait import wait_base
 
 from florence2._arguments import check_integer, check_optional, check_seconds, check_text, check_texts
-from florence2.errors import InvalidArgumentError, UnavailableError, require_type
-from florence2.transports.protocol import RequestContext
+from florence2.errors import InvalidArgumentError, require_type
 
 # What Triton itself accepts. gRPC alone would stop at 4 MiB.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
-# Bounds of the exponential backoff between attempts to reconnect to a server.
-_FIRST_RECONNECT_MILLISECONDS = 200
-_LAST_RECONNECT_MILLISECONDS = 5_000
+LAST_RECONNECT_SECONDS = 1.0
+"""The longest time between attempts to reconnect to a server: requests wait no longer for one that has started."""
+
+_FIRST_RECONNECT_MILLISECONDS = 100
+# gRPC gives up connecting after 20 seconds by default. A machine that is off answers no packet, and the requests that
+# wait for a connection to it go to the next server after this time: enough for two lost packets.
+_CONNECT_MILLISECONDS = 5_000
 
 
 @dataclass(frozen=True)
@@ -81,17 +74,22 @@ class Keepalive:
 
 @dataclass(frozen=True)
 class Retry:
-    """How requests that fail with `UnavailableError` are retried, within the request's timeout."""
+    """How requests that fail with `UnavailableError` are retried: by default, until the request's deadline.
 
-    attempts: int = 5
-    """The maximum number of times that a request is sent, including the first."""
+    Retries wait by exponential backoff with full jitter. Among several servers, one that has failed is avoided for as
+    long, and then probed by one request at a time.
+    """
+
+    attempts: int | None = None
+    """The maximum number of times that a request is sent, including the first; each server gets at least one. None:
+    until the request's deadline, or, if it has none, until a minute after its first failure."""
     initial_backoff: float = 0.1
     """Upper bound of the first wait, in seconds. It doubles with each further one."""
     max_backoff: float = 5.0
-    """Upper bound of all waits, in seconds."""
+    """Upper bound of all waits, in seconds. While no server can be reached, waits are at most a second."""
 
     def __post_init__(self) -> None:
-        if check_integer("retry.attempts", self.attempts) < 1:
+        if self.attempts is not None and check_integer("retry.attempts", self.attempts) < 1:
             raise InvalidArgumentError.of_field("retry.attempts", self.attempts, "at least 1")
         for name in ("initial_backoff", "max_backoff"):
             check_seconds(f"retry.{name}", getattr(self, name))
@@ -185,65 +183,13 @@ class Destination:
             "grpc.max_receive_message_length": _MAX_MESSAGE_BYTES,
             # A restarted replica gets requests again within seconds, not after two minutes.
             "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
-            "grpc.max_reconnect_backoff_ms": _LAST_RECONNECT_MILLISECONDS,
+            "grpc.max_reconnect_backoff_ms": round(LAST_RECONNECT_SECONDS * 1000),
+            "grpc.min_reconnect_backoff_ms": _CONNECT_MILLISECONDS,  # despite its name, the limit of connecting
             "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
             "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
             "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),
             **dict(self.channel_args),
         }
-
-
-class Attempts:
-    """The attempts of all requests of a client.
-
-    Each request starts at the endpoint after that of the previous request (round robin), and each attempt goes to the
-    next endpoint at once (failover). It waits only after all of them have rejected the request.
-
-    Args:
-        endpoints: the number of endpoints.
-        retry: None tries each endpoint once.
-    """
-
-    def __init__(self, endpoints: int, retry: Retry | None) -> None:
-        self._endpoints = endpoints
-        self._attempts = endpoints if retry is None else max(endpoints, retry.attempts)
-        self._wait = _FullJitter(endpoints, retry or Retry())
-        self._first = itertools.count()
-
-    def endpoints(self) -> Iterator[int]:
-        """The endpoints for the attempts of a new request."""
-        return (number % self._endpoints for number in itertools.count(next(self._first)))
-
-    def policy(self, context: RequestContext) -> dict[str, Any]:
-        """Arguments of tenacity's `Retrying` and `AsyncRetrying`.
-
-        Raises:
-            DeadlineExceededError: the request's timeout has passed.
-        """
-        stop: Any = stop_after_attempt(self._attempts)
-        if (remaining := context.remaining()) is not None:
-            stop |= stop_before_delay(remaining)
-        return {
-            "stop": stop,
-            "wait": self._wait,
-            "retry": retry_if_exception_type(UnavailableError),
-            "reraise": True,
-        }
-
-
-class _FullJitter(wait_base):
-    """Wait only after every endpoint has rejected the request."""
-
-    def __init__(self, endpoints: int, retry: Retry) -> None:
-        self._endpoints = endpoints
-        self._retry = retry
-
-    def __call__(self, retry_state: RetryCallState) -> float:
-        full_rounds, untried = divmod(retry_state.attempt_number, self._endpoints)
-        if untried:
-            return 0.0
-        bound = min(self._retry.max_backoff, self._retry.initial_backoff * 2.0 ** (full_rounds - 1))
-        return random.uniform(0, bound)  # noqa: S311 - spreads clients, hides nothing
 
 
 def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:

@@ -4,15 +4,59 @@ The two protocols name their methods differently, so that one class can be both:
 awaits `infer_async`.
 """
 
+import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from florence2 import v1
-from florence2.errors import DeadlineExceededError
+from florence2.errors import DeadlineExceededError, RequestCancelledError
 
 EngineState = Literal["running", "starting", "failed", "unreachable"]
+
+
+class Cancellation:
+    """Cancels blocking requests from another thread."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._callbacks: dict[object, Callable[[], object]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel` was called."""
+        return self._event.is_set()
+
+    def cancel(self) -> None:
+        """Call all callbacks, and end the waits of `wait`. Idempotent."""
+        with self._lock:
+            self._event.set()
+            callbacks = list(self._callbacks.values())
+            self._callbacks.clear()
+        for callback in callbacks:
+            callback()
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but only until `cancel` is called."""
+        self._event.wait(seconds)
+
+    @contextmanager
+    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Call a function, in another thread, if `cancel` is called within the `with` block or was called before."""
+        key = object()
+        with self._lock:
+            if not (is_late := self.is_cancelled):
+                self._callbacks[key] = callback
+        if is_late:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.pop(key, None)
 
 
 @dataclass(frozen=True)
@@ -29,6 +73,12 @@ class RequestContext:
     """When the caller made the request, on `time.monotonic`'s clock."""
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """Headers that continue the caller's trace, e.g. `{"traceparent": "00-..."}`; empty if it is not traced."""
+    cancellation: Cancellation | None = field(default=None, repr=False, compare=False)
+    """Cancels the request of a blocking transport, which then raises `RequestCancelledError`; None if nobody will. A
+    transport that cannot cancel requests may ignore it."""
+    on_refusal: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
+    """Called when all servers have refused the request, and it waits before it is sent again, with the time on
+    `time.monotonic`'s clock at which the refused attempt began. For callers that then lower their load."""
 
     @property
     def traceparent(self) -> str | None:
@@ -47,6 +97,11 @@ class RequestContext:
         if remaining <= 0:
             raise DeadlineExceededError(f"{self.timeout:g} s passed before the request was sent")
         return remaining
+
+    def require_wanted(self) -> None:
+        """Raise a RequestCancelledError if the caller has cancelled the request."""
+        if self.cancellation is not None and self.cancellation.is_cancelled:
+            raise RequestCancelledError("the caller cancelled the request")
 
 
 class Reply(NamedTuple):

@@ -9,18 +9,21 @@ Nothing else of the package knows tritonclient. gRPC itself resends requests tha
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Generator
-from functools import cached_property
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future
+from functools import cached_property, partial
 from typing import Any
 
 import tritonclient.grpc
 import tritonclient.grpc.aio
-from tenacity import AsyncRetrying, Retrying, sleep_using_event
+from tenacity import sleep_using_event
+from tritonclient.utils import InferenceServerException
 
 from florence2 import v1
-from florence2.errors import DeadlineExceededError, Florence2Error, UnavailableError, located
-from florence2.transports.destination import Attempts, Destination
-from florence2.transports.protocol import Health, Reply, RequestContext, ServerInfo, StreamReply
+from florence2.errors import DeadlineExceededError, Florence2Error, RequestCancelledError, UnavailableError, located
+from florence2.transports.attempts import Attempts
+from florence2.transports.destination import Destination
+from florence2.transports.protocol import Cancellation, Health, Reply, RequestContext, ServerInfo, StreamReply
 from florence2.transports.tracing import current_trace_context
 from florence2.transports.triton_errors import own_cancellation, own_errors, require_open
 from florence2.transports.triton_health import health_arguments, read_health, read_info
@@ -33,7 +36,7 @@ class TritonTransport:
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
-        self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._attempts = Attempts(destination.urls, destination.retry)
         channels = destination.channels()
         self._clients = [tritonclient.grpc.InferenceServerClient(**channel) for channel in channels]
         self._closing = threading.Event()
@@ -41,30 +44,37 @@ class TritonTransport:
 
     def infer(self, image: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         """Send a request, with retries and failover. See `Transport.infer`."""
-        endpoints = self._attempts.endpoints()
-        retrying = Retrying(**self._attempts.policy(context), sleep=sleep_using_event(self._closing))
-        return retrying(lambda: self._attempt(next(endpoints), image, request, context))
+        attempt = partial(self._attempt, image=image, request=request, context=context)
+        return self._attempts.run(context, self._sleep(context), attempt)
 
     def _attempt(self, endpoint: int, image: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         url = self._destination.urls[endpoint]
         with located(url, context.request_id), own_errors(self._closing, context.timeout):
             require_open(self._closing)
             arguments = self._destination.model_arguments(context.trace_context)
-            result = self._clients[endpoint].infer(**arguments, **infer_arguments(image, request, context))
+            arguments |= infer_arguments(image, request, context)
+            if context.cancellation is None:
+                result = self._clients[endpoint].infer(**arguments)
+            else:
+                result = _cancellable_result(self._clients[endpoint], arguments, context.cancellation)
             return Reply(task_response(result), url)
+
+    def _sleep(self, context: RequestContext) -> Callable[[float], None]:
+        """The function that waits between attempts."""
+        if context.cancellation is not None:
+            return context.cancellation.wait
+        return sleep_using_event(self._closing)
 
     def stream(
         self, image: bytes, request: v1.TaskRequest, context: RequestContext
     ) -> Generator[StreamReply, None, None]:
         """Send a request, with retries and failover until the first event. See `StreamingTransport.stream`."""
-        endpoints = self._attempts.endpoints()
 
-        def attempt() -> tuple[StreamReply, Generator[StreamReply, None, None]]:
-            replies = self._streams.replies(next(endpoints), image, request, context)
+        def attempt(endpoint: int) -> tuple[StreamReply, Generator[StreamReply, None, None]]:
+            replies = self._streams.replies(endpoint, image, request, context)
             return next(replies), replies
 
-        retrying = Retrying(**self._attempts.policy(context), sleep=sleep_using_event(self._closing))
-        first, others = retrying(attempt)
+        first, others = self._attempts.run(context, self._sleep(context), attempt)
         with contextlib.closing(others):
             yield first
             yield from others
@@ -121,7 +131,7 @@ class AsyncTritonTransport:
 
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
-        self._attempts = Attempts(len(destination.urls), destination.retry)
+        self._attempts = Attempts(destination.urls, destination.retry)
         self._channels = destination.channels()
         self._closing = asyncio.Event()
         self._streams = AsyncTritonStreams(destination, self._channels, self._closing)
@@ -133,12 +143,8 @@ class AsyncTritonTransport:
 
     async def infer_async(self, image: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         """Send a request, with retries and failover. See `Transport.infer`."""
-        endpoints = self._attempts.endpoints()
-
-        async def attempt() -> Reply:
-            return await self._attempt(next(endpoints), image, request, context)
-
-        return await AsyncRetrying(**self._attempts.policy(context), sleep=self._sleep)(attempt)
+        attempt = partial(self._attempt, image=image, request=request, context=context)
+        return await self._attempts.run_async(context, self._sleep, attempt)
 
     async def _attempt(self, endpoint: int, image: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
         url = self._destination.urls[endpoint]
@@ -152,16 +158,14 @@ class AsyncTritonTransport:
         self, image: bytes, request: v1.TaskRequest, context: RequestContext
     ) -> AsyncGenerator[StreamReply, None]:
         """Send a request, with retries and failover until the first event. See `StreamingTransport.stream`."""
-        endpoints = self._attempts.endpoints()
 
-        async def attempt() -> tuple[StreamReply, AsyncGenerator[StreamReply, None]]:
-            replies = self._streams.replies(next(endpoints), image, request, context)
+        async def attempt(endpoint: int) -> tuple[StreamReply, AsyncGenerator[StreamReply, None]]:
+            replies = self._streams.replies(endpoint, image, request, context)
             return await anext(replies), replies
 
-        retrying = AsyncRetrying(**self._attempts.policy(context), sleep=self._sleep)
-        started: tuple[StreamReply, AsyncGenerator[StreamReply, None]] = await retrying(attempt)
-        async with contextlib.aclosing(started[1]) as others:
-            yield started[0]
+        first, opened = await self._attempts.run_async(context, self._sleep, attempt)
+        async with contextlib.aclosing(opened) as others:
+            yield first
             async for reply in others:
                 yield reply
 
@@ -215,3 +219,27 @@ class AsyncTritonTransport:
         if "_clients" in vars(self):
             for client in self._clients:
                 await client.close()
+
+
+def _cancellable_result(client: Any, arguments: dict[str, Any], cancellation: Cancellation) -> Any:
+    """The result of tritonclient's `infer`, by a call that another thread can cancel.
+
+    Raises:
+        RequestCancelledError: it was cancelled.
+    """
+    settled: Future[Any] = Future()
+
+    def settle(result: Any, error: InferenceServerException | None) -> None:
+        if error is None:
+            settled.set_result(result)
+        else:
+            settled.set_exception(error)
+
+    call = client.async_infer(callback=settle, **arguments)
+    with cancellation.calling(call.cancel):
+        try:
+            return settled.result()
+        except InferenceServerException as error:
+            if cancellation.is_cancelled:
+                raise RequestCancelledError("the caller cancelled the request") from error
+            raise
