@@ -26,6 +26,7 @@ import ray
 from florence2.bulk.items import IMAGE_SUFFIXES
 from florence2.bulk.ray import ERROR_COLUMN, Florence2Predictor, checked_tasks
 from florence2.errors import InvalidArgumentError
+from ray.data.expressions import col
 
 _IMAGES = "bytes"  # the column of `read_binary_files`
 
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> tuple[int, int]:
     )
     found.drop_columns([_IMAGES]).write_parquet(output, filesystem=target)
     written = ray.data.read_parquet(output, filesystem=target, columns=[ERROR_COLUMN])
-    return written.count(), written.filter(expr=f"{ERROR_COLUMN}.is_not_null()").count()
+    return written.count(), written.filter(expr=col(ERROR_COLUMN).is_not_null()).count()
 
 
 def _predictor(options: argparse.Namespace) -> dict[str, Any]:
