@@ -267,7 +267,7 @@ def test_a_filter_by_scores_that_the_server_does_not_send_ends_the_run(run_job, 
         run_job([folder], ["detect"], tmp_path / "out.jsonl", filters={"min_score": 0.5})
 
 
-def test_a_shard_is_resumed(run_job, transport, tmp_path):
+def test_a_shard_is_resumed(run_job, tmp_path):
     shard = write_shard(tmp_path / "x.tar", [(f"{number}.png", picture(number)) for number in range(9)])
     with State(tmp_path / "out.jsonl.state") as state:
         state.begin(JobSettings([str(shard)], ["caption"], "").lasting())

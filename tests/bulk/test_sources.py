@@ -7,8 +7,8 @@ import json
 import tarfile
 
 import fsspec
-import pyarrow
-import pyarrow.parquet
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from florence2.bulk import open_sources
 from florence2.errors import InvalidArgumentError
@@ -41,7 +41,7 @@ def write_shard(path, members, mode="w"):
 
 
 def write_table(path, **columns):
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    parquet.write_table(pa.table(columns), path)
     return path
 
 
