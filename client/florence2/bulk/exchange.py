@@ -73,7 +73,7 @@ class Exchange:
         try:
             request = bulk_request(self.tasks, item.inputs, self.options)
             image = await _read(item)
-            answer = kept(await self._answer(image, request), self.filters)
+            answer = self._kept(await self._answer(image, request))
             if self.pictures is not None:
                 await asyncio.to_thread(self.pictures.draw, item.id, image, self.tasks, answer)
         except (Florence2Error, OSError, ValueError, TypeError) as error:
@@ -83,6 +83,12 @@ class Exchange:
         failure = failed_task(self.tasks, answer)
         error_text = None if failure is None else error_line(item, *failure)
         return Record(item.id, position, result_line(item, self.tasks, answer), error_text)
+
+    def _kept(self, answer: Answer) -> Answer:
+        try:
+            return kept(answer, self.filters)
+        except InvalidArgumentError as error:  # e.g. of a server that sends no scores
+            raise OptionsError(str(error)) from error
 
     async def _answer(self, image: bytes, request: v1.TaskRequest) -> Answer:
         faults = attempt = 0

@@ -40,7 +40,8 @@ def result_line(item: Item, tasks: Sequence[BulkTask], answer: Answer) -> str:
     }
     if truncated := [name for name, outcome in outcomes if isinstance(outcome, Answer) and outcome.is_truncated]:
         line["truncated"] = truncated
-    return _json({**line, "usage": _usage(answer)})
+    usage = {field.name: getattr(answer.usage, field.name) for field in answer.usage.DESCRIPTOR.fields}
+    return _json({**line, "usage": usage})
 
 
 def error_line(item: Item, error: Exception, task: str | None = None) -> str:
@@ -68,7 +69,7 @@ def _outcomes(tasks: Sequence[BulkTask], answer: Answer) -> list[tuple[str, Answ
 def _result(outcome: Answer | Florence2Error) -> Any:
     if isinstance(outcome, Florence2Error):
         return {"error": _error(outcome)}
-    return _dict(outcome.result)
+    return outcome.result.to_dict()
 
 
 def _error(error: Exception) -> dict[str, str]:
@@ -87,24 +88,3 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _usage(answer: Any) -> Any:
-    if hasattr(answer, "to_dict"):
-        return answer.to_dict()["usage"]
-    return {field.name: value for field, value in answer.usage.ListFields()}
-
-
-def _dict(result: Any) -> Any:
-    if hasattr(result, "to_dict"):
-        return result.to_dict()
-    if isinstance(result, Detections):
-        return {"type": "detections", "items": [{"label": i.label, "box": i.box.tolist()} for i in result]}
-    if isinstance(result, TextRegions):
-        return {"type": "text_regions", "items": [{"text": i.label, "quad": i.quad.tolist()} for i in result]}
-    if isinstance(result, Segmentation):
-        return {
-            "type": "segmentation",
-            "items": [{"label": i.label, "polygons": [p.tolist() for p in i.polygons]} for i in result],
-        }
-    return {"type": "text", "text": str(result)}

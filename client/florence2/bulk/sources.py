@@ -12,6 +12,7 @@ from florence2.bulk.storage import Location
 from florence2.errors import InvalidArgumentError
 
 _MAGIC: Final = re.compile(r"[*?\[]")
+_HIDDEN: Final = re.compile(r"(^|/)\.")
 _RANGE: Final = re.compile(r"\{[^{}]*(,|\.\.)[^{}]*\}")
 
 
@@ -83,10 +84,13 @@ def _open(url: str, task_names: frozenset[str], *, is_only: bool) -> Source:
 def _matched(url: str, pattern: Location, task_names: frozenset[str], *, is_only: bool) -> Source:
     """The files that a glob matches, in the order of their paths, which ids have from where the wildcards begin."""
     matches = pattern.system.glob(pattern.path, detail=True).values()
-    paths = sorted(match["name"] for match in matches if match["type"] == "file")
+    fixed = _fixed_part(pattern.path)
+    # As in a shell, only a pattern with such a name matches what begins with a dot.
+    takes_hidden = _HIDDEN.search(pattern.path.removeprefix(fixed)) is not None
+    files = (match["name"] for match in matches if match["type"] == "file")
+    paths = sorted(path for path in files if takes_hidden or not _HIDDEN.search(path.removeprefix(fixed)))
     if not paths:
         raise FileNotFoundError(f"{url} matches no file")
-    fixed = _fixed_part(pattern.path)
     prefix = "" if is_only else _fixed_part(url)
     return SeveralSources(
         [_file(pattern.sibling(path), f"{prefix}{path.removeprefix(fixed)}", task_names) for path in paths]

@@ -13,6 +13,7 @@ from florence2.bulk import BulkJob, GaveUpError, JobSettings, Summary
 from florence2.bulk.progress import shown
 from florence2.bulk.tasks import task_words
 from florence2.cli.bulk_client import async_client
+from florence2.cli.connecting import adapter_name
 from florence2.cli.exits import FAILED, MISUSED, SUCCEEDED, UNREACHABLE, CommandError, complain, finished
 from florence2.cli.option_groups import AdapterOption, ItemOptions, ServerOptions, generation_options
 from florence2.cli.signatures import with_options
@@ -82,6 +83,7 @@ def _bulk(
     items: ItemOptions,
     generation: TaskOptions,
 ) -> int:
+    name = adapter_name(server, adapter.adapter)
     settings = JobSettings(
         options.sources,
         options.task,
@@ -89,7 +91,7 @@ def _bulk(
         options.format,
         options.draw,
         options.state,
-        options=generation if adapter.adapter is None else {**generation, "adapter": adapter.adapter},
+        options=generation if name is None else {**generation, "adapter": name},
         filters=items.given(),
         model=server.checkpoint or server.model,
         timeout=server.timeout,
