@@ -75,7 +75,9 @@ def start_command(source: Path, output: Path, url: str, *options: str) -> subpro
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
-def run_with_kills(source: Path, output: Path, server: Server, kills: Sequence[str], most: int, seed: int) -> Counter[str]:
+def run_with_kills(
+    source: Path, output: Path, server: Server, kills: Sequence[str], most: int, seed: int
+) -> Counter[str]:
     """Run the command to its end, while victims are killed after random numbers of answers.
 
     Args:
