@@ -1,0 +1,5 @@
+"""`python -m florence2.bulk`: the same as `florence2 bulk`."""
+
+from florence2.cli.bulk_command import main
+
+main()

@@ -1,0 +1,64 @@
+"""Images in folders, and single files."""
+
+from collections.abc import Iterator
+
+from florence2.bulk.items import IsWanted, Item, has_image_suffix
+from florence2.bulk.storage import Location
+
+
+class FolderSource:
+    """The images in a folder and its subfolders, in the order of their paths. An id is the path in the folder,
+    behind a prefix.
+
+    Hidden files and folders, whose names begin with a dot, are left out.
+    """
+
+    has_inputs = False
+
+    def __init__(self, folder: Location, prefix: str = "") -> None:
+        self._folder = folder
+        self._prefix = prefix
+
+    def items(self, is_wanted: IsWanted) -> Iterator[Item]:
+        """The images. Only the names of the folders on the way to one are held in memory."""
+        for path, file in _files(self._folder, self._prefix):
+            if is_wanted(path):
+                yield Item(path, file.url, file)
+
+    def count(self) -> int:
+        """The number of images, by listing all folders."""
+        return sum(1 for _ in _files(self._folder, self._prefix))
+
+
+class FileSource:
+    """One image."""
+
+    has_inputs = False
+
+    def __init__(self, file: Location, id_: str) -> None:
+        self._file = file
+        self._id = id_
+
+    def items(self, is_wanted: IsWanted) -> Iterator[Item]:
+        """The image."""
+        if is_wanted(self._id):
+            yield Item(self._id, self._file.url, self._file)
+
+    def count(self) -> int:
+        """One."""
+        return 1
+
+
+def _files(folder: Location, prefix: str) -> Iterator[tuple[str, Location]]:
+    for name, is_folder in folder.children():
+        if name.startswith("."):
+            continue
+        if is_folder:
+            yield from _files(folder.child(name), f"{prefix}{name}/")
+        elif has_image_suffix(name):
+            yield _text(f"{prefix}{name}"), folder.child(name)
+
+
+def _text(path: str) -> str:
+    """A path as text that can be written: bytes that are not UTF-8 are written in hexadecimal."""
+    return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,0 +1,60 @@
+"""An outage of the servers, which a run waits for."""
+
+import asyncio
+import random
+import time
+from typing import Final
+
+from florence2.errors import Florence2Error
+
+_FIRST_SECONDS: Final = 0.2
+_MOST_SECONDS: Final = 5.0
+
+
+class GaveUpError(Florence2Error):
+    """No server has answered for too long, or none will. The same command resumes the run."""
+
+
+class Outage:
+    """How long no server has answered.
+
+    Args:
+        give_up_seconds: after which the run ends.
+    """
+
+    def __init__(self, give_up_seconds: float) -> None:
+        self._give_up_seconds = give_up_seconds
+        self._last_answer = time.monotonic()
+        self.has_answered = False
+        """Whether a server has answered at all in this run."""
+        self.reason: Florence2Error | None = None
+        """The last error, while no server answers."""
+
+    def end(self) -> None:
+        """Note an answer: results, or an error that is about the image."""
+        self._last_answer = time.monotonic()
+        self.has_answered = True
+        self.reason = None
+
+    async def wait(self, error: Florence2Error, attempt: int) -> None:
+        """Wait before the next attempt: exponential backoff with jitter.
+
+        Args:
+            error: of this attempt.
+            attempt: the number of attempts of this request, from 1.
+
+        Raises:
+            GaveUpError: no server has answered for too long.
+        """
+        self.reason = error
+        silent = time.monotonic() - self._last_answer
+        remaining = self._give_up_seconds - silent
+        if remaining <= 0:
+            raise GaveUpError(f"no server has answered for {silent:.0f} s: {error}") from error
+        await asyncio.sleep(min(remaining, backoff_seconds(attempt)))
+
+
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait after an attempt, counted from 1."""
+    most = min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** min(attempt - 1, 10))
+    return random.uniform(most / 2, most)  # noqa: S311 - spreads requests, hides nothing

@@ -1,0 +1,160 @@
+"""Files on this machine and in buckets, by fsspec."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from florence2.bulk.extras import MissingPackageError, load_package
+from florence2.errors import InvalidArgumentError
+
+_PROTOCOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PART: Final = ".part"
+
+
+def is_url(path: str) -> bool:
+    """Whether a path has a protocol, e.g. `s3://`. One letter is a drive of Windows."""
+    return _PROTOCOL.match(path) is not None
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or a folder.
+
+    Attributes:
+        url: as people write it: a path of this machine, or a URL.
+        system: its file system, of fsspec.
+        path: in that file system.
+    """
+
+    url: str
+    system: Any
+    path: str
+
+    @classmethod
+    def of(cls, url: str | os.PathLike[str]) -> "Location":
+        """The location of a path or a URL.
+
+        Raises:
+            InvalidArgumentError: the protocol is not known.
+            MissingPackageError: fsspec, or the package for this protocol, is not installed.
+        """
+        text = os.fspath(url)
+        core = load_package("fsspec.core")
+        try:
+            # A run lists each folder once: keeping the listings would only take memory.
+            system, path = core.url_to_fs(text, use_listings_cache=False)
+        except ValueError as error:
+            raise InvalidArgumentError.of_field("url", text, f"a path or a URL that fsspec knows ({error})") from error
+        except ImportError as error:
+            protocol = text.partition("://")[0]
+            raise MissingPackageError(f"{protocol}:// needs another package: {error}") from error
+        return cls(text, system, path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine."""
+        protocols = self.system.protocol
+        return "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> "Location":
+        """The folder that it is in."""
+        return self.sibling(self.path.rstrip("/").rpartition("/")[0] or "/")
+
+    def sibling(self, path: str) -> "Location":
+        """Another path of the same file system."""
+        url = path if self.is_local and not is_url(self.url) else self.system.unstrip_protocol(path)
+        return replace(self, url=url, path=path)
+
+    def child(self, name: str) -> "Location":
+        """A path in this folder."""
+        return replace(self, url=f"{self.url.rstrip('/')}/{name}", path=f"{self.path.rstrip('/')}/{name}")
+
+    def resolve(self, path: str) -> "Location":
+        """A path as a file in this folder may contain it: relative to the folder, absolute, or a URL."""
+        if is_url(path):
+            return Location.of(path)
+        return self.sibling(path) if path.startswith("/") else self.child(path)
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        return bool(self.system.exists(self.path))
+
+    def is_folder(self) -> bool:
+        """Whether it is a folder, or the prefix of other paths in a bucket."""
+        return bool(self.system.isdir(self.path))
+
+    def children(self) -> list[tuple[str, bool]]:
+        """The names in a folder, in the order of their code points, and whether each is a folder."""
+        entries = self.system.ls(self.path, detail=True)
+        own = self.path.rstrip("/")
+        named = [(entry["name"].rstrip("/"), entry["type"] == "directory") for entry in entries]
+        # Some buckets list an empty object with the folder's own name.
+        return sorted(
+            (path.rpartition("/")[2], is_folder) for path, is_folder in named if path.strip("/") != own.strip("/")
+        )
+
+    def read(self) -> bytes:
+        """The file's bytes."""
+        return bytes(self.system.cat_file(self.path))
+
+    def open(self, compression: str | None = None) -> Any:
+        """The file, open for reading bytes.
+
+        Args:
+            compression: `"infer"` decompresses a file whose name ends with e.g. `.gz`.
+        """
+        return (
+            load_package("fsspec").open(self.system.unstrip_protocol(self.path), "rb", compression=compression).open()
+            if compression
+            else self.system.open(self.path, "rb")
+        )
+
+    @contextmanager
+    def replaced(self) -> Iterator[Any]:
+        """A file to write bytes to, which takes this place when it is complete, and not before."""
+        if not self.is_local:
+            # Buckets show an object once all of it has been uploaded.
+            with self.system.open(self.path, "wb") as file:
+                yield file
+            return
+        part = Path(f"{self.path}{_PART}")
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
+
+    def remove(self) -> None:
+        """Remove the file, if there is one."""
+        if self.exists():
+            self.system.rm_file(self.path)
+
+    def make_folder(self) -> None:
+        """Make the folder, and those above it."""
+        self.system.makedirs(self.path, exist_ok=True)
+
+
+def check_writable(output: Location, *, is_folder: bool) -> None:
+    """Check that an output can be written, before anything is done for it.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder = output if is_folder else output.parent
+    if not is_folder and output.is_local and output.is_folder():
+        raise IsADirectoryError(f"{output.url} is a folder")
+    folder.make_folder()
+    probe = folder.child(f".florence2-{os.getpid()}{_PART}")
+    with probe.system.open(probe.path, "wb") as file:
+        file.write(b"")
+    probe.remove()
