@@ -120,6 +120,10 @@ docs: $(DOCS)/installed ## build the documentation's site into build/docs; a war
 	$(DOCS)/bin/sphinx-build --conf-dir docs --builder html --doctree-dir build/docs-cache --fail-on-warning \
 		--keep-going --quiet . build/docs
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## draw the command's output on a terminal for docs/commands.md
+	$(BIN)/python docs/screenshots.py
+
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
 
 .PHONY: locks

@@ -15,8 +15,8 @@ ALLOWED = {"numpy", "pillow", "protobuf", "grpcio", "tenacity", "tritonclient"}
 
 
 def dependencies_of(package: str) -> set[str]:
-    """Return the names of a package's direct dependencies."""
-    requirements = importlib.metadata.requires(package) or []
+    """Return the names of a package's direct dependencies, without those of its extras."""
+    requirements = [each for each in importlib.metadata.requires(package) or [] if "extra ==" not in each]
     return {re.split(r"[^\w-]", requirement)[0] for requirement in requirements}
 
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from florence2 import v1
-from florence2.cli import health as health_command
 from florence2.cli.exits import INTERRUPTED, MISUSED, SUCCEEDED, CommandError
+from florence2.cli.health_stand_in import health_stand_in
 from florence2.cli.option_groups import (
     AdapterOption,
     Images,
@@ -67,11 +67,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )
-    app.command(
-        "health",
-        help="Check that a server is alive, or ready, for probes.",
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    )(_health)
+    app.command("health", help="Check that a server is alive, or ready, for probes.")(health_stand_in)
     _add_bulk(app)
     return app
 
@@ -111,11 +107,6 @@ def _json_option(
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each server.")] = False,
 ) -> bool:
     return json
-
-
-def _health(context: typer.Context) -> int:
-    # `florence2 health` does not come here; `florence2 --option health` and the help of shells do.
-    return health_command.health(context.args)
 
 
 def _add_bulk(app: typer.Typer) -> None:
