@@ -28,7 +28,7 @@ def main(folder: Path, count: int) -> None:
         manifest.writelines(f'{{"id": "image-{number:07}", "image": "x.png"}}\n' for number in range(count))
     summary = asyncio.run(run(folder))
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"images": summary.images, "failed": summary.failed, "megabytes": kilobytes / 1024}))
+    sys.stdout.write(json.dumps({"images": summary.images, "failed": summary.failed, "megabytes": kilobytes / 1024}))
 
 
 async def run(folder: Path):
