@@ -65,9 +65,6 @@ def test_the_version_is_the_packages(florence2):
         (["detect", "--draw=a.png", "b.png", "c.png"], "--draw: got a.png, expected a folder, because there are 2 ima"),
         (["detect", "--draw=/proc/a", "b.png", "c.png"], "--draw: /proc/a: No such file or directory"),
         (["detect", "-", "-"], "IMAGE: got - twice, but standard input can be read only once"),
-        (
-            "min_score: got 0.5, expected None, because the result is a text,",
-        ),
         (["read", "--regions", "--region=1,2,3,4", "a.png"], "--region: not with --regions, which is about the whole"),
         (["classify", "--region=1,2,3", "a.png"], "--region: got '1,2,3', expected x_min,y_min,x_max,y_max in pixels"),
         (["classify", "--region=5,5,1,1", "a.png"], "region_to_category.region.x_max: got 1.0, expected more than x_m"),
