@@ -155,6 +155,10 @@ bench-tasks: $(INSTALLED) ## eight tasks about an image in one request beside ei
 bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to its last, gRPC and SSE
 	$(BIN)/python -m benchmarks.comparison.streams
 
+.PHONY: bench-bulk
+bench-bulk: $(INSTALLED) ## a bulk run beside a closed loop of as many callers
+	$(BIN)/python -m benchmarks.comparison.bulk
+
 .PHONY: bench-commits
 bench-commits: $(INSTALLED) ## this commit beside the checkout BEFORE=..., whose server BEFORE_COMMAND=... starts
 	$(BIN)/python -m benchmarks.comparison.commits --before "$(BEFORE)" --before-command "$(BEFORE_COMMAND)" \

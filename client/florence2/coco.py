@@ -39,15 +39,15 @@ def coco_dataset(images: Iterable[tuple[object, Located]], categories: Sequence[
         InvalidArgumentError: a result does not know its image's size.
     """
     found = [(str(name), result) for name, result in images]
-    labels = {label for _, result in found for label in _categories(_checked(result))}
+    labels = {label for _, result in found for label in category_names(_checked(result))}
     names = sorted(labels) if categories is None else list(categories)
     ids = {name: number for number, name in enumerate(names, start=1)}
     results = enumerate((result for _, result in found), start=1)
-    annotations = [each for image_id, result in results for each in _annotations(image_id, result, ids)]
+    found_items = [each for image_id, result in results for each in annotations(image_id, result, ids)]
     return {
         "images": [_image(image_id, *each) for image_id, each in enumerate(found, start=1)],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
-        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, start=1)],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(found_items, start=1)],
     }
 
 
@@ -66,7 +66,7 @@ def coco_predictions(images: Iterable[tuple[int, Located]], categories: Mapping[
     for image_id, result in images:
         if _checked(result).scores is None and len(result) > 0:
             raise InvalidArgumentError.of_field("images", image_id, "a result with known scores")
-        predictions += _annotations(image_id, result, categories)
+        predictions += annotations(image_id, result, categories)
     return predictions
 
 
@@ -83,12 +83,20 @@ def _image(image_id: int, name: str, result: Located) -> dict[str, Any]:
     return {"id": image_id, "file_name": name, "width": width, "height": height}
 
 
-def _categories(result: Located) -> list[str]:
+def category_names(result: Located) -> list[str]:
+    """The name of each item's category."""
     return [_TEXT] * len(result) if isinstance(result, TextRegions) else result.labels
 
 
-def _annotations(image_id: int, result: Located, ids: Mapping[str, int]) -> Iterable[dict[str, Any]]:
-    for index, (category, outline) in enumerate(zip(_categories(result), result.outlines(), strict=True)):
+def annotations(image_id: int, result: Located, ids: Mapping[str, int]) -> Iterable[dict[str, Any]]:
+    """The annotations of an image, without their own ids.
+
+    Args:
+        image_id: the image's id.
+        result: what was found in it.
+        ids: the id of each category; items of others are left out.
+    """
+    for index, (category, outline) in enumerate(zip(category_names(result), result.outlines(), strict=True)):
         # A polygon of two vertices would be read as a box.
         polygons = [polygon for polygon in outline if len(polygon) > 2 and np.isfinite(polygon).all()]
         if category in ids and polygons:

@@ -17,8 +17,7 @@ from tests.server.conftest import CALL_SECONDS
 RUN = ("README.md", "CONTRIBUTING.md", "docs/", "docker/README.md")
 PLACEHOLDERS = {"<commit>": "c" * 40, "<commit of the checkpoint>": "c" * 40, "POD": "florence2-0"}
 BLOCKS = [block for page in PAGES for block in blocks(page, "sh", "bash")]
-# `florence2 bulk` has tests of its own.
-SERVED = re.compile(r"curl|health|^(?:.*\| )?florence2 (?!bulk)", re.MULTILINE)
+SERVED = re.compile(r"curl|health|^(?:.*\| )?florence2 ", re.MULTILINE)
 ON_A_SERVER = [block for block in BLOCKS if name(block.page).startswith(RUN) and SERVED.search(block.text)]
 WITHOUT = [block for block in BLOCKS if name(block.page).startswith(RUN) and block not in ON_A_SERVER]
 
