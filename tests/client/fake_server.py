@@ -128,6 +128,15 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Do not respond until the call is cancelled or the test ends."""
         self._behave = self._wait
 
+    def hold_after(self, times: int) -> None:
+        """Respond to that number of calls as before, then hold."""
+        before, answers = self._behave, iter(range(times))
+
+        def answer_or_hold(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+            return self._wait(context) if next(answers, None) is None else before(context)
+
+        self._behave = answer_or_hold
+
     def hold_health(self) -> None:
         """Do not respond to requests for health until the test ends."""
         self._holds_health = True
@@ -217,15 +226,17 @@ def stream_response(event: v1.StreamEvent | str | bytes) -> service_pb2.ModelStr
     return service_pb2.ModelStreamInferResponse(infer_response=infer_response(element))
 
 
-def serve(fake: FakeServer, credentials: grpc.ServerCredentials | None = None, **options: int) -> grpc.Server:
-    """Start a gRPC server for the fake on a free port of loopback, with gRPC options, and set the fake's url."""
+def serve(
+    fake: FakeServer, credentials: grpc.ServerCredentials | None = None, port: int = 0, **options: int
+) -> grpc.Server:
+    """Start a gRPC server for the fake on a port of loopback, 0 for a free one, with gRPC options. Sets its url."""
     arguments = [(f"grpc.{name}", value) for name, value in options.items()]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=arguments)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
-        port = server.add_secure_port("127.0.0.1:0", credentials)
+        port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     fake.url = f"127.0.0.1:{port}"
     server.start()
     return server

@@ -73,11 +73,9 @@ class MapRequests(Generic[ImageT]):
         refuse_unknown(options, TaskOptions.__optional_keys__)
         self._options = options
         self._make: Callable[[ImageT], v1.TaskRequest] | None = None
-        if isinstance(task, v1.TaskRequest):
-            self._request = self._complete(task)
+        if isinstance(task, v1.TaskRequest | str):
+            self._request = self._complete(task if isinstance(task, v1.TaskRequest) else _request_named(task))
             check_plan(self._request)
-        elif isinstance(task, str):
-            self._request = self._complete(_request_named(task))
         elif callable(task):
             self._make = task
             self._complete(v1.TaskRequest())  # checks the options
