@@ -15,12 +15,13 @@ from typing import Any
 
 import grpc
 import pytest
-from florence2 import v1
+from florence2 import Retry, v1
 from florence2.client import AsyncClient, Client
 from florence2.scores import TokenScores
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 WAIT_SECONDS = 10.0
+QUICK = Retry(attempts=4, initial_backoff=0.01, max_backoff=0.02)
 IMAGE_SIZE = (1000, 500)
 STOP = v1.FinishReason.FINISH_REASON_STOP
 LENGTH = v1.FinishReason.FINISH_REASON_LENGTH
@@ -280,3 +281,31 @@ def use(server, client_type) -> Callable[..., Any]:
         return asyncio.run(connect_and_act())
 
     return use
+
+
+@pytest.fixture
+def two_servers():
+    fakes = [FakeServer(), FakeServer()]
+    running = [serve(fake) for fake in fakes]
+    yield fakes
+    for fake, server in zip(fakes, running, strict=True):
+        fake.released.set()
+        server.stop(grace=None).wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def send_to(client_type):
+    """`send_to(urls, times, **settings)`: send requests with one client, one after another."""
+
+    def send_to(urls, times=1, **settings):
+        async def act():
+            client = client_type(urls, **{"timeout": WAIT_SECONDS, "retry": QUICK, **settings})
+            try:
+                for _ in range(times):
+                    await settled(client.detect(b"an image"))
+            finally:
+                await settled(client.close())
+
+        asyncio.run(act())
+
+    return send_to
