@@ -26,6 +26,10 @@ install: $(INSTALLED) ## install everything into .venv
 demo: $(INSTALLED) ## run every task on one image, through a real tritonserver
 	$(BIN)/python examples/demo.py
 
+.PHONY: pictures
+pictures: $(INSTALLED) ## draw the pictures of the README and the guide
+	$(BIN)/python examples/pictures.py
+
 .PHONY: serve
 serve: $(INSTALLED) ## serve in the foreground until Ctrl-C; FLORENCE2_CHECKPOINT chooses the weights
 	$(BIN)/florence2-server

@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 from florence2 import Detections, Segmentation, Text, TextRegions, draw
+from florence2.drawing.items import drawn_items, percentage
 from florence2.errors import InvalidArgumentError
 from PIL import Image
 
@@ -93,10 +94,39 @@ def test_tags_of_boxes_in_one_place_do_not_hide_each_other():
     assert min(areas) > 200
 
 
-def test_scores_are_written_on_the_tag():
-    bare = Detections([[40, 60, 120, 160]], ["dog"])
-    scored = Detections([[40, 60, 120, 160]], ["dog"], scores=[0.87])
+def test_scores_are_written_on_the_tag_unless_they_are_not_wanted():
+    bare, boxes = Detections([[40, 60, 120, 160]], ["dog"]), [[40, 60, 120, 160]]
+    scored = Detections(boxes, ["dog"], scores=[0.87])
     assert changed(draw(plain(), bare), draw(plain(), scored)).any()
+    assert draw(plain(), scored, show_scores=False) == draw(plain(), bare)
+    assert draw(plain(), Detections(boxes, ["dog"], scores=[np.nan])) == draw(plain(), bare)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [
+        *((0.924, "92 %"), (0.0, "0 %"), (0.001, "<1 %"), (0.998, "99 %"), (0.9996, "100 %"), (1.0, "100 %")),
+        *((None, ""), (float("nan"), ""), (-1.0, "0 %"), (7.0, "100 %")),
+    ],
+)
+def test_scores_are_percentages_and_only_a_perfect_one_is_100(score, text):
+    assert percentage(score) == text
+
+
+def test_proposals_are_numbered_without_scores():
+    boxes = [[20, 60, 90, 160], [120, 60, 190, 160], [220, 60, 290, 160]]
+    proposals = Detections(boxes, [""] * 3, scores=[0.08, 0.2, 0.3])
+    assert [(item.label, item.score) for item in drawn_items(proposals, SIZE, show_scores=True)] == [
+        ("1", ""),
+        ("2", ""),
+        ("3", ""),
+    ]
+    assert draw(plain(), proposals) == draw(plain(), Detections(boxes, ["1", "2", "3"]))
+
+
+def test_numbers_count_the_items_that_cannot_be_drawn():
+    proposals = Detections([[20, 60, 90, 160], [np.nan] * 4, [220, 60, 290, 160]], [""] * 3)
+    assert [item.label for item in drawn_items(proposals, SIZE, show_scores=True)] == ["1", "3"]
 
 
 @pytest.mark.parametrize("result", [Detections.empty(), Segmentation.empty(), TextRegions.empty(), Text("  \n")])
@@ -128,7 +158,8 @@ def test_text_is_on_a_strip_below_the_picture():
 @pytest.mark.parametrize("size", [SIZE, (1, 1), (8, 300)])
 def test_any_text_can_be_drawn_on_any_picture(words, size):
     drawn = draw(plain(size=size), Text(words))
-    assert (drawn.mode, drawn.width) == ("RGB", size[0])
+    assert drawn.mode == "RGB"
+    assert drawn.width >= size[0]
     regions = TextRegions([[1, 1, 9, 1, 9, 5, 1, 5]], [words])
     assert draw(plain(size=size), regions).size == size
 
@@ -137,6 +168,36 @@ def test_any_text_can_be_drawn_on_any_picture(words, size):
 def test_odd_polygons_can_be_drawn(vertices):
     outline = np.array(vertices, np.float32).reshape(-1, 2)
     assert draw(plain(), Segmentation([[outline], []], ["dog", "cat"])).size == SIZE
+
+
+STRANGE = [np.nan, np.inf, -np.inf, 1e30, -1e30, 3e38, 0.0, -5.0, 160.0]
+
+
+def test_strange_coordinates_are_drawn_inside_the_picture_or_not_at_all():
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        boxes, quads = random.choice(STRANGE, (3, 4)), random.choice(STRANGE, (3, 8))
+        polygons = [[random.choice(STRANGE, (random.integers(0, 5), 2))] for _ in range(3)]
+        results = [Detections(boxes, ["dog", "", "\ud800"]), TextRegions(quads, ["dog", "", "cat"])]
+        for result in (*results, Segmentation(polygons, [""] * 3), Detections(boxes, ["a"] * 3, polygons=polygons)):
+            assert draw(plain(size=(100, 80)), result).size == (100, 80)
+
+
+@pytest.mark.parametrize("box", [[np.nan, 10, 50, 60], [400, 10, 500, 60], [10, -90, 50, -20]])
+def test_boxes_with_nan_or_outside_the_picture_are_left_out(box):
+    assert draw(plain(), Detections([box], ["dog"])) == plain()
+
+
+def test_an_infinite_box_is_clipped_to_the_picture():
+    infinite = Detections([[-np.inf, 60, np.inf, 160]], ["dog"])
+    assert draw(plain(), infinite) == draw(plain(), Detections([[0, 60, 320, 160]], ["dog"]))
+
+
+def test_a_huge_polygon_is_clipped_without_changing_its_shape():
+    corner = np.array([[0, 0], [1e6, 0], [0, 1e6]])  # covers the picture, as the square does
+    square = np.array([[0, 0], [320, 0], [320, 240], [0, 240]])
+    pictures = [draw(plain(), Segmentation([[polygon]], [""])) for polygon in (corner, square)]
+    assert not changed(*pictures).any()
 
 
 def encoded(image: Image.Image, **options) -> bytes:
@@ -210,3 +271,23 @@ def test_an_invalid_font_is_an_error(tmp_path):
     path.write_bytes(b"no font")
     with pytest.raises(OSError, match="unknown file format"):
         draw(plain(), Text("a dog"), font=path)
+
+
+def test_very_small_pictures_get_thin_lines_and_no_tags():
+    tiny = plain(size=(8, 8))
+    drawn = changed(tiny, draw(tiny, Detections([[2, 2, 6, 6]], ["dog"])))
+    assert drawn.sum() == 20  # a ring, one pixel wide
+    assert not drawn[2:6, 2:6].any()
+    assert draw(tiny, Text("a dog on a mat")).width > 100
+
+
+def test_tags_do_not_hide_small_pictures():
+    small = plain(size=(40, 40))
+    assert changed(small, draw(small, Detections([[8, 12, 30, 34]], ["a long label"]))).mean() < 0.5
+
+
+def test_letters_and_lines_of_a_panorama_fit_its_height():
+    panorama = plain(size=(3000, 90))
+    drawn = changed(panorama, draw(panorama, Detections([[300, 30, 900, 70]], ["train"])))
+    assert not drawn[40:60, 350:850].any()
+    assert drawn[:30].any(axis=1).sum() > 10

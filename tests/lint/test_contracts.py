@@ -17,7 +17,7 @@ CONTRACTS = {contract["id"]: contract for contract in SETTINGS["contracts"]}
 VIOLATIONS = [
     ("codec", "florence2.tasks", "import torch"),
     ("codec", "florence2.parsing", "import tritonclient.grpc"),
-    ("codec", "florence2.drawing", "from florence2.client import Client"),
+    ("codec", "florence2.drawing.picture", "from florence2.client import Client"),
     ("client", "florence2.client.base_client", "import florence2_server.settings"),
     ("client-layers", "florence2.transports.protocol", "from florence2.client import Client"),
     ("shipped", "florence2_server.settings", "from training.demo.scenes import draw"),
