@@ -81,6 +81,12 @@ def test_wrong_usage_is_one_line(florence2, line, message):
     assert done.err.startswith(f"florence2: {message}")
 
 
+def test_a_checkpoint_needs_the_servers_package(florence2, monkeypatch):
+    monkeypatch.setattr("florence2.transports.entry_points.entry_points", lambda **_: ())
+    done = florence2("detect", SCENE, "--checkpoint=owner/name")
+    assert (done.status, done.err) == (2, "florence2: --checkpoint: run pip install florence2-triton-server\n")
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:1", "::::", "no such host", "dns:///", "localhost:99999"])
 def test_an_unreachable_server_is_one_line_and_not_waited_for(url):
     started = time.monotonic()
