@@ -58,7 +58,7 @@ def test_the_version_is_the_packages(florence2):
         (["detect", "--tls-root-certificates=none.pem", "a.png"], "none.pem: No such file or directory"),
         (["detect", "--tls-private-key=a.pem", "a.png"], "tls: got one of private_key and certificate_chain, expected"),
         (["detect", "--device=cpu", "a.png"], "--device: only with --checkpoint; a server has devices of its own"),
-        (["detect", "--checkpoint=none", "a.png"], "--checkpoint: checkpoint 'none': no such folder, and not a hub id"),
+        (["detect", "--checkpoint=none", "a.png"], "checkpoint 'none': no such folder, and not a hub id"),
         (["detect", "--checkpoint=none", "--url=a", "a.png"], "--url: not with --checkpoint, which needs no server"),
         (["detect", "--checkpoint=a", "--adapter=b", "a.png"], "--adapter: got 'b', expected NAME=FOLDER with --check"),
         (["detect", "--draw=a.abc", "a.png"], "--draw: got a.abc, expected the suffix of an image format, e.g. .png"),
@@ -79,6 +79,12 @@ def test_wrong_usage_is_one_line(florence2, line, message):
     done = florence2(*line)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert done.err.startswith(f"florence2: {message}")
+
+
+def test_a_checkpoint_needs_the_servers_package(florence2, monkeypatch):
+    monkeypatch.setattr("florence2.transports.entry_points.entry_points", lambda **_: ())
+    done = florence2("detect", SCENE, "--checkpoint=owner/name")
+    assert (done.status, done.err) == (2, "florence2: --checkpoint: run pip install florence2-triton-server\n")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1", "::::", "no such host", "dns:///", "localhost:99999"])
