@@ -8,7 +8,7 @@ import time
 import pytest
 from florence2.cli.task_commands import COMMANDS
 
-from tests.cli.conftest import COMMAND, SECONDS, run, shell
+from tests.cli.commands import COMMAND, SECONDS, run, shell
 from tests.conftest import EXAMPLE_SCENE, ROOT
 
 SCENE = str(EXAMPLE_SCENE)
@@ -58,7 +58,7 @@ def test_the_version_is_the_packages(florence2):
         (["detect", "--tls-root-certificates=none.pem", "a.png"], "none.pem: No such file or directory"),
         (["detect", "--tls-private-key=a.pem", "a.png"], "tls: got one of private_key and certificate_chain, expected"),
         (["detect", "--device=cpu", "a.png"], "--device: only with --checkpoint; a server has devices of its own"),
-        (["detect", "--checkpoint=none", "a.png"], "--checkpoint: checkpoint 'none': no such folder, and not a hub id"),
+        (["detect", "--checkpoint=none", "a.png"], "checkpoint 'none': no such folder, and not a hub id"),
         (["detect", "--checkpoint=none", "--url=a", "a.png"], "--url: not with --checkpoint, which needs no server"),
         (["detect", "--checkpoint=a", "--adapter=b", "a.png"], "--adapter: got 'b', expected NAME=FOLDER with --check"),
         (["detect", "--draw=a.abc", "a.png"], "--draw: got a.abc, expected the suffix of an image format, e.g. .png"),
@@ -79,6 +79,12 @@ def test_wrong_usage_is_one_line(florence2, line, message):
     done = florence2(*line)
     assert (done.status, done.out, done.err.count("\n")) == (2, "", 1)
     assert done.err.startswith(f"florence2: {message}")
+
+
+def test_a_checkpoint_needs_the_servers_package(florence2, monkeypatch):
+    monkeypatch.setattr("florence2.transports.entry_points.entry_points", lambda **_: ())
+    done = florence2("detect", SCENE, "--checkpoint=owner/name")
+    assert (done.status, done.err) == (2, "florence2: --checkpoint: run pip install florence2-triton-server\n")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:1", "::::", "no such host", "dns:///", "localhost:99999"])
@@ -160,6 +166,23 @@ def test_ctrl_c_ends_the_command_quietly():
             out, err = process.communicate(timeout=SECONDS)
             connection.close()
     assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "out", "err"),
+    [
+        (["--help"], 0, "\n  health  check", ""),
+        ([], 2, "\n  health  check", ""),
+        (["detect", "a.png"], 2, "", "florence2: `florence2 detect` needs typer and rich, run: pip install "),
+    ],
+)
+def test_without_the_extra_there_is_health_and_what_to_install(florence2, monkeypatch, line, status, out, err):
+    """tests/package looks at an environment that has no typer; here it is only not found."""
+    monkeypatch.setattr("florence2.cli.find_spec", lambda _: None)
+    done = florence2(*line)
+    assert (done.status, out in done.out, done.err.startswith(err)) == (status, True, True)
+    assert 'pip install "florence2-triton[cli]"' in done.out + done.err
+    assert florence2("health", "--url=http://127.0.0.1:1").out.startswith("unhealthy: ")
 
 
 def test_health_imports_neither_typer_nor_pillow():

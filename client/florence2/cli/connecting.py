@@ -95,7 +95,7 @@ def _in_process(options: ServerOptions, adapter: str | None) -> Client:
     except Exception as error:  # the server's own errors, which this package cannot import
         if not type(error).__module__.startswith("florence2"):
             raise
-        raise CommandError(f"--checkpoint: {error}") from error
+        raise CommandError(str(error)) from error
     return Client(transport=transport, timeout=options.timeout)
 
 

@@ -170,9 +170,11 @@ COMMANDS: Final = (
 
 
 def _task(name: str) -> Task:
-    """The task of an official token, with or without its brackets, or of a field of `TaskRequest`."""
+    """The task of an official token, with or without its brackets, of a field of `TaskRequest`, or of a method."""
+    if not name:
+        return FREE_PROMPT
     for task in TASKS:
-        if name in (task.token, task.token.strip("<>"), task.name) and (name or task is FREE_PROMPT):
+        if name in (task.token, task.token.strip("<>"), task.name, task.client_method.replace("_", "-")):
             return task
     tokens = ", ".join(task.token.strip("<>") for task in TASKS if task.token)
     raise CommandError(f"--task: got {name!r}, expected one of {tokens}")

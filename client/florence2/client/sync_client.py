@@ -54,6 +54,9 @@ class Client(SyncTasks):
     Scores of results, 0 to 1, are geometric means of the probabilities of the generated tokens. They are not
     calibrated; see `florence2.scores`.
 
+    Answers are as good as the server's checkpoint. The demo checkpoint knows drawn shapes and fourteen words; about
+    anything else its answers are wrong, even if their scores are high.
+
     All task methods take the options of `TaskOptions` as keywords, and return the bare result of a complete answer.
     `run` also returns truncated answers, with everything else that the server reports. `run_tasks`, `ground_caption`
     and `analyze_regions` do several things in one request; `stream` shows an answer while it is generated; `map` sends

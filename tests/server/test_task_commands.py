@@ -15,7 +15,7 @@ from florence2.cli.task_commands import COMMANDS
 from florence2.results import Text
 from rich.console import Console
 
-from tests.cli.conftest import run, run_on_a_terminal
+from tests.cli.commands import run, run_on_a_terminal
 from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
 
 SCENE = str(EXAMPLE_SCENE)
