@@ -1,4 +1,7 @@
-"""A transport that answers with the image itself, and clients of it that map images."""
+"""A transport that answers with the image itself, and clients of it that map images.
+
+PYTEST_DONT_REWRITE: as in fake_server.py.
+"""
 
 import asyncio
 import contextlib
