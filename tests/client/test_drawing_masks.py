@@ -160,6 +160,25 @@ def test_tags_of_lines_of_text_do_not_hide_other_lines():
     assert not (differences(image, draw(image, TextRegions(quads, words, scores=[0.9] * 6))) > 0)[ink].any()
 
 
+@pytest.mark.parametrize("pitch", [26, 30, 40, 60])
+def test_tags_on_a_page_full_of_text_hide_no_letter(pitch):
+    image = Image.new("RGB", (800, 600), (255, 255, 255))
+    canvas, font, quads, words = ImageDraw.Draw(image), ImageFont.load_default(20), [], []
+    for number in range(560 // pitch):
+        word = f"The quick brown fox jumps over the lazy dog, line {number}."
+        canvas.text((60, 20 + pitch * number), word, (0, 0, 0), font)
+        left, top, right, bottom = canvas.textbbox((60, 20 + pitch * number), word, font)
+        quads.append([left, top, right, top, right, bottom, left, bottom])
+        words.append(word)
+    lines = TextRegions(quads, words, scores=[0.9] * len(words))
+    pen = Pen.fitting(image.size)
+    tags = placed_tags(drawn_items(lines, image.size, show_scores=True), image.size, pen, Typesetter(pen.letter_height))
+    assert len(tags) == len(words)
+    ink = np.asarray(image).max(axis=2) < 128
+    for left, top, right, bottom in (np.round(tag.place).astype(int) for tag in tags):
+        assert not ink[top:bottom, left:right].any(), (left, top, right, bottom)
+
+
 def test_tags_of_a_crowd_are_inside_the_picture_and_apart():
     random, size = np.random.default_rng(1), (640, 480)
     corners = random.uniform(0, [600, 440], (30, 2))

@@ -27,12 +27,14 @@ class DrawnItem:
     Attributes:
         kind: how it is drawn.
         outlines: polygons in pixels, clipped to the picture, none of them empty.
-        label: its label; for an item without one, its number in the result, from 1, or nothing if it is the only one.
+        number: its number in the result, from 1.
+        label: its label; for an item without one, its number, or nothing if it is the only one.
         score: the score in percent, or nothing.
     """
 
     kind: Kind
     outlines: list[list[Point]]
+    number: int
     label: str
     score: str = ""
 
@@ -54,7 +56,7 @@ def drawn_items(
         named = bool(label.strip())
         percent = percentage(score) if named and show_scores else ""
         text = label if named or not numbered else str(number)
-        drawn.append(DrawnItem(kind, [outline for outline in outlines if outline], text, percent))
+        drawn.append(DrawnItem(kind, [outline for outline in outlines if outline], number, text, percent))
     return drawn
 
 

@@ -30,9 +30,9 @@ def draw(
 
     Boxes, quads and polygons are drawn on the image with their labels and scores, in percent. The lines of boxes and
     quads are around what they mark, those of quads at a small distance. Items without a label, such as region
-    proposals, have their number in the result instead, from 1, unless there is only one. Items outside the image or
-    with coordinates that are NaN are left out. Text is drawn on a strip below the image, which makes the picture
-    taller, and a very narrow one wider.
+    proposals, have their number in the result instead, from 1, unless there is only one; so have pieces of text whose
+    tag would hide other text. Items outside the image or with coordinates that are NaN are left out. Text is drawn on a
+    strip below the image, which makes the picture taller, and a very narrow one wider.
 
     Letters come from Pillow's own font, and those that it lacks (all but ASCII) from the fonts of the system. If no
     font has a letter, a similar one in ASCII or `?` is drawn, and a warning is logged. Arabic and Indic letters join

@@ -1,7 +1,6 @@
 """Labels on filled tags: where they go, and drawing them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +14,16 @@ from florence2.drawing.pen import Pen
 from florence2.drawing.typesetting import Glyph, Typesetter, draw_line, extents, length, shortened, wrapped
 
 _LINES = 2  # of a tag at most
-# A line is broken if it is wider than the item, this part of the picture's width, and so many heights of letters.
+# A line is broken if it is wider than 1.25 items, this part of the picture's width, and so many heights of letters.
 _WIDTH, _LETTERS = 0.6, 12
 _HIDDEN = 0.4  # a tag that covers more of the picture is left out
 _ABOVE, _BELOW = 0.76, 0.24  # of an ordinary letter above and below its baseline, of the font's size
-# How much worse a place is that hides all of something.
-_OTHER_TAG, _OTHER_TEXT, _OTHER_ITEM, _OWN_ITEM = 20.0, 8.0, 4.0, 3.0
+# Costs of a place. A unit is hiding all of an item, a letter of a text, or a fifth of a tag.
+_TAG = 5.0
+_HIDING = 4.0
+_TOO_MUCH = 0.03
 _NEXT_PLACE = 0.02  # than the place before it in order of preference
+_FAR = 4  # heights between a tag and its item at most
 _FARTHER = 0.15  # than the place one height nearer
 
 
@@ -54,24 +56,37 @@ def draw_tags(
 
 
 def placed_tags(items: list[DrawnItem], size: tuple[int, int], pen: Pen, typesetter: Typesetter) -> list[PlacedTag]:
-    """The tags of the items that have a label and are not too small for it; each is inside the picture.
+    """The tags of the items that have a label, if the picture has room for them; each is inside the picture.
 
-    Small items come first, since they have the fewest places that hide nothing.
+    Small items come first, since they have the fewest places that hide nothing. The text of a line may be left out, as
+    it can be read in the picture: if its tag would hide other text, its number takes its place.
     """
-    boxes = np.array([_reach(item, pen) for item in items], np.float64).reshape(-1, 4)
-    weights = np.array([_OTHER_TEXT if item.kind is Kind.TEXT else _OTHER_ITEM for item in items])
+    boxes = np.array([item.bounds for item in items], np.float64).reshape(-1, 4)
+    costs = np.array([_cost(item) for item in items])
     placed: list[PlacedTag] = []
-    for index in np.argsort(_areas(boxes), kind="stable").tolist():
+    for index in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable").tolist():
         item = items[index]
         if not item.label.strip():
             continue
-        tag = _fitting(item, size, pen, typesetter)
-        if tag.width > size[0] or tag.width * tag.height > _HIDDEN * size[0] * size[1]:
-            continue
-        others = np.delete(boxes, index, axis=0), np.delete(weights, index)
         tags = np.array([other.place for other in placed], np.float64).reshape(-1, 4)
-        placed.append(PlacedTag(tag, _place(tag, boxes[index], others, tags, size), item))
+        is_text = item.kind is Kind.TEXT
+        for shown in (item, replace(item, label=str(item.number), score="")) if is_text else (item,):
+            tag = _fitting(shown, size, pen, typesetter)
+            if tag.width > size[0] or tag.width * tag.height > _HIDDEN * size[0] * size[1]:
+                continue
+            near = _near(tag, _reach(item, pen), 0 if is_text else _FAR)
+            place, hidden = _place(tag, near, (boxes, costs), tags, size)
+            if not is_text or hidden < _TOO_MUCH:
+                placed.append(PlacedTag(tag, place, item))
+                break
     return placed
+
+
+def _cost(item: DrawnItem) -> float:
+    """The cost of hiding a pixel of an item, so that hiding all of it, or a letter of a text, costs 1."""
+    left, top, right, bottom = item.bounds
+    width, height = max(1.0, right - left), max(1.0, bottom - top)
+    return 1 / min(width, height) ** 2 if item.kind is Kind.TEXT else 1 / (width * height)
 
 
 def _reach(item: DrawnItem, pen: Pen) -> Rectangle:
@@ -87,7 +102,7 @@ def _fitting(item: DrawnItem, size: tuple[int, int], pen: Pen, typesetter: Types
     """A tag whose label is broken or shortened so that it fits into the picture; the score is always complete."""
     label, score = _label_and_score(item, typesetter)
     limit = float(size[0] - 2 * pen.margin)
-    wide = max(_WIDTH * size[0], _LETTERS * typesetter.size, item.bounds[2] - item.bounds[0])
+    wide = max(_WIDTH * size[0], _LETTERS * typesetter.size, 1.25 * (item.bounds[2] - item.bounds[0]))
     lines = wrapped([*label, *score], min(limit, wide))
     if len(lines) > _LINES:
         rest = _after(label, sum(_letters(line) for line in lines[: _LINES - 1]))
@@ -122,46 +137,54 @@ def _after(line: list[Glyph], letters: int) -> list[Glyph]:
 
 def _place(
     tag: _Tag,
-    own: npt.NDArray[np.float64],
-    others: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
+    wanted: npt.NDArray[np.float64],
+    items: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]],
     tags: npt.NDArray[np.float64],
     size: tuple[int, int],
-) -> Rectangle:
-    """The place near an item, and inside the picture, that hides the least."""
-    left, top, right, bottom = own.tolist()
-    wanted = np.array(list(_corners(tag, left, top, right, bottom)))
+) -> tuple[Rectangle, float]:
+    """The place of those wanted, moved into the picture, that hides the least; and how much it hides.
+
+    Args:
+        tag: what is placed.
+        wanted: see `_near`.
+        items: the boxes of all items, and the cost of hiding a pixel of each.
+        tags: the places of other tags.
+        size: of the picture.
+    """
+    boxes, costs = items
     extent = np.array([tag.width, tag.height])
     room = np.maximum(0.0, np.array(size) - extent)
     moved = np.clip(wanted[:, :2], 0.0, room)
     places = np.concatenate([moved, moved + extent], axis=1)
-    boxes, weights = others
-    costs = wanted[:, 2] + 0.5 * np.abs(moved - wanted[:, :2]).sum(axis=1) / (tag.width + tag.height)
-    costs = costs + _OTHER_TAG * (_overlaps(places, tags) / (tag.width * tag.height)).sum(axis=1)
-    costs = costs + (weights * _overlaps(places, boxes) / _areas(boxes)).sum(axis=1)
-    costs = costs + _OWN_ITEM * (_overlaps(places, own[None]) / _areas(own[None])).sum(axis=1)
-    x_min, y_min, x_max, y_max = places[np.argmin(costs)].tolist()
-    return x_min, y_min, x_max, y_max
+    moves = np.abs(moved - wanted[:, :2]).sum(axis=1) / (tag.width + tag.height)
+    hidden = (costs * _overlaps(places, boxes)).sum(axis=1)
+    hidden = hidden + _TAG * _overlaps(places, tags).sum(axis=1) / (tag.width * tag.height)
+    best = int(np.argmin(wanted[:, 2] + 0.5 * moves + _HIDING * hidden + (hidden >= _TOO_MUCH)))
+    x_min, y_min, x_max, y_max = places[best].tolist()
+    return (x_min, y_min, x_max, y_max), float(hidden[best])
 
 
-def _corners(tag: _Tag, left: float, top: float, right: float, bottom: float) -> Iterator[tuple[float, float, float]]:
-    """Left and top of each place that is considered, and how much worse it is than the first one."""
+def _near(tag: _Tag, item: Rectangle, farthest: int) -> npt.NDArray[np.float64]:
+    """Places near an item, of shape (N, 3): left, top, and how much worse each is than the first one.
+
+    Args:
+        tag: what is placed.
+        item: the item with its lines.
+        farthest: the distance of places that do not touch it, in heights of the tag; 0 for none of these.
+    """
+    left, top, right, bottom = item
     width, height = tag.width, tag.height
     near = [
         *((left, top - height), (right - width, top - height), (left, bottom), (right - width, bottom)),
         *((left, top), (right - width, top), (left, bottom - height), (right - width, bottom - height)),
         *((right, top), (left - width, top), (right, bottom - height), (left - width, bottom - height)),
     ]
-    for rank, (x, y) in enumerate(near):
-        yield x, y, rank * _NEXT_PLACE
-    for far in range(1, 5):
-        for x in (left, right - width):
-            for y in (top - height - far * height, bottom + far * height, top + far * height):
-                yield x, y, len(near) * _NEXT_PLACE + far * _FARTHER
-
-
-def _areas(boxes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    areas: npt.NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return np.clip(areas, 1.0, None)
+    places = [(x, y, rank * _NEXT_PLACE) for rank, (x, y) in enumerate(near)]
+    for far in range(1, farthest + 1):
+        penalty = len(near) * _NEXT_PLACE + far * _FARTHER
+        rows = (top - height - far * height, bottom + far * height, top + far * height)
+        places += [(x, y, penalty) for x in (left, right - width) for y in rows]
+    return np.array(places)
 
 
 def _overlaps(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
