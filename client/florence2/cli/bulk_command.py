@@ -12,11 +12,11 @@ import typer
 from florence2.bulk import BulkJob, GaveUpError, JobSettings, Summary
 from florence2.bulk.progress import shown
 from florence2.bulk.tasks import task_words
-from florence2.cli.bulk_client import async_client
-from florence2.cli.connecting import adapter_name
+from florence2.cli.connecting import adapter_name, client_keywords
 from florence2.cli.exits import FAILED, MISUSED, SUCCEEDED, UNREACHABLE, CommandError, complain, finished
 from florence2.cli.option_groups import AdapterOption, ItemOptions, ServerOptions, generation_options
 from florence2.cli.signatures import with_options
+from florence2.client import AsyncClient
 from florence2.errors import Florence2Error
 from florence2.options import TaskOptions
 
@@ -135,7 +135,7 @@ def _run_command() -> int:
 
 
 async def _run(job: BulkJob, server: ServerOptions, adapter: str | None) -> Summary:
-    async with async_client(server, adapter) as client:
+    async with AsyncClient(**client_keywords(server, adapter)) as client:
         return await job.run(client, lambda progress, outage: shown(progress, outage, sys.stderr))
 
 

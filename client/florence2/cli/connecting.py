@@ -28,7 +28,7 @@ def connected(options: ServerOptions, adapter: str | None = None) -> Iterator[Cl
         CommandError: an option is wrong, no server can be reached, or the checkpoint cannot be loaded.
     """
     try:
-        client = _of_servers(options) if options.checkpoint is None else _in_process(options, adapter)
+        client = Client(**client_keywords(options, adapter))
     except (Florence2Error, OSError) as error:
         raise CommandError(_named(error)) from error
     with client:
@@ -37,12 +37,21 @@ def connected(options: ServerOptions, adapter: str | None = None) -> Iterator[Cl
         yield client
 
 
+def client_keywords(options: ServerOptions, adapter: str | None) -> dict[str, Any]:
+    """The keywords of `Client` and `AsyncClient` for these options.
+
+    Raises:
+        CommandError: an option is wrong, or the checkpoint cannot be loaded.
+    """
+    return _of_servers(options) if options.checkpoint is None else _in_process(options, adapter)
+
+
 def adapter_name(options: ServerOptions, adapter: str | None) -> str | None:
     """The name that a request calls its adapter."""
     return adapter if adapter is None or options.checkpoint is None else adapter.partition("=")[0]
 
 
-def _of_servers(options: ServerOptions) -> Client:
+def _of_servers(options: ServerOptions) -> dict[str, Any]:
     if options.device is not None:
         raise CommandError("--device: only with --checkpoint; a server has devices of its own")
     urls = options.url or [DEFAULT_URL]
@@ -50,14 +59,14 @@ def _of_servers(options: ServerOptions) -> Client:
         raise CommandError(f"--url: got {urls[0]!r}, expected HOST:PORT")
     files = (options.tls_root_certificates, options.tls_private_key, options.tls_certificate_chain)
     name = options.tls_server_name
-    return Client(
-        urls,
-        model=options.model,
-        timeout=options.timeout,
-        headers=header_pairs(options.header) or None,
-        tls=TLS(*files) if options.tls or any(files) else None,
-        channel_args=[("grpc.ssl_target_name_override", name)] if name else (),
-    )
+    return {
+        "url": urls,
+        "model": options.model,
+        "timeout": options.timeout,
+        "headers": header_pairs(options.header) or None,
+        "tls": TLS(*files) if options.tls or any(files) else None,
+        "channel_args": [("grpc.ssl_target_name_override", name)] if name else (),
+    }
 
 
 def _require_reachable(client: Client, timeout: float) -> None:
@@ -76,7 +85,7 @@ def _require_reachable(client: Client, timeout: float) -> None:
         raise CommandError(f"no server can be reached: {reasons}", UNREACHABLE)
 
 
-def _in_process(options: ServerOptions, adapter: str | None) -> Client:
+def _in_process(options: ServerOptions, adapter: str | None) -> dict[str, Any]:
     # The variable may be set for other commands.
     url = options.url if URL_VARIABLE not in os.environ else None
     given = {"--url": url, "--header": options.header, "--tls": options.tls}
@@ -96,7 +105,7 @@ def _in_process(options: ServerOptions, adapter: str | None) -> Client:
         if not type(error).__module__.startswith("florence2"):
             raise
         raise CommandError(str(error)) from error
-    return Client(transport=transport, timeout=options.timeout)
+    return {"transport": transport, "timeout": options.timeout}
 
 
 def _adapters(adapter: str | None) -> dict[str, str]:
