@@ -62,6 +62,21 @@ test-gpu: $(INSTALLED) ## parity on a CUDA device
 test-official: $(INSTALLED) ## the four official checkpoints in both layouts, against generate(); needs the hub
 	$(BIN)/python -m pytest -m official
 
+BULK := build/bulk-environment
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
+
+# Its own packages come first; behind them it sees those of .venv, and with them the packages of this repository.
+$(BULK)/installed: requirements/bulk-tests.txt $(INSTALLED)
+	rm -rf $(BULK) && $(BIN)/python -m venv $(BULK)
+	$(BULK)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/bulk-tests.txt
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(BULK)/bin/python -c '$(PURELIB)')/packages_of_venv.pth"
+	touch $@
+
+.PHONY: test-bulk
+test-bulk: $(INSTALLED) $(BULK)/installed ## bulk runs that are killed, a local Ray, buckets by moto's S3; with figures
+	$(BULK)/bin/python -m pytest -m bulk
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt

@@ -167,6 +167,8 @@ def raising(error):
         ({"tasks": ["detect"], "urls": "a:1", "checkpoint": "x"}, "urls"),
         ({"tasks": ["detect"], "urls": []}, "url"),
         ({"tasks": ["detect"], "urls": "a:1", "in_flight": 0}, "in_flight"),
+        ({"tasks": ["detect"], "urls": "a:1", "priority": 4}, "priority"),
+        ({"tasks": ["detect"], "urls": "a:1", "give_up_seconds": 0}, "give_up_seconds"),
         ({"tasks": ["detect"], "urls": "a:1", "engine": {"slots": 1}}, "engine"),
         ({"tasks": ["detect"], "urls": "a:1", "options": {"num_beams": 99}}, "num_beams"),
     ],

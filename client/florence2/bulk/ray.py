@@ -28,7 +28,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from florence2._arguments import check_integer, check_texts
+from florence2._arguments import check_integer, check_priority, check_seconds, check_texts
 from florence2.bulk.exchange import Exchange
 from florence2.bulk.extras import load_package
 from florence2.bulk.items import Item
@@ -82,6 +82,7 @@ class Florence2Predictor:
         filters: `min_score`, `max_items` and `labels`: which items of the results are kept.
         in_flight: the number of images that each worker sends at a time.
         timeout: seconds for each attempt to have an image answered.
+        priority: of the requests in a server's queue, 1 (first) to 3 (last); None for the server's default.
         give_up_seconds: how long to wait for a server to answer anything.
         client: further arguments of `florence2.AsyncClient`, e.g. `{"tls": florence2.TLS()}`; Ray pickles them.
         engine: further arguments of the engine, with `checkpoint`, e.g. `{"device": "cuda", "slots": 32}`.
@@ -103,6 +104,7 @@ class Florence2Predictor:
         filters: Mapping[str, Any] | None = None,
         in_flight: int = 16,
         timeout: float = 60.0,
+        priority: int | None = None,
         give_up_seconds: float = 600.0,
         client: Mapping[str, Any] | None = None,
         engine: Mapping[str, Any] | None = None,
@@ -113,7 +115,8 @@ class Florence2Predictor:
         self._column = column
         self._options = options or TaskOptions()
         self._filters = filters or {}
-        self._give_up_seconds = give_up_seconds
+        self._call = CallOptions(priority=check_priority(priority))
+        self._give_up_seconds = check_seconds("give_up_seconds", give_up_seconds)
         self._has_answered = False
         self._limit = asyncio.Semaphore(in_flight)
         self._client = AsyncClient(timeout=timeout, **_destination(urls, checkpoint, engine), **(client or {}))
@@ -138,7 +141,7 @@ class Florence2Predictor:
         self._check_columns(batch)
         outage = Outage(self._give_up_seconds)  # a worker may have had nothing to send for as long
         outage.has_answered = self._has_answered
-        exchange = Exchange(self._client, self._tasks, self._options, CallOptions(), outage, self._filters)
+        exchange = Exchange(self._client, self._tasks, self._options, self._call, outage, self._filters)
         records = self._thread.run(self._records(exchange, list(self._rows(batch))))
         self._has_answered = outage.has_answered
         return _with_columns(batch, self._columns(records))
