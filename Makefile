@@ -135,6 +135,10 @@ docs: $(DOCS)/installed ## build the documentation's site into build/docs; a war
 	$(DOCS)/bin/sphinx-build --conf-dir docs --builder html --doctree-dir build/docs-cache --fail-on-warning \
 		--keep-going --quiet . build/docs
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## draw the command's output on a terminal for docs/commands.md
+	$(BIN)/python docs/screenshots.py
+
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-annotate --custom-compile-command "make locks"
 
 .PHONY: locks
@@ -165,6 +169,10 @@ bench-tasks: $(INSTALLED) ## eight tasks about an image in one request beside ei
 .PHONY: bench-streams
 bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to its last, gRPC and SSE
 	$(BIN)/python -m benchmarks.comparison.streams
+
+.PHONY: bench-bulk
+bench-bulk: $(INSTALLED) ## a bulk run beside a closed loop of as many callers
+	$(BIN)/python -m benchmarks.comparison.bulk
 
 .PHONY: bench-commits
 bench-commits: $(INSTALLED) ## this commit beside the checkout BEFORE=..., whose server BEFORE_COMMAND=... starts

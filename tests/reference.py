@@ -87,13 +87,30 @@ class Reference:
         return self.case_of(image, TaskRequest(**task, generation=GenerationOptions(**options)))
 
     def case_of(self, image: bytes, request: TaskRequest) -> Case:
+        inputs, keywords = self._inputs(image, request)
+        expected, scores = self._generate(inputs, keywords)
+        return Case(image, request, expected, scores, partial(self._generate_perturbed, inputs, keywords))
+
+    def logits(self, image: bytes, request: TaskRequest) -> tuple[list[int], torch.Tensor]:
+        """The tokens, beginning with the decoder start token, and what each generated one was chosen from.
+
+        Returns:
+            the tokens, and (tokens - 1, vocabulary): logits before logits processing.
+        """
+        inputs, keywords = self._inputs(image, request)
+        output = self.model.generate(**inputs, output_logits=True, return_dict_in_generate=True, **keywords)
+        # With beams, each token was chosen from the logits of the beam that its sequence was in at that step.
+        beams = output.beam_indices[0].tolist() if "beam_indices" in output else [0] * len(output.logits)
+        steps = range(output.sequences.shape[1] - 1)
+        return output.sequences[0].tolist(), torch.stack([output.logits[step][beams[step]] for step in steps])
+
+    def _inputs(self, image: bytes, request: TaskRequest) -> tuple[dict, dict]:
+        """The model's inputs, and the keywords of `generate()`."""
         options = {field.name: value for field, value in request.generation.ListFields()}
         picture = opened(image)
         prompt = render_prompt(request, picture.size)
         inputs = self.processor(images=picture, text=prompt, return_tensors="pt").to(self.model.device)
-        keywords = self._keywords(options)
-        expected, scores = self._generate(inputs, keywords)
-        return Case(image, request, expected, scores, partial(self._generate_perturbed, inputs, keywords))
+        return inputs, self._keywords(options)
 
     def _generate_perturbed(self, inputs: dict, keywords: dict) -> list[list[int]]:
         """The tokens for the image with a little noise, and with the opposite noise."""

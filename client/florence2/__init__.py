@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     )
     from florence2.drawing import draw
 
+    __version__: str
+
 __all__ = [
     "TASKS",
     "TLS",
@@ -67,6 +69,7 @@ __all__ = [
     "Health",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "PlanResult",
     "RegionAnalysis",
     "Result",
@@ -102,6 +105,7 @@ _CLIENT_NAMES = (
     "Health",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "Retry",
     "ServerInfo",
     "StepAnswer",

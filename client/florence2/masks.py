@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
 
 BoolArray = npt.NDArray[np.bool_]
 Float32Array = npt.NDArray[np.float32]
@@ -39,6 +38,8 @@ def filled_masks(outlines: Sequence[Sequence[Float32Array]], image_size: tuple[i
 
 
 def _fill(mask: BoolArray, polygon: Float32Array) -> None:
+    from PIL import Image, ImageDraw  # here, because health checks import results, but draw nothing
+
     height, width = mask.shape
     left, top = np.clip(np.floor(polygon.min(axis=0)), 0, (width, height)).astype(int).tolist()
     right, bottom = np.clip(np.ceil(polygon.max(axis=0)), 0, (width, height)).astype(int).tolist()

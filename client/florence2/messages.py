@@ -1,7 +1,7 @@
 """Conversion of results to and from protobuf messages.
 
-In a message each item has a score, which is unset if the result has no scores, and each object has an outline, which is
-empty if the result has no polygons.
+What results call a score is a confidence in a message, and what they call a likelihood is a score. Both are unset if
+unknown. Each object has an outline, which is empty if the result has no polygons.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ def to_message(result: Result) -> ResultMessage:
     """The message of the same name in `florence2.v1`."""
     match result:
         case Text():
-            return v1.Text(text=result.text, score=result.likelihood)
+            return v1.Text(text=result.text, score=result.likelihood, confidence=result.score)
         case Detections():
             return v1.Detections(detections=_to_detections(result))
         case Segmentation():
@@ -46,7 +46,11 @@ def from_message(message: ResultMessage, image_size: ImageSize | None = None) ->
     """
     match message:
         case v1.Text():
-            result: Result = Text(message.text, likelihood=message.score if message.HasField("score") else None)
+            result: Result = Text(
+                message.text,
+                score=message.confidence if message.HasField("confidence") else None,
+                likelihood=message.score if message.HasField("score") else None,
+            )
         case v1.Detections():
             result = _from_detections(message.detections)
         case v1.Segmentation():
@@ -89,6 +93,9 @@ def _to_detections(result: Detections) -> list[v1.Detection]:
             score=item.likelihood,
             label_score=score_at(result.label_likelihoods, index),
             location_score=score_at(result.location_likelihoods, index),
+            confidence=item.score,
+            label_confidence=item.label_score,
+            location_confidence=item.location_score,
         )
         for index, item in enumerate(result)
     ]
@@ -96,7 +103,13 @@ def _to_detections(result: Detections) -> list[v1.Detection]:
 
 def _to_segments(result: Segmentation) -> list[v1.Segment]:
     return [
-        v1.Segment(label=item.label, polygons=_to_polygons(item.polygons), score=item.likelihood) for item in result
+        v1.Segment(
+            label=item.label,
+            polygons=_to_polygons(item.polygons),
+            score=item.likelihood,
+            confidence=item.score,
+        )
+        for item in result
     ]
 
 
@@ -108,6 +121,9 @@ def _to_text_regions(result: TextRegions) -> list[v1.TextRegion]:
             score=item.likelihood,
             label_score=score_at(result.label_likelihoods, index),
             location_score=score_at(result.location_likelihoods, index),
+            confidence=item.score,
+            label_confidence=item.label_score,
+            location_confidence=item.location_score,
         )
         for index, item in enumerate(result)
     ]
@@ -137,6 +153,9 @@ def _from_detections(found: Sequence[v1.Detection]) -> Detections:
         polygons=polygons if any(polygons) else None,
         label_likelihoods=_from_scores(found, "label_score"),
         location_likelihoods=_from_scores(found, "location_score"),
+        scores=_from_scores(found, "confidence"),
+        label_scores=_from_scores(found, "label_confidence"),
+        location_scores=_from_scores(found, "location_confidence"),
     )
 
 
@@ -145,6 +164,7 @@ def _from_segments(segments: Sequence[v1.Segment]) -> Segmentation:
         [_from_polygons(s.polygons) for s in segments],
         [s.label for s in segments],
         likelihoods=_from_scores(segments, "score"),
+        scores=_from_scores(segments, "confidence"),
     )
 
 
@@ -155,6 +175,9 @@ def _from_text_regions(regions: Sequence[v1.TextRegion]) -> TextRegions:
         likelihoods=_from_scores(regions, "score"),
         label_likelihoods=_from_scores(regions, "label_score"),
         location_likelihoods=_from_scores(regions, "location_score"),
+        scores=_from_scores(regions, "confidence"),
+        label_scores=_from_scores(regions, "label_confidence"),
+        location_scores=_from_scores(regions, "location_confidence"),
     )
 
 

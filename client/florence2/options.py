@@ -6,7 +6,7 @@ from it. The fields of `florence2.v1.GenerationOptions` have the same names.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 from types import MappingProxyType
@@ -115,8 +115,29 @@ class CallOptions(TypedDict, total=False):
     request_id: str | None
 
 
-class TaskOptions(CallOptions, total=False):
-    """Keywords of the task methods: those of `CallOptions`, the adapter, and the generation options.
+class FilterOptions(TypedDict, total=False):
+    """Keywords that select items of a result. The client applies them to the decoded answer; they are not sent.
+
+    Items keep the model's order. A request whose results have no items, or no labels, is refused with the keyword that
+    does not apply to it, and so is every one of them with `analyze_regions`.
+
+    Keys:
+        min_score: the lowest score of an item, 0 to 1. With a server that sends no scores, an error is raised.
+        max_items: the maximum number of items, at least 1: those with the highest scores.
+        labels: the accepted labels, a collection of str, exactly as the model writes them. For a text region, its text.
+    """
+
+    min_score: float | None
+    max_items: int | None
+    labels: Collection[str] | None
+
+
+class RunOptions(CallOptions, FilterOptions, total=False):
+    """Keywords of `run`: those of `CallOptions` and `FilterOptions`."""
+
+
+class TaskOptions(RunOptions, total=False):
+    """Keywords of the task methods: those of `RunOptions`, the adapter, and the generation options.
 
     If a generation option is None or omitted, the checkpoint's generation config decides; if that does not set it
     either, the default does.

@@ -81,8 +81,8 @@ def decode(
             result is text.
         text: the generated text, including special tokens. Parts that cannot be parsed are left out.
         image_size: width and height of the image as displayed, in pixels; coordinates are relative to it.
-        token_scores: the log-probabilities of the text's tokens. If given, the result has scores: the model's
-            confidence, 0 to 1, not calibrated (see `florence2.scores`).
+        token_scores: the log-probabilities and masses of the text's tokens. If given, the result has likelihoods, and
+            scores if the masses are known; `florence2.scores` says what they are.
 
     Returns:
         `Text`, `Detections`, `Segmentation` or `TextRegions`, with coordinates in pixels.
@@ -170,13 +170,11 @@ def _with_scores(parsed: _Parsed, token_scores: TokenScores | None, text: str, o
         return parsed.result
     tokens = AnswerTokens(token_scores, text, origins)
     if isinstance(parsed.result, Text):
-        return replace(parsed.result, likelihood=tokens.score())
-    scores, label_scores, location_scores = tokens.item_scores(parsed.labels, parsed.locations)
+        return replace(parsed.result, score=tokens.score(), likelihood=tokens.likelihood())
+    found = tokens.item_scores(parsed.labels, parsed.locations)
     if isinstance(parsed.result, Segmentation):
-        return replace(parsed.result, likelihoods=scores)
-    return replace(
-        parsed.result, likelihoods=scores, label_likelihoods=label_scores, location_likelihoods=location_scores
-    )
+        return replace(parsed.result, scores=found.scores, likelihoods=found.likelihoods)
+    return replace(parsed.result, **found._asdict())
 
 
 def _parse_text(text: str, _: ImageSizeLike) -> _Parsed:

@@ -35,9 +35,10 @@ class PlannedStepEvents:
         token_log_probabilities: Sequence[float],
         token_ends: Sequence[int],
         image_size: ImageSizeLike,
+        token_masses: Sequence[float] = (),
     ) -> list[v1.StreamEvent]:
         """More tokens are certain; the arguments are those of `StepEvents.feed`."""
-        return self._events.feed(text, token_log_probabilities, token_ends, image_size)
+        return self._events.feed(text, token_log_probabilities, token_ends, image_size, token_masses)
 
     def finish(self, outcome: Outcome) -> list[v1.StreamEvent]:
         """The step ends.

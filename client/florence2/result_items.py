@@ -83,8 +83,8 @@ class Items(PlainData, Generic[ItemT]):
     def _item(self, index: int) -> ItemT: ...
 
     @abstractmethod
-    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
-        """The polygons of each item."""
+    def outlines(self) -> Sequence[Sequence[Float32Array]]:
+        """The polygons of each item, of shape (M, 2): its outline or, without one, the corners of its box or quad."""
 
     @abstractmethod
     def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":
@@ -141,7 +141,7 @@ class Items(PlainData, Generic[ItemT]):
         Raises:
             InvalidArgumentError: the image's size is unknown.
         """
-        return filled_masks(self._outlines(), self._size(image_size))
+        return filled_masks(self.outlines(), self._size(image_size))
 
     def _subset(self, indices: Sequence[int]) -> Self:
         # All other fields have an element for each item.

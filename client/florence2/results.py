@@ -171,7 +171,7 @@ class Detections(Items[Detection]):
         masks = None if self.polygons is None else self.masks(image_size)
         return supervision_detections(self.boxes, self.labels, self.scores, masks)
 
-    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+    def outlines(self) -> Sequence[Sequence[Float32Array]]:  # noqa: D102  # as in the base class
         boxes = [[box] for box in corners(self.boxes)]
         return boxes if self.polygons is None else [own or box for own, box in zip(self.polygons, boxes, strict=True)]
 
@@ -233,7 +233,7 @@ class Segmentation(Items[Segment]):
         boxes = enclosing_boxes(self.polygons)
         return supervision_detections(boxes, self.labels, self.scores, self.masks(image_size))
 
-    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+    def outlines(self) -> Sequence[Sequence[Float32Array]]:  # noqa: D102  # as in the base class
         return self.polygons
 
     def _item(self, index: int) -> Segment:
@@ -302,9 +302,9 @@ class TextRegions(Items[TextRegion]):
         rest as for `Detections.to_supervision`; `image_size` has no effect, because there are no masks.
         """
         quads = self.quads.reshape(-1, 4, 2)
-        return supervision_detections(enclosing_boxes(self._outlines()), self.labels, self.scores, xyxyxyxy=quads)
+        return supervision_detections(enclosing_boxes(self.outlines()), self.labels, self.scores, xyxyxyxy=quads)
 
-    def _outlines(self) -> Sequence[Sequence[Float32Array]]:
+    def outlines(self) -> Sequence[Sequence[Float32Array]]:  # noqa: D102  # as in the base class
         return [[quad] for quad in self.quads.reshape(-1, 4, 2)]
 
     def _item(self, index: int) -> TextRegion:

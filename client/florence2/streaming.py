@@ -52,6 +52,7 @@ class StepEvents:
         token_log_probabilities: Sequence[float],
         token_ends: Sequence[int],
         image_size: ImageSizeLike,
+        token_masses: Sequence[float] = (),
     ) -> list[v1.StreamEvent]:
         """The events of the next tokens.
 
@@ -63,11 +64,12 @@ class StepEvents:
             token_log_probabilities: of the next tokens, as in `TaskResponse`; empty if unknown.
             token_ends: of the next tokens, as in `TaskResponse`: offsets in the whole text.
             image_size: as in `TaskResponse`.
+            token_masses: of the next tokens, as in `TaskResponse`; empty if unknown.
         """
         items: list[_Item] = []
         if self._growing is not None:
             try:
-                items = self._growing.feed(text, token_log_probabilities, token_ends, image_size)
+                items = self._growing.feed(text, token_log_probabilities, token_ends, image_size, token_masses)
             except InvalidArgumentError:
                 self._growing = None
         return self._events(text, items)
@@ -103,6 +105,7 @@ class _GrowingAnswer:
         self._task = task_of(request)
         self._text = ""
         self._log_probabilities: list[float] = []
+        self._masses: list[float] = []
         # Relative to the whole answer.
         self._ends: list[int] = []
         self._start = 0
@@ -114,10 +117,12 @@ class _GrowingAnswer:
         log_probabilities: Sequence[float],
         ends: Sequence[int],
         image_size: ImageSizeLike,
+        masses: Sequence[float],
     ) -> list[_Item]:
         """The items that are complete and certain with the next piece of text."""
         self._text += text
         self._log_probabilities += log_probabilities
+        self._masses += masses
         self._ends += ends
         if not self._may_complete_an_item(text):
             return []
@@ -136,7 +141,8 @@ class _GrowingAnswer:
     def _token_scores(self) -> TokenScores | None:
         if not self._ends:
             return None
-        return TokenScores(tuple(self._log_probabilities), tuple(end - self._start for end in self._ends))
+        ends = [end - self._start for end in self._ends]
+        return TokenScores(tuple(self._log_probabilities), tuple(ends), tuple(self._masses) or None)
 
     def _drop(self, length: int) -> None:
         """Drop the beginning of the text, and the tokens that end there."""
@@ -147,7 +153,7 @@ class _GrowingAnswer:
         dropped = bisect_left(self._ends, self._start)
         # A token that adds nothing belongs to the text after it.
         dropped += self._ends[dropped : dropped + 1] == [self._start]
-        del self._ends[:dropped], self._log_probabilities[:dropped]
+        del self._ends[:dropped], self._log_probabilities[:dropped], self._masses[:dropped]
 
 
 def _items(result: Result) -> list[_Item]:

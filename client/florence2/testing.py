@@ -12,9 +12,9 @@
 """
 
 import codecs
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from florence2 import v1
 from florence2.errors import (
@@ -102,7 +102,9 @@ class MockTransport:
             outcome = self._outcome(image, step)
             if isinstance(outcome, v1.TaskResponse):
                 for piece in _pieces(step.request, outcome):
-                    yield from events.feed(*piece, outcome.image_size)
+                    yield from events.feed(
+                        piece.text, piece.log_probabilities, piece.ends, outcome.image_size, piece.masses
+                    )
             yield from events.finish(outcome)
             steps += plan.complete(step.number, outcome)
         assert plan.result is not None, "all steps have ended"
@@ -165,17 +167,31 @@ def task_response(
     return v1.TaskResponse(text=text, image_size=v1.ImageSize(width=width, height=height), finish_reason=finish_reason)
 
 
-def _pieces(request: v1.TaskRequest, response: v1.TaskResponse) -> Iterator[tuple[str, list[float], list[int]]]:
-    """The text of a response in a few pieces, with the log-probabilities and the ends of their tokens if it has any."""
-    text, scores, ends = response.text, list(response.token_log_probabilities), list(response.token_ends)
+class _Piece(NamedTuple):
+    """A piece of a response's text, with what is known of its tokens."""
+
+    text: str
+    log_probabilities: Sequence[float] = ()
+    ends: Sequence[int] = ()
+    masses: Sequence[float] = ()
+
+
+def _pieces(request: v1.TaskRequest, response: v1.TaskResponse) -> Iterator[_Piece]:
+    """The text of a response in a few pieces, with the ends and scores of their tokens if it has any."""
+    text, ends = response.text, response.token_ends
     if request.raw or not ends:
         for first, last in _ranges(len(text)):
-            yield text[first:last], [], []
+            yield _Piece(text[first:last])
         return
     decoder, encoded, start = codecs.getincrementaldecoder("utf-8")(), text.encode(), 0
     for first, last in _ranges(len(ends)):
-        end = ends[last - 1]
-        yield decoder.decode(encoded[start:end]), scores[first:last], ends[first:last]
+        end, tokens = ends[last - 1], slice(first, last)
+        yield _Piece(
+            decoder.decode(encoded[start:end]),
+            response.token_log_probabilities[tokens],
+            ends[tokens],
+            response.token_masses[tokens],
+        )
         start = end
 
 

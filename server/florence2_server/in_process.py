@@ -15,14 +15,14 @@ import os
 import queue
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, nullcontext
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
 
 from florence2 import v1
 from florence2.adapter_names import check_adapter_name
-from florence2.errors import DeadlineExceededError, InvalidArgumentError, error_of_status
+from florence2.errors import DeadlineExceededError, InvalidArgumentError, RequestCancelledError, error_of_status
 from florence2.plans import DEFAULT_LIMITS, check_plan
 from florence2.transports import Health, Reply, RequestContext, ServerInfo, StreamReply
 from florence2.transports.server_info import server_info_of
@@ -171,15 +171,19 @@ class InProcess:
     ) -> Generator[v1.StreamEvent, None, None]:
         """The events of a request. If they are not streamed, there is only the last one."""
         deadline = _Deadline(request, context)
-        reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
+        reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
+        cancelling = (
+            nullcontext() if context.cancellation is None else context.cancellation.calling(partial(reports.put, None))
+        )
         execution = self._execution(image, request, reports.put, is_streamed=is_streamed)
         try:
-            while not execution.is_done:
-                if execution.has_startable:
-                    deadline.remaining()
-                    yield from execution.start_next()
-                while not execution.is_done and not (execution.has_startable and reports.empty()):
-                    yield from execution.accept(_wait(reports, deadline))
+            with cancelling:
+                while not execution.is_done:
+                    if execution.has_startable:
+                        deadline.remaining()
+                        yield from execution.start_next()
+                    while not execution.is_done and not (execution.has_startable and reports.empty()):
+                        yield from execution.accept(_wait(reports, deadline))
         finally:
             execution.cancel()
 
@@ -255,11 +259,14 @@ class _Deadline:
         return DeadlineExceededError(f"no response after {self._timeout:g} s")
 
 
-def _wait(reports: "queue.SimpleQueue[Report]", deadline: _Deadline) -> Report:
+def _wait(reports: "queue.SimpleQueue[Report | None]", deadline: _Deadline) -> Report:
     try:
-        return reports.get(timeout=deadline.remaining())
+        report = reports.get(timeout=deadline.remaining())
     except queue.Empty:
         raise deadline.error() from None
+    if report is None:
+        raise RequestCancelledError("the caller cancelled the request")
+    return report
 
 
 def _put_from_thread(loop: asyncio.AbstractEventLoop, reports: "asyncio.Queue[Report]", report: Report) -> None:

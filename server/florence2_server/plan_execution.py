@@ -112,7 +112,11 @@ class PlanExecution:
         run, happened = report
         if isinstance(happened, GeneratedTokens):
             return run.events.feed(
-                happened.text, happened.token_log_probabilities, happened.token_ends, happened.image_size
+                happened.text,
+                happened.token_log_probabilities,
+                happened.token_ends,
+                happened.image_size,
+                happened.token_masses,
             )
         outcome = self._outcome(happened) if isinstance(happened, Generation) else happened
         outcome = with_result(run.step.request, outcome)

@@ -86,3 +86,13 @@ def lines(path):
 
 def ids(path):
     return [line["id"] for line in lines(path)]
+
+
+@pytest.fixture(scope="session")
+def bulk_server(tmp_path_factory):
+    """A tritonserver that tests may kill."""
+    from tests.bulk.kills import Server
+
+    server = Server(tmp_path_factory.mktemp("bulk") / "log.txt")
+    yield server
+    server.close()

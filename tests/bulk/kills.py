@@ -20,7 +20,7 @@ from training.demo.sampling import sample_scene
 from training.demo.scenes import draw
 
 RUN_SECONDS = 3000
-TASKS = ("--task", "detect", "--task", "caption")
+TASK = "caption"
 
 
 class Server:
@@ -71,7 +71,19 @@ def draw_scenes(folder: Path, count: int) -> Path:
 
 
 def start_command(source: Path, output: Path, url: str, *options: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "florence2.bulk", str(source), *TASKS, "-o", str(output), "--url", url, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "florence2.bulk",
+        str(source),
+        "--task",
+        TASK,
+        "-o",
+        str(output),
+        "--url",
+        url,
+        *options,
+    ]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
@@ -96,8 +108,7 @@ def run_with_kills(
     process = start_command(source, output, server.url)
     try:
         for victim in kills:
-            goal = server.answered() + generator.randint(1, most)
-            seconds_until(lambda goal=goal: server.answered() >= goal or process.poll() is not None)
+            _wait_for_answers(server, generator.randint(1, most), process)
             if process.poll() is not None:
                 break
             if victim == "command":
@@ -114,6 +125,12 @@ def run_with_kills(
         process.kill()
         process.wait()
     return killed
+
+
+def _wait_for_answers(server: Server, count: int, process: subprocess.Popen[bytes]) -> None:
+    """Wait for so many answers more, or the end of the command."""
+    goal = server.answered() + count
+    seconds_until(lambda: server.answered() >= goal or process.poll() is not None, RUN_SECONDS)
 
 
 def assert_equal_outputs(disturbed: Path, undisturbed: Path) -> None:

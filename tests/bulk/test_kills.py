@@ -6,13 +6,6 @@ from tests.bulk import kills
 from tests.bulk.conftest import lines
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = kills.Server(tmp_path_factory.mktemp("bulk") / "log.txt")
-    yield server
-    server.close()
-
-
 def run_both(server, tmp_path, images, victims, most):
     """Run the command undisturbed and disturbed. Returns how often each victim was killed."""
     source = kills.draw_scenes(tmp_path / "scenes", images)
@@ -24,15 +17,15 @@ def run_both(server, tmp_path, images, victims, most):
     return killed
 
 
-def test_five_kills_over_500_images(server, tmp_path):
+def test_five_kills_over_500_images(bulk_server, tmp_path):
     victims = ["command", "engine", "command", "server", "command"]
-    assert run_both(server, tmp_path, 500, victims, most=60).total() == len(victims)
+    assert run_both(bulk_server, tmp_path, 500, victims, most=60).total() == len(victims)
 
 
 @pytest.mark.bulk
-def test_fifty_kills_over_5000_images(server, tmp_path, figure):
+def test_fifty_kills_over_5000_images(bulk_server, tmp_path, figure):
     victims = ["server", "command", "server", "command", "engine"] * 10
-    killed = run_both(server, tmp_path, 5000, victims, most=90)
+    killed = run_both(bulk_server, tmp_path, 5000, victims, most=90)
     for victim, count in killed.items():
         figure(f"kill -9 over 5,000 images, output equal: kills of the {victim}", count)
     assert killed == {"server": 20, "command": 20, "engine": 10}

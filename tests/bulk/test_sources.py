@@ -57,6 +57,12 @@ def test_a_glob_has_the_files_that_it_matches(folder):
     assert ids(f"{folder}/b/*.png") == ["10.png", "2.png"]
 
 
+def test_links_to_files_are_images_and_links_to_folders_are_not_followed(folder):
+    (folder / "b" / "link.png").symlink_to(folder / "c.png")
+    (folder / "b" / "loop").symlink_to(folder)
+    assert ids(folder / "b") == ids(f"{folder}/b/*.png") == ["10.png", "2.png", "link.png"]
+
+
 def test_ids_of_several_sources_begin_with_the_source_as_given(folder):
     assert ids(folder / "a", folder / "c.png", f"{folder}/b/*.png") == [
         f"{folder}/a/1.JPG",

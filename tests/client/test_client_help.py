@@ -5,7 +5,7 @@ import pydoc
 import re
 
 import pytest
-from florence2.client import AsyncClient, CallOptions, Client, TaskOptions
+from florence2.client import AsyncClient, CallOptions, Client, RunOptions, TaskOptions
 
 from tests.client.test_client import METHODS as TASK_METHODS
 from tests.client.test_client import PLAN_METHODS
@@ -31,7 +31,7 @@ def methods_with_options(client):
 @pytest.mark.parametrize("name", methods_with_options(Client))
 def test_help_of_a_method_names_every_argument_and_the_errors(client, name):
     text = pydoc.plain(pydoc.render_doc(getattr(client, name)))
-    keywords = (CallOptions if name in ("run", "stream") else TaskOptions).__optional_keys__
+    keywords = {"run": RunOptions, "stream": CallOptions}.get(name, TaskOptions).__optional_keys__
     arguments = [
         each for each in inspect.signature(getattr(client, name)).parameters if each not in ("self", "options")
     ]
@@ -49,7 +49,7 @@ def test_help_states_the_range_of_an_option(option):
 
 
 def test_all_methods_that_send_requests_are_covered():
-    assert set(methods_with_options(Client)) == {*TASK_METHODS, *PLAN_METHODS, "run", "stream"}
+    assert set(methods_with_options(Client)) == {*TASK_METHODS, *PLAN_METHODS, "run", "stream", "map"}
     assert methods_with_options(Client) == methods_with_options(AsyncClient)
 
 

@@ -9,7 +9,9 @@ from florence2.options import (
     EARLY_STOPPING,
     GENERATION_OPTIONS,
     CallOptions,
+    FilterOptions,
     Limit,
+    RunOptions,
     TaskOptions,
     check_generation,
     options_docstring,
@@ -68,7 +70,8 @@ def test_the_comment_of_the_field_states_the_range(option):
 
 
 def test_the_keywords_are_the_adapter_the_generation_options_and_those_of_a_call():
-    assert TaskOptions.__optional_keys__ == {"adapter", *GENERATION_OPTIONS, *CallOptions.__optional_keys__}
+    assert TaskOptions.__optional_keys__ == {"adapter", *GENERATION_OPTIONS, *RunOptions.__optional_keys__}
+    assert RunOptions.__optional_keys__ == {*CallOptions.__optional_keys__, *FilterOptions.__optional_keys__}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=by_name)

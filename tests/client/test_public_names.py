@@ -11,7 +11,7 @@ import pytest
 
 PUBLIC_NAMES = {
     *("Client", "AsyncClient", "Answer", "TruncatedAnswerError", "TLS", "Health", "Keepalive", "Retry", "errors", "v1"),
-    *("ServerInfo", "EngineInfo"),
+    *("ServerInfo", "EngineInfo", "MapOutcome"),
     *("StepAnswer", "StepStarted", "TextDelta", "ItemFound", "StepFinished", "Finished"),
     *("AnalyzedRegion", "GroundedCaption", "PlanResult", "RegionAnalysis", "TaskResults"),
     *("TASKS", "Task", "render_prompt", "expand_prompt"),

@@ -2,7 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from florence2 import v1
+from florence2.errors import InvalidArgumentError
+from florence2.locations import region_bins
 from florence2.results import Detections, Segmentation, Text, TextRegions
+from hypothesis import given
+from hypothesis import strategies as st
 
 TRIANGLE = [[0, 0], [4, 0], [0, 3]]
 LINE = [[1, 1], [2, 2]]
@@ -190,3 +195,77 @@ def test_usable_boxes_are_valid_regions():
     assert found[found.usable].usable.all()
     assert Detections.empty().usable.shape == (0,)
     assert len(Detections.empty()[Detections.empty().usable]) == 0
+
+
+EDGES = [-1.5, -1, 0, 5, 9.5, 10, 11, 11.5, np.nan, np.inf]
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(EDGES)] * 4), max_size=20))
+def test_a_box_is_usable_in_an_image_of_known_size_if_a_request_may_have_it(boxes):
+    found = Detections(np.reshape(boxes, (-1, 4)), [""] * len(boxes), image_size=(10, 10))
+    accepted = []
+    for x_min, y_min, x_max, y_max in boxes:
+        try:
+            region_bins(v1.BoundingBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max), (10, 10))
+            accepted.append(True)
+        except InvalidArgumentError:
+            accepted.append(False)
+    assert found.usable.tolist() == accepted
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_above_selects_higher_scores(make):
+    result = make()
+    assert result.above(0.3) == result[result.scores > 0.3]
+    assert len(result.above(0.25)) < len(result[result.scores >= 0.25])
+
+
+@pytest.mark.parametrize("make", RESULTS)
+def test_conditions_select_items_in_their_order(make):
+    result = make()
+    assert result.filtered() == result
+    assert result.filtered(min_score=0.5) == result[result.scores >= 0.5]
+    assert result.filtered(labels={result.labels[1]}) == result[[1]]
+    assert result.filtered(max_items=1) == result[[int(result.scores.argmax())]]
+
+
+def test_conditions_are_combined():
+    found = Detections(np.zeros((5, 4)), list("abaca"), [0.1, 0.9, 0.5, 0.9, 0.9])
+    assert found.filtered(max_items=2).scores.tolist() == found.scores[[1, 3]].tolist()  # the first of equals
+    assert found.filtered(labels=("a", "b"), max_items=2) == found[[1, 4]]
+    assert found.filtered(min_score=0.2, labels=["a"]) == found[[2, 4]]
+    assert found.filtered(labels=frozenset()) == found[[]]
+
+
+def test_a_threshold_is_compared_in_float32_as_scores_are():
+    found = Detections(np.zeros((1, 4)), ["a"], [0.9])
+    assert len(found.filtered(min_score=0.9)) == 1
+    assert len(found.above(0.9)) == 0
+
+
+def test_unknown_scores_can_limit_the_count_but_not_the_score():
+    found = Detections(np.zeros((3, 4)), list("abc"))
+    assert found.filtered(max_items=2).labels == ["a", "b"]
+    for select in (lambda: found.above(0.5), lambda: found.filtered(min_score=0.5)):
+        with pytest.raises(InvalidArgumentError, match="scores: got None, expected known scores"):
+            select()
+    assert Detections.empty().above(0.5) == Detections.empty().filtered(min_score=0.5) == Detections.empty()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "error", "message"),
+    [
+        ({"min_score": 1.5}, InvalidArgumentError, "min_score: got 1.5, expected 0 to 1"),
+        ({"min_score": np.nan}, InvalidArgumentError, "min_score: got nan, expected 0 to 1"),
+        ({"min_score": "0.5"}, TypeError, "min_score: got '0.5' of type str, expected a number"),
+        ({"min_score": True}, TypeError, "min_score: got True"),
+        ({"max_items": 0}, InvalidArgumentError, "max_items: got 0, expected at least 1"),
+        ({"max_items": 1.5}, TypeError, "max_items: got 1.5"),
+        ({"labels": "dog"}, TypeError, "labels: got 'dog' of type str, expected a collection of str"),
+        ({"labels": 7}, TypeError, "labels: got 7"),
+        ({"labels": ["dog", 7]}, TypeError, r"labels\[1\]: got 7"),
+    ],
+)
+def test_impossible_conditions_are_named(conditions, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        Detections.empty().filtered(**conditions)

@@ -40,7 +40,7 @@ class Call:
         return [value for flag, value in pairs if flag in flags]
 
 
-def run_shell(script: str, folder: Path) -> tuple[list[Call], str]:
+def run_shell(script: str, folder: Path, **variables: str) -> tuple[list[Call], str]:
     """Run a block at the repository's root with stand-ins first on the PATH: their calls, and the block's output."""
     log = folder / "calls"
     log.touch()
@@ -52,7 +52,7 @@ def run_shell(script: str, folder: Path) -> tuple[list[Call], str]:
     for name, text in scripts.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    environment = {**os.environ, "PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
+    environment = {**os.environ, **variables, "PATH": os.pathsep.join([str(folder), os.environ["PATH"]])}
     command = ["bash", "-euo", "pipefail", "-c", script]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=_SECONDS)
     assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"

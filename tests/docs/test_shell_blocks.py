@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, Block, blocks, name
+from tests.docs.programs import is_same
 from tests.docs.stand_ins import STAND_INS, Call, check, run_shell
 from tests.server.conftest import CALL_SECONDS
 
@@ -16,7 +17,8 @@ from tests.server.conftest import CALL_SECONDS
 RUN = ("README.md", "CONTRIBUTING.md", "docs/", "docker/README.md")
 PLACEHOLDERS = {"<commit>": "c" * 40, "<commit of the checkpoint>": "c" * 40, "POD": "florence2-0"}
 BLOCKS = [block for page in PAGES for block in blocks(page, "sh", "bash")]
-ON_A_SERVER = [block for block in BLOCKS if name(block.page).startswith(RUN) and re.search("curl|health", block.text)]
+SERVED = re.compile(r"curl|health|^(?:.*\| )?florence2 ", re.MULTILINE)
+ON_A_SERVER = [block for block in BLOCKS if name(block.page).startswith(RUN) and SERVED.search(block.text)]
 WITHOUT = [block for block in BLOCKS if name(block.page).startswith(RUN) and block not in ON_A_SERVER]
 
 
@@ -33,6 +35,19 @@ def check_calls(block: Block, calls: list[Call]) -> None:
     assert [call.command for call in calls] == commands
     for call in calls:
         check(call)
+
+
+def shown_output(block: Block) -> str | None:
+    """The output that the page shows below a block; None if it shows none."""
+    lines = block.page.read_text().splitlines()
+    after = block.line + block.text.count("\n") + 2  # its last fence, and an empty line
+    following = [each for each in blocks(block.page, "text") if each.line == after + 1]
+    return following[0].text if following and lines[after - 1] == "```text" else None
+
+
+def decimals(output: str) -> str:
+    """An output whose pixels and percents have a decimal point, so that those of another machine may be close."""
+    return re.sub(r"\d+", r"\g<0>.0", output)
 
 
 def check_response(response: dict) -> None:
@@ -74,13 +89,15 @@ def test_a_block_runs_against_a_server(block, server, tmp_path):
         "REPLICA:8002": f"{server.host}:{server.ports.metrics}",
         "florence2 health": f"florence2 health --url {server.grpc_url} --timeout 30",
     }
-    calls, output = run_shell(filled(block.text, PLACEHOLDERS | values), tmp_path)
+    calls, output = run_shell(filled(block.text, PLACEHOLDERS | values), tmp_path, FLORENCE2_URL=server.grpc_url)
     check_calls(block, calls)
     assert output.count("engine running") == block.text.count("florence2 health")
     if "/generate_stream" in block.text:
         check_events(output)
     elif "/generate" in block.text:
         check_response(json.loads(json.loads(output)["RESPONSE"]))
+    elif (shown := shown_output(block)) is not None:
+        assert is_same(decimals(shown), decimals(output)), output
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import re
 
 import florence2
+from florence2.cli.task_commands import COMMANDS
 from florence2.options import options_table
 from florence2_server.config import EngineConfig
 from florence2_server.environment import CONFIGS
@@ -20,6 +21,14 @@ def test_the_task_table_is_the_projects():
     assert {(field, token) for _, field, token, _ in rows} == official
     for method, _, _, result in rows:
         assert getattr(florence2.Client, method).__annotations__["return"] is getattr(florence2, result)
+
+
+def test_the_table_of_commands_is_complete():
+    rows = re.findall(r"^\| `(\w+)[^`]*` \|.*\| ([^|]+) \|$", page("docs/commands.md"), flags=re.MULTILINE)
+    assert list(dict.fromkeys(name for name, _ in rows)) == [command.name for command in COMMANDS]
+    methods = {method for _, named in rows for method in re.findall(r"`(\w+)`", named)}
+    assert {task.client_method for task in florence2.TASKS} <= methods
+    assert all(hasattr(florence2.Client, method) for method in methods)
 
 
 def test_the_settings_table_is_the_projects():

@@ -119,6 +119,9 @@ def assert_together(messages: list[GeneratedTokens], response: GenerateResponse)
     assert ends == list(response.token_ends)
     scores = [score for message in messages for score in message.token_log_probabilities]
     assert scores == list(response.token_log_probabilities)
+    masses = [mass for message in messages for mass in message.token_masses]
+    assert masses == list(response.token_masses)
+    assert len(masses) == len(scores)
     assert all(message.image_size == response.image_size for message in messages)
     assert all(message.token_ends for message in messages)
     so_far = b""

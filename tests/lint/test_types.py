@@ -1,6 +1,7 @@
 """What mypy checks."""
 
 import subprocess
+import sys
 import tomllib
 from pathlib import PurePosixPath
 
@@ -19,3 +20,8 @@ def test_mypy_is_strict_and_checks_every_file_outside_the_tests():
     others = {file for file in python_files() if file.parts[0] not in (*SETTINGS["files"], "tests")}
     # These have one name in common, so that `make lint` checks each by itself.
     assert others == {file for file in python_files() if file.match("model_repository/*/1/model.py")}
+
+
+def test_mypy_checks_programs_of_users_which_also_run():
+    (program,) = [file for file in SETTINGS["files"] if file.startswith("tests/")]
+    subprocess.run([sys.executable, ROOT / program], check=True)

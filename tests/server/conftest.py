@@ -11,6 +11,10 @@ import tritonclient.grpc as triton
 from florence2.v1 import TaskRequest, TaskResponse
 from florence2_server.tritonserver import Ports, TritonServer
 
+from tests.cli.commands import florence2
+
+__all__ = ["florence2"]
+
 START_SECONDS = 180
 CALL_SECONDS = 120
 

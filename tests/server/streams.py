@@ -116,6 +116,7 @@ def without_scores(response: TaskResponse) -> TaskResponse:
     for field in ("queue_milliseconds", "encode_milliseconds", "decode_milliseconds", "image_embedding_cached"):
         copy.usage.ClearField(field)
     del copy.token_log_probabilities[:]
+    del copy.token_masses[:]
     for item, field in score_fields(copy):
         item.ClearField(field)
     for step in copy.steps:
@@ -125,8 +126,9 @@ def without_scores(response: TaskResponse) -> TaskResponse:
 
 
 def probabilities_of(response: TaskResponse) -> list[float]:
-    """The scores and log-probabilities of a response and its steps, in order."""
-    found = [getattr(item, field) for item, field in score_fields(response)] + [*response.token_log_probabilities]
+    """The scores, log-probabilities and masses of a response and its steps, in order."""
+    found = [getattr(item, field) for item, field in score_fields(response)]
+    found += [*response.token_log_probabilities, *response.token_masses]
     for step in response.steps:
         found += probabilities_of(step.response)
     return found

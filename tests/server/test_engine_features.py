@@ -4,6 +4,7 @@ import itertools
 import random
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from florence2 import Client, Detections
 
@@ -25,6 +26,10 @@ def test_requests_with_different_generation_options_share_the_batch(plain_client
     assert_equal_except_near_ties(cases, texts, [reference.text(case) for case in cases])
     for response in responses:
         assert len(response.token_log_probabilities) == len(response.token_ends) == response.usage.generated_tokens
+        assert len(response.token_masses) == response.usage.generated_tokens
+        probabilities = np.exp(response.token_log_probabilities)
+        assert (np.array(response.token_masses) >= probabilities - 1e-6).all()
+        assert max(response.token_masses) <= 1
 
 
 def test_objects_have_scores(server):

@@ -17,6 +17,7 @@ COMPLETION = GenerateResponse(
     finish_reason=FinishReason.FINISH_REASON_STOP,
     usage=Usage(generated_tokens=len(TOKENS)),
     token_log_probabilities=[log(p) for p in (0.5, 0.25, 1, 1, 1, 0.5, 0.5)],
+    token_masses=[0.5, 0.25, 1, 1, 1, 0.75, 0.5],
     token_ends=np.cumsum([len(token) for token in TOKENS]),
 )
 
@@ -29,6 +30,7 @@ def test_a_response_has_every_field_of_the_completion():
         finish_reason=COMPLETION.finish_reason,
         usage=COMPLETION.usage,
         token_log_probabilities=COMPLETION.token_log_probabilities,
+        token_masses=COMPLETION.token_masses,
         token_ends=COMPLETION.token_ends,
     )
 

@@ -72,9 +72,15 @@ class FakeStream(FakeCall):
         """Send a message of a token for each text."""
         length = len(self._sent.text.encode())
         ends = list(itertools.accumulate((len(text.encode()) for text in texts), initial=length))[1:]
-        tokens = GeneratedTokens(text="".join(texts), token_log_probabilities=[score] * len(texts), token_ends=ends)
+        tokens = GeneratedTokens(
+            text="".join(texts),
+            token_log_probabilities=[score] * len(texts),
+            token_masses=[-score] * len(texts),
+            token_ends=ends,
+        )
         self._sent.text += tokens.text
         self._sent.token_log_probabilities.extend(tokens.token_log_probabilities)
+        self._sent.token_masses.extend(tokens.token_masses)
         self._sent.token_ends.extend(tokens.token_ends)
         self._events.put(GenerateStreamResponse(tokens=tokens))
 

@@ -128,6 +128,9 @@ def test_streamed_tokens_come_before_the_response_and_are_its_own(engine, image_
     assert [end for message in messages for end in message.token_ends] == list(response.token_ends)
     scores = [score for message in messages for score in message.token_log_probabilities]
     assert scores == list(response.token_log_probabilities)
+    masses = [mass for message in messages for mass in message.token_masses]
+    assert masses == list(response.token_masses)
+    assert len(masses) == len(scores)
     assert {(message.image_size.width, message.image_size.height) for message in messages} == {(60, 40)}
     unary = engine.stub.Generate(request, timeout=60)
     assert (unary.text, unary.token_ends) == (response.text, response.token_ends)

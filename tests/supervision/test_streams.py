@@ -59,6 +59,8 @@ def test_after_a_crash_only_what_is_new_is_passed_on(supervise, fleet):
     assert response.text == "abc"
     assert [list(tokens.token_log_probabilities) for tokens in streamed.passed] == [[-1, -1], [-2]]
     assert list(response.token_log_probabilities) == [-1, -1, -2]
+    assert [list(tokens.token_masses) for tokens in streamed.passed] == [[1, 1], [2]]
+    assert list(response.token_masses) == [1, 1, 2]
     assert (fleet.restarts, fleet.resubmissions) == (1, 1)
 
 

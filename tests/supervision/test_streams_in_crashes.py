@@ -32,6 +32,9 @@ class Streamed:
         assert [end for tokens in self.passed for end in tokens.token_ends] == list(response.token_ends)
         scores = [score for tokens in self.passed for score in tokens.token_log_probabilities]
         assert scores == list(response.token_log_probabilities)
+        masses = [mass for tokens in self.passed for mass in tokens.token_masses]
+        assert masses == list(response.token_masses)
+        assert len(masses) == len(scores)
         return response
 
 

@@ -23,6 +23,7 @@ def messages_of(texts: list[str], cuts: list[int], score: float) -> list[Generat
         GeneratedTokens(
             text="".join(texts[start:end]),
             token_log_probabilities=[score] * (end - start),
+            token_masses=[-score] * (end - start),
             token_ends=ends_of(texts)[start:end],
         )
         for start, end in itertools.pairwise(bounds)
@@ -31,7 +32,10 @@ def messages_of(texts: list[str], cuts: list[int], score: float) -> list[Generat
 
 def response_of(texts: list[str], score: float) -> GenerateResponse:
     return GenerateResponse(
-        text="".join(texts), token_log_probabilities=[score] * len(texts), token_ends=ends_of(texts)
+        text="".join(texts),
+        token_log_probabilities=[score] * len(texts),
+        token_masses=[-score] * len(texts),
+        token_ends=ends_of(texts),
     )
 
 
@@ -54,6 +58,8 @@ def test_each_token_is_passed_on_once_whenever_engines_crash(texts, crashes, las
     assert [end for tokens in passed for end in tokens.token_ends] == list(response.token_ends) == ends_of(texts)
     scores = [score for tokens in passed for score in tokens.token_log_probabilities]
     assert scores == list(response.token_log_probabilities)
+    masses = [mass for tokens in passed for mass in tokens.token_masses]
+    assert masses == list(response.token_masses) == [-score for score in scores]
     assert all(tokens.text or tokens.token_ends for tokens in passed)
 
 
@@ -95,3 +101,4 @@ def test_what_the_response_alone_has_is_passed_on():
     relay.complete(response_of(["a", "b", "c"], -2.0))
     assert [tokens.text for tokens in passed] == ["ab", "c"]
     assert list(passed[1].token_log_probabilities) == [-2.0]
+    assert list(passed[1].token_masses) == [2.0]

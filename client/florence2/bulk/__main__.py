@@ -2,4 +2,5 @@
 
 from florence2.cli.bulk_command import main
 
-main()
+if __name__ == "__main__":
+    main()

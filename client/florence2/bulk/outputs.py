@@ -97,9 +97,7 @@ def _write_lines(target: Location, lines: Iterator[str]) -> None:
 
 
 def _write_files(folder: Location, lines: Iterator[str]) -> None:
-    folder.make_folder()
     for line in lines:
         file = folder.child(f"{safe_path(json.loads(line)['id'])}.json")
-        file.parent.make_folder()
         with file.replaced() as content:
             content.write(f"{line}\n".encode())

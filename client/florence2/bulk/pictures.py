@@ -31,7 +31,6 @@ class PictureFolder:
             if isinstance(result, Detections | Segmentation | TextRegions):
                 name = id_ if len(tasks) == 1 else f"{id_}.{task.name}"
                 target = self._folder.child(f"{safe_path(name)}.png")
-                target.parent.make_folder()
                 with target.replaced() as file:
                     draw(image, result).save(file, "PNG")
 

@@ -46,7 +46,7 @@ async def _show_bar(progress: Progress, outage: Outage, stream: TextIO) -> None:
     from rich.progress import Progress as Bar
 
     console = Console(file=stream)
-    with Bar(BarColumn(), TextColumn("{task.description}"), console=console, transient=True) as bar:
+    with Bar(BarColumn(), TextColumn("{task.description}", markup=False), console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
         while True:
             done = progress.earlier + progress.done

@@ -87,7 +87,9 @@ def _matched(url: str, pattern: Location, task_names: frozenset[str], *, is_only
     fixed = _fixed_part(pattern.path)
     # As in a shell, only a pattern with such a name matches what begins with a dot.
     takes_hidden = _HIDDEN.search(pattern.path.removeprefix(fixed)) is not None
-    files = (match["name"] for match in matches if match["type"] == "file")
+    system = pattern.system
+    # A link to a file is of the type "other".
+    files = (each["name"] for each in matches if each["type"] == "file" or system.isfile(each["name"]))
     paths = sorted(path for path in files if takes_hidden or not _HIDDEN.search(path.removeprefix(fixed)))
     if not paths:
         raise FileNotFoundError(f"{url} matches no file")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -121,27 +122,35 @@ class Location:
 
     @contextmanager
     def replaced(self) -> Iterator[Any]:
-        """A file to write bytes to, which takes this place when it is complete, and not before."""
-        if not self.is_local:
-            # Buckets show an object once all of it has been uploaded.
-            with self.system.open(self.path, "wb") as file:
+        """A file to write bytes to, which takes this place when it is complete, and not before. Folders are created."""
+        if self.is_local:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            part = Path(f"{self.path}{_PART}")
+            with part.open("wb") as file:
                 yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
             return
-        part = Path(f"{self.path}{_PART}")
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        # A file of fsspec that is closed after an error would upload what it has.
+        with tempfile.TemporaryDirectory(prefix="florence2-") as folder:
+            part = Path(folder) / "part"
+            with part.open("wb") as file:
+                yield file
+            self._upload(part)
+
+    def _upload(self, file: Path) -> None:
+        try:
+            self.system.put_file(str(file), self.path)
+        except FileNotFoundError:
+            # Not before: in a bucket, which has no folders, this may create the bucket itself.
+            self.system.makedirs(self.parent.path, exist_ok=True)
+            self.system.put_file(str(file), self.path)
 
     def remove(self) -> None:
         """Remove the file, if there is one."""
         if self.exists():
             self.system.rm_file(self.path)
-
-    def make_folder(self) -> None:
-        """Make the folder, and those above it."""
-        self.system.makedirs(self.path, exist_ok=True)
 
 
 def check_writable(output: Location, *, is_folder: bool) -> None:
@@ -150,11 +159,10 @@ def check_writable(output: Location, *, is_folder: bool) -> None:
     Raises:
         OSError: it cannot.
     """
-    folder = output if is_folder else output.parent
     if not is_folder and output.is_local and output.is_folder():
         raise IsADirectoryError(f"{output.url} is a folder")
-    folder.make_folder()
-    probe = folder.child(f".florence2-{os.getpid()}{_PART}")
-    with probe.system.open(probe.path, "wb") as file:
-        file.write(b"")
+    folder = output if is_folder else output.parent
+    probe = folder.child(f".florence2-{os.getpid()}")
+    with probe.replaced():
+        pass
     probe.remove()

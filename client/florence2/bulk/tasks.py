@@ -13,6 +13,14 @@ from florence2.plans import check_plan
 from florence2.tasks import FREE_PROMPT, TASKS, AnswerForm, Task
 
 _DETAILS: Final = {"caption": "brief", "detailed_caption": "detailed", "more_detailed_caption": "paragraph"}
+# The names of the commands that are not those of the client's methods.
+_COMMANDS: Final = {
+    "classify": "classify-region",
+    "describe": "describe-regions",
+    "find": "detect-open-vocabulary",
+    "propose": "propose-regions",
+    "read": "read-text",
+}
 _SEPARATOR: Final = "="
 _REGION: Final = (0.0, 0.0, 1.0, 1.0)
 _SIDES: Final = 4
@@ -115,6 +123,7 @@ def task_words() -> list[str]:
 def _task(given: str, name: str) -> BulkTask:
     word, separator, text = given.partition(_SEPARATOR)
     wanted = word.replace("_", "-")
+    wanted = _COMMANDS.get(wanted, wanted)
     if wanted == "ground-caption":
         return BulkTask(name, word, None, text or "brief", typed_plans.ground_caption, None)
     if wanted == "analyze-regions":

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from florence2 import v1
-from florence2.cli import health as health_command
 from florence2.cli.exits import INTERRUPTED, MISUSED, SUCCEEDED, CommandError
+from florence2.cli.health_stand_in import health_stand_in
 from florence2.cli.option_groups import (
     AdapterOption,
     Images,
@@ -30,7 +30,7 @@ from florence2.options import TaskOptions
 _NAME: Final = "florence2"
 _COMPLETION: Final = "_FLORENCE2_COMPLETE"
 _BULK: Final = "florence2.cli.bulk_command"
-_EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 usage, 3 no server, 130 Ctrl-C."
+_EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 usage, 3 no server."
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -47,6 +47,10 @@ def run(arguments: Sequence[str]) -> int:
         status = command.main(["--help"] if is_misused else list(arguments), prog_name=_NAME, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as ended:  # typer's for an output that nobody reads
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     except typer.TyperException as error:
         raise CommandError(_usage_error(error), error.exit_code) from error
     return MISUSED if is_misused else int(status or SUCCEEDED)
@@ -64,15 +68,11 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     app.callback()(_root)
     for command in COMMANDS:
         app.command(command.name, help=command.request.__doc__)(_function(command))
+    _add_bulk(app)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )
-    app.command(
-        "health",
-        help="Check that a server is alive, or ready, for probes.",
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
-    )(_health)
-    _add_bulk(app)
+    app.command("health", help="Check that a server is alive, or ready, for probes.")(health_stand_in)
     return app
 
 
@@ -111,11 +111,6 @@ def _json_option(
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each server.")] = False,
 ) -> bool:
     return json
-
-
-def _health(context: typer.Context) -> int:
-    # `florence2 health` does not come here; `florence2 --option health` and the help of shells do.
-    return health_command.health(context.args)
 
 
 def _add_bulk(app: typer.Typer) -> None:

@@ -1,14 +1,15 @@
 """A client for the options of the command line: of servers, or of an engine in this process."""
 
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from florence2.cli.exits import UNREACHABLE, CommandError, reason
 from florence2.cli.option_groups import DEFAULT_URL, URL_VARIABLE, ServerOptions, header_pairs
 from florence2.client import TLS, Client
-from florence2.errors import Florence2Error, ServerError
+from florence2.errors import AccessDeniedError, Florence2Error, ServerError
 from florence2.transports import TransportNotFoundError, load_transport
 
 _MOST_PROBE_SECONDS: Final = 5.0
@@ -62,14 +63,17 @@ def _of_servers(options: ServerOptions) -> Client:
 def _require_reachable(client: Client, timeout: float) -> None:
     """Fail now, rather than when the first image's timeout expires, if no server responds at all."""
     seconds = min(timeout, _MOST_PROBE_SECONDS)
-    # A server that answers may refuse to say whether it is ready: then the images show what it refuses.
-    with suppress(ServerError):
+    try:
         if client.is_ready(timeout=seconds):
             return
         healths = client.health(timeout=seconds)
-        if not any(health.server_is_live for health in healths):
-            reasons = "; ".join(f"{health.url}: {health.reason}" for health in healths)
-            raise CommandError(f"no server can be reached: {reasons}", UNREACHABLE)
+    except AccessDeniedError:
+        return  # from health, perhaps not from requests
+    except ServerError as error:
+        raise CommandError(f"no server can be reached: {error}", UNREACHABLE) from error
+    if not any(health.server_is_live for health in healths):
+        reasons = "; ".join(f"{health.url}: {health.reason}" for health in healths)
+        raise CommandError(f"no server can be reached: {reasons}", UNREACHABLE)
 
 
 def _in_process(options: ServerOptions, adapter: str | None) -> Client:
@@ -79,8 +83,11 @@ def _in_process(options: ServerOptions, adapter: str | None) -> Client:
     if names := [name for name, value in given.items() if value]:
         raise CommandError(f"{names[0]}: not with --checkpoint, which needs no server")
     settings: dict[str, Any] = {} if options.device is None else {"device": options.device}
+    adapters = _adapters(adapter)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress of loading, read by tqdm when it is imported
     try:
-        transport = load_transport("in_process")(options.checkpoint, adapters=_adapters(adapter), **settings)
+        transport = load_transport("in_process")(options.checkpoint, adapters=adapters, **settings)
     except TransportNotFoundError as error:
         raise CommandError(f"--checkpoint: run pip install {_SERVER_PACKAGE}") from error
     except ImportError as error:
@@ -88,7 +95,7 @@ def _in_process(options: ServerOptions, adapter: str | None) -> Client:
     except Exception as error:  # the server's own errors, which this package cannot import
         if not type(error).__module__.startswith("florence2"):
             raise
-        raise CommandError(f"--checkpoint: {error}") from error
+        raise CommandError(str(error)) from error
     return Client(transport=transport, timeout=options.timeout)
 
 

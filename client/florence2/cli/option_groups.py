@@ -132,7 +132,7 @@ class ItemOptions:
         typer.Option(min=0, max=1, help="Leave out what has a lower score.", rich_help_panel=_OUTPUT),
     ] = None
     max_items: Annotated[
-        int | None, typer.Option(min=0, help="Keep only this many, by score.", rich_help_panel=_OUTPUT)
+        int | None, typer.Option(min=1, help="Keep only this many, by score.", rich_help_panel=_OUTPUT)
     ] = None
     label: Annotated[
         list[str] | None,
@@ -140,7 +140,7 @@ class ItemOptions:
     ] = None
 
     def given(self) -> dict[str, Any]:
-        """The options that are given, as keywords of `filtered`."""
+        """The options that are given, as keywords of the client's methods and of `filtered`."""
         values = {"min_score": self.min_score, "max_items": self.max_items, "labels": self.label or None}
         return {name: value for name, value in values.items() if value is not None}
 

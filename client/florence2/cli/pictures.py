@@ -27,7 +27,7 @@ class Pictures:
         """The files for `--draw`; None if it is not given.
 
         A single image is drawn to a file, unless the target is a folder or has no suffix. Several images are drawn into
-        a folder, which is made, each with its own name; names that occur again get a number.
+        a folder, each with its own name; names that occur again get a number. Folders are made.
 
         Raises:
             CommandError: the target is no place for a picture.
@@ -36,13 +36,11 @@ class Pictures:
             return None
         if len(names) == 1 and target.suffix and not target.is_dir():
             _check_suffix(target)
+            _make(target.parent)
             return cls(_harmless([target], names))
         if target.suffix and not target.is_dir():
             raise CommandError(f"--draw: got {target}, expected a folder, because there are {len(names)} images")
-        try:
-            target.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(f"--draw: {target}: {reason(error)}") from error
+        _make(target)
         return cls(_harmless(_files(target, names), names))
 
     def save(self, index: int, image: ImageSource, result: Result | PlanResult) -> None:
@@ -53,6 +51,13 @@ class Pictures:
             InvalidArgumentError: the image is not in a form that a client accepts.
         """
         draw(image, _drawable(result)).save(self.files[index])
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--draw: {folder}: {reason(error)}") from error
 
 
 def _files(folder: Path, names: Sequence[str]) -> list[Path]:

@@ -12,6 +12,7 @@ from rich.text import Text
 from florence2.cli.tables import COLUMNS, Section, sections
 from florence2.client import Answer
 from florence2.errors import Florence2Error
+from florence2.plain_data import error_data
 
 
 class Printer(Protocol):
@@ -33,7 +34,7 @@ class JsonPrinter:
 
     def error(self, name: str, error: Florence2Error | OSError) -> None:
         """Print the error's type and message."""
-        print_json({"image": name, "error": {"type": type(error).__name__, "message": str(error)}})
+        print_json({"image": name, **error_data(error)})
 
 
 class TabPrinter:

@@ -1,10 +1,10 @@
 """Runs a request about many images: progress, answers in their order, errors, pictures, and the exit status."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final, cast
 
 from florence2 import v1
 from florence2.cli.connecting import adapter_name, connected
@@ -13,25 +13,13 @@ from florence2.cli.option_groups import ItemOptions, OutputOptions, ServerOption
 from florence2.cli.pictures import Pictures
 from florence2.cli.printing import Printer, printer
 from florence2.cli.progress import ProgressBar, progress_bar
-from florence2.client import Answer, Client
+from florence2.client import Answer, Client, MapOutcome
 from florence2.errors import Florence2Error, InvalidArgumentError
 from florence2.images import ImageSource
 from florence2.options import TaskOptions, set_options
-from florence2.plan_results import GroundedCaption, PlanResult, RegionAnalysis, TaskResults
 from florence2.plans import check_plan
-from florence2.results import Result, Text
-from florence2.tasks import AnswerForm, task_of
 
 STANDARD_INPUT: Final = "-"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One image's answer or error."""
-
-    index: int
-    answer: Answer | None = None
-    error: Florence2Error | OSError | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +46,21 @@ class Run:
         pictures = Pictures.of(self.output.draw, self.images)
         show = printer(is_json=self.output.json, columns=self.columns, count=len(self.images))
         status = SUCCEEDED
-        with connected(self.server, self.adapter) as client, progress_bar(len(self.images)) as bar:
-            for outcome in outcomes(client, sources, self.request, self.output.concurrency):
-                status = max(status, self._show(outcome, sources, pictures, show, bar))
+        with (
+            connected(self.server, self.adapter) as client,
+            closing(self._outcomes(client, sources)) as outcomes,
+            progress_bar(len(self.images)) as bar,
+        ):
+            for outcome in outcomes:
+                status = max(status, self._show(outcome, pictures, show, bar))
         return status
+
+    def _outcomes(self, client: Client, sources: list[ImageSource]) -> Generator[MapOutcome[ImageSource], None, None]:
+        filters = cast("TaskOptions", self.items.given())
+        try:
+            return client.map(sources, self.request, concurrency=self.output.concurrency, **filters)
+        except InvalidArgumentError as error:  # the answer has nothing that a filter is about
+            raise CommandError(str(error)) from error
 
     def _complete_request(self) -> None:
         """Add adapter and options to the request, and check it as a whole before any image is sent."""
@@ -71,13 +70,10 @@ class Run:
             check_plan(self.request)
         except InvalidArgumentError as error:
             raise CommandError(str(error)) from error
-        if self.items.given() and not _has_items(self.request):
-            raise CommandError("--min-score, --max-items and --label: this answer is a text, which has no items")
 
     def _show(
         self,
-        outcome: Outcome,
-        sources: Sequence[ImageSource],
+        outcome: MapOutcome[ImageSource],
         pictures: Pictures | None,
         show: Printer,
         bar: ProgressBar,
@@ -90,28 +86,9 @@ class Run:
                 show.error(name, outcome.error)
                 complain(f"{name}: {reason(outcome.error)}")
                 return status_of(outcome.error)
-            answer = replace(answer, result=_filtered(answer.result, self.items))
             show.answer(name, answer)
             status = _warn(name, answer)
-            return max(status, SUCCEEDED if pictures is None else _draw(pictures, outcome.index, sources, answer, name))
-
-
-def outcomes(
-    client: Client, images: Sequence[ImageSource], request: v1.TaskRequest, concurrency: int
-) -> Iterator[Outcome]:
-    """The outcome for each image, in their order."""
-
-    def outcome(index: int) -> Outcome:
-        try:
-            return Outcome(index, client.run(images[index], request))
-        except (Florence2Error, OSError) as error:
-            return Outcome(index, error=error)
-
-    pool = ThreadPoolExecutor(min(concurrency, len(images)))
-    try:
-        yield from pool.map(outcome, range(len(images)))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            return max(status, SUCCEEDED if pictures is None else _draw(pictures, outcome, answer, name))
 
 
 def _sources(names: Sequence[str]) -> list[ImageSource]:
@@ -128,22 +105,6 @@ def _standard_input() -> bytes:
     return data
 
 
-def _has_items(request: v1.TaskRequest) -> bool:
-    if request.WhichOneof("task") in ("caption_grounding", "region_analysis", "task_list"):
-        return True
-    return task_of(request).answer not in (AnswerForm.TEXT, AnswerForm.REGION_TEXT)
-
-
-def _filtered(result: Result | PlanResult, items: ItemOptions) -> Result | PlanResult:
-    if not (given := items.given()):
-        return result
-    if isinstance(result, GroundedCaption):
-        kept = None if result.detections is None else result.detections.filtered(**given)
-        return replace(result, detections=kept)
-    assert not isinstance(result, Text | RegionAnalysis | TaskResults), "these commands have no such options"
-    return result.filtered(**given)
-
-
 def _warn(name: str, answer: Answer) -> int:
     """Say what is missing in an answer. Returns the exit status."""
     if answer.is_truncated:
@@ -154,9 +115,9 @@ def _warn(name: str, answer: Answer) -> int:
     return FAILED if errors else SUCCEEDED
 
 
-def _draw(pictures: Pictures, index: int, sources: Sequence[ImageSource], answer: Answer, name: str) -> int:
+def _draw(pictures: Pictures, outcome: MapOutcome[ImageSource], answer: Answer, name: str) -> int:
     try:
-        pictures.save(index, sources[index], answer.result)
+        pictures.save(outcome.index, outcome.image, answer.result)
     except (Florence2Error, OSError) as error:
         complain(f"{name}: --draw: {reason(error)}")
         return FAILED

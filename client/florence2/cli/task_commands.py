@@ -144,8 +144,12 @@ def run(
     """Run any --prompt, or official tasks by their tokens."""
     if not task and prompt is None:
         raise CommandError("--prompt: missing; `run` needs --prompt, --task, or both")
-    tokens = [_task(name).token for name in task or [""]]
-    requests = [v1.TaskRequest(prompt=f"{token}{prompt or ''}") for token in tokens]
+    tasks = [_task(name) for name in task or [""]]
+    has_input = any(each.input for each in tasks)  # without any, the input is an error, which the request's check names
+    requests = [
+        v1.TaskRequest(prompt=f"{each.token}{prompt or ''}" if each.input or not has_input else each.token)
+        for each in tasks
+    ]
     return requests[0] if len(requests) == 1 else typed_plans.run_tasks(requests)
 
 
@@ -160,15 +164,17 @@ COMMANDS: Final = (
     TaskCommand("classify", classify),
     TaskCommand("read", read, ("text", "score", "quad"), has_filters=True),
     TaskCommand("analyze", analyze, ("object", "answer", "box")),
-    TaskCommand("run", run),
+    TaskCommand("run", run, has_filters=True),
 )
 """All task commands, in the order of the help."""
 
 
 def _task(name: str) -> Task:
-    """The task of an official token, with or without its brackets, or of a field of `TaskRequest`."""
+    """The task of an official token, with or without its brackets, of a field of `TaskRequest`, or of a method."""
+    if not name:
+        return FREE_PROMPT
     for task in TASKS:
-        if name in (task.token, task.token.strip("<>"), task.name) and (name or task is FREE_PROMPT):
+        if name in (task.token, task.token.strip("<>"), task.name, task.client_method.replace("_", "-")):
             return task
     tokens = ", ".join(task.token.strip("<>") for task in TASKS if task.token)
     raise CommandError(f"--task: got {name!r}, expected one of {tokens}")

@@ -15,11 +15,12 @@ from florence2.client.events import (
     StepStarted,
     TextDelta,
 )
+from florence2.client.mapping import MapOutcome
 from florence2.client.sync_client import Client
 from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region
 from florence2.images import ImageSource
-from florence2.options import CallOptions, TaskOptions
+from florence2.options import CallOptions, FilterOptions, RunOptions, TaskOptions
 from florence2.transports.destination import TLS, Keepalive, Retry
 from florence2.transports.protocol import EngineInfo, Health, ServerInfo
 
@@ -34,17 +35,20 @@ __all__ = [
     "EngineInfo",
     "Event",
     "EventStream",
+    "FilterOptions",
     "FinishReason",
     "Finished",
     "Health",
     "ImageSource",
     "ItemFound",
     "Keepalive",
+    "MapOutcome",
     "Phrases",
     "Region",
     "RegionDetector",
     "RegionTask",
     "Retry",
+    "RunOptions",
     "ServerInfo",
     "StepAnswer",
     "StepFinished",

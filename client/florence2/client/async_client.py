@@ -1,26 +1,29 @@
 """`AsyncClient`: the methods of `Client`, as coroutines."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self, TypeAlias, Unpack
 
 from florence2 import v1
 from florence2._arguments import check_seconds, check_timeout
 from florence2.client import typed_plans, typed_requests
 from florence2.client.answers import Answer
+from florence2.client.async_map import map_in_tasks
 from florence2.client.base_client import BaseClient
 from florence2.client.docstrings import document_like
 from florence2.client.event_reader import EventReader
 from florence2.client.events import AsyncEventStream, Event
+from florence2.client.mapping import ImageT, MapOutcome, MapRequests, MapTask, check_concurrency, check_images
 from florence2.client.reading import Origin, read_answer
 from florence2.client.sync_client import Client
 from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region, ResultT, TypedRequest
 from florence2.errors import Florence2Error
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import CallOptions, RunOptions, TaskOptions, set_options
 from florence2.plan_results import GroundedCaption, RegionAnalysis
 from florence2.results import Detections, Segmentation, Text, TextRegions
 from florence2.transports.destination import Destination
@@ -29,10 +32,14 @@ from florence2.transports.protocol import (
     AsyncStreamingTransport,
     AsyncTransport,
     Health,
+    Reply,
     RequestContext,
     ServerInfo,
 )
 from florence2.transports.triton import AsyncTritonTransport
+
+Infer: TypeAlias = Callable[[bytes, v1.TaskRequest, RequestContext], Awaitable[Reply]]
+"""The method `infer_async` of a transport, or a function that does more."""
 
 
 @document_like(Client)
@@ -40,13 +47,15 @@ class AsyncClient(BaseClient[AsyncTransport]):
     """`Client` for asyncio: the same arguments, methods, results and errors.
 
         async with AsyncClient("localhost:8001") as client:
-            captions = await asyncio.gather(*(client.caption(path) for path in paths))
+            async for outcome in client.map(paths, "caption"):
+                print(outcome.image, outcome.error or outcome.result)
 
     Cancelling a task cancels its request, also on the server, and raises `asyncio.CancelledError` as usual. Files are
     read and images encoded in a thread, so that the event loop does not wait for them.
 
-    It can be made anywhere, but must be used in one event loop. The server's queue is bounded, so limit a `gather` over
-    thousands of images with a semaphore to avoid `UnavailableError`.
+    It can be made anywhere, but must be used in one event loop. Use `map` for many images: the server's queue is
+    bounded, and the requests of a `gather` over thousands would all be under way at once, each with its timeout
+    running.
     """
 
     _protocol = AsyncTransport
@@ -146,17 +155,32 @@ class AsyncClient(BaseClient[AsyncTransport]):
         answer = await self._run_plan(image, typed_plans.run_tasks(requests), options)
         return [step.outcome for step in answer.steps]
 
-    async def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
+    async def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[RunOptions]) -> Answer:
         """Send any request, and return everything that the server reports about its answer. See `Client.run`."""
         # A copy, because the request belongs to the caller.
-        return await self._send(image, self._copied(request, options), options)
+        return await self._send(image, self._copied(request, options, RunOptions.__optional_keys__), options)
 
     def stream(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> AsyncEventStream:
         """Send any request, and receive events with `async for` while it is answered. See `Client.stream`."""
         if not isinstance(self._transport, AsyncStreamingTransport):
             raise self._lacks_method("stream_async")
-        copy = self._copied(request, options)
+        copy = self._copied(request, options, CallOptions.__optional_keys__)
         return AsyncEventStream(self._events(self._transport, image, copy, self._prepare(copy, options)))
+
+    def map(
+        self,
+        images: Iterable[ImageT] | AsyncIterable[ImageT],
+        task: MapTask[ImageT],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        **options: Unpack[TaskOptions],
+    ) -> AsyncGenerator[MapOutcome[ImageT], None]:
+        """As `Client.map`, with `async for`: everything runs in the event loop, and `images` may be asynchronous."""
+        self._require_open()
+        requests, limit = MapRequests(task, options), check_concurrency(concurrency)
+        checked = images if isinstance(images, AsyncIterable) else check_images(images)
+        return map_in_tasks(checked, requests, self._send_mapped, limit, ordered=ordered)
 
     async def is_ready(self, *, timeout: float | None = 5.0) -> bool:
         """Whether at least one server can be reached and has loaded the model. See `Client.is_ready`."""
@@ -197,16 +221,33 @@ class AsyncClient(BaseClient[AsyncTransport]):
         set_options(request, options)
         return await self._send(image, request, options)
 
-    async def _send(self, image: ImageSource, request: v1.TaskRequest, options: CallOptions) -> Answer:
+    async def _send(self, image: ImageSource, request: v1.TaskRequest, options: RunOptions) -> Answer:
         context = self._prepare(request, options)
+        filters = self._filters(request, options)
+        encoded = await _encoded(image)
+        return filters.apply(await self._answer(encoded, request, context, self._transport.infer_async))
+
+    async def _answer(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext, infer: Infer) -> Answer:
         # Answers are decoded here: the server need not do it, and responses stay small.
         request.raw = True
-        encoded = await _encoded(image)
-        # Not before: another task may close the client in the meantime.
+        # Not before: another task may close the client while the image is encoded.
         self._require_open()
         with self._sending(request, context) as traced:
-            reply = await self._transport.infer_async(encoded, request, traced)
+            reply = await infer(encoded, request, traced)
         return read_answer(request, reply.response, Origin(context.request_id, reply.url, context.timeout))
+
+    async def _send_mapped(
+        self, encoded: bytes, request: v1.TaskRequest, options: RunOptions, on_refusal: Callable[[float], None]
+    ) -> Answer:
+        context = replace(self._prepare(request, options), on_refusal=on_refusal)
+        filters = self._filters(request, options)
+        return filters.apply(await self._answer(encoded, request, context, self._infer_mapped))
+
+    async def _infer_mapped(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
+        if self._map_attempts is None:
+            return await self._transport.infer_async(encoded, request, context)
+        infer = self._transport.infer_async
+        return await self._map_attempts.run_async(context, asyncio.sleep, lambda _: infer(encoded, request, context))
 
     async def _events(
         self, transport: AsyncStreamingTransport, image: ImageSource, request: v1.TaskRequest, context: RequestContext

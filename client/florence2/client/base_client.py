@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -10,10 +10,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from florence2 import v1
 from florence2._arguments import check_priority, check_request_id, check_timeout, refuse_unknown
 from florence2.client.answers import Answer, TruncatedAnswerError
+from florence2.client.filters import Filters
 from florence2.client.typed_requests import ResultT
 from florence2.errors import InvalidArgumentError, located, require_type, wrong_type
-from florence2.options import CallOptions
+from florence2.options import CallOptions, RunOptions
 from florence2.plans import check_plan
+from florence2.transports.attempts import Attempts
 from florence2.transports.destination import TLS, AccessToken, Destination, Keepalive, Retry
 from florence2.transports.protocol import AsyncTransport, RequestContext, Transport
 from florence2.transports.tracing import current_trace_context, request_span, stream_span
@@ -53,6 +55,8 @@ class BaseClient(ABC, Generic[TransportT]):
             self._check_transport(transport, destination)
         self._span_attributes = {"florence2.model": model} if transport is None else {}
         self._transport: TransportT = self._connect(destination) if transport is None else transport
+        # Only the default transport is known to retry. `map` does it for the others.
+        self._map_attempts = None if transport is None else Attempts(["the transport"], Retry())
 
     @abstractmethod
     def _connect(self, destination: Destination) -> TransportT:
@@ -68,10 +72,10 @@ class BaseClient(ABC, Generic[TransportT]):
     def _lacks_method(self, method: str) -> TypeError:
         return wrong_type("transport", self._transport, f"an object that also has the method {method}")
 
-    def _copied(self, request: v1.TaskRequest, options: CallOptions) -> v1.TaskRequest:
+    def _copied(self, request: v1.TaskRequest, options: CallOptions, known: Iterable[str]) -> v1.TaskRequest:
         """A copy of the request that was passed to `run` or `stream`, which belongs to the caller."""
         require_type("request", request, v1.TaskRequest)
-        refuse_unknown(options, CallOptions.__optional_keys__)
+        refuse_unknown(options, known)
         copy = v1.TaskRequest()
         copy.CopyFrom(request)
         return copy
@@ -85,6 +89,13 @@ class BaseClient(ABC, Generic[TransportT]):
             timeout=check_timeout(options.get("timeout", request.timeout_seconds or self._timeout)),
             started=time.monotonic(),
         )
+
+    @staticmethod
+    def _filters(request: v1.TaskRequest, options: RunOptions) -> Filters:
+        """The conditions for items in the options of a request, after checking that they apply to its results."""
+        filters = Filters.of_options(options)
+        filters.check(request)
+        return filters
 
     def _require_open(self) -> None:
         # Like a closed file. Not a Florence2Error, because neither a server nor the input is wrong.

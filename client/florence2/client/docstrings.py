@@ -1,13 +1,13 @@
 """Completes the docstrings of the clients' methods, so that `help(Client.detect)` names every keyword and error.
 
-The texts of the options are those of `TaskOptions` and `CallOptions`.
+The texts of the options are those of `TaskOptions`, `FilterOptions` and `CallOptions`.
 """
 
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, Unpack
 
-from florence2.options import CallOptions, TaskOptions
+from florence2.options import CallOptions, FilterOptions, RunOptions, TaskOptions
 
 ClientT = TypeVar("ClientT", bound=type)
 
@@ -15,7 +15,7 @@ _ERRORS = """
     TypeError: an argument has the wrong type.
     InvalidArgumentError: the request or the image is invalid. The message names the field, the value and the limit.
     OSError: the image is a path that cannot be read.
-    UnavailableError: after all retries, the server is still full, starting, stopping or unreachable. A retry is safe.
+    UnavailableError: until the deadline, the server was full, starting, stopping or unreachable. A retry is safe.
     DeadlineExceededError: no answer within `timeout` seconds.
     RequestCancelledError: the client was closed while the request was in flight.
     MessageTooLargeError: the request or the response exceeds a limit of client, server or proxy.
@@ -24,7 +24,7 @@ _ERRORS = """
     RuntimeError: the client is closed.
 """.strip("\n")
 # Their results show what was truncated.
-_NEVER_TRUNCATED = ("ground_caption", "analyze_regions", "run_tasks")
+_NEVER_TRUNCATED = ("ground_caption", "analyze_regions", "run_tasks", "map")
 _TRUNCATED = "    TruncatedAnswerError: the answer was truncated at its length limit; the error holds what is complete."
 
 
@@ -32,9 +32,11 @@ def document(client: ClientT) -> ClientT:
     """Append options and errors to the docstrings of the methods that take options. A class decorator."""
     for method in _methods(client):
         options = method.__annotations__.get("options")
-        if options not in (Unpack[TaskOptions], Unpack[CallOptions]):
+        if options not in (Unpack[TaskOptions], Unpack[RunOptions], Unpack[CallOptions]):
             continue
         keywords, errors = _keys(CallOptions), _ERRORS
+        if options != Unpack[CallOptions]:
+            keywords = f"{keywords}\n{_keys(FilterOptions)}"
         if options == Unpack[TaskOptions]:
             keywords = f"{keywords}\n{_keys(TaskOptions)}"
             errors = errors if method.__name__ in _NEVER_TRUNCATED else f"{_TRUNCATED}\n{errors}"

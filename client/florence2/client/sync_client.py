@@ -1,7 +1,8 @@
 """`Client`: Florence-2 with a method for each task, blocking."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -12,16 +13,20 @@ from florence2.client.answers import Answer
 from florence2.client.docstrings import document
 from florence2.client.event_reader import EventReader
 from florence2.client.events import Event, EventStream
+from florence2.client.mapping import ImageT, MapOutcome, MapRequests, MapTask, check_concurrency, check_images
+from florence2.client.sync_map import map_in_threads
 from florence2.client.sync_tasks import SyncTasks
 from florence2.client.typed_plans import RegionDetector, RegionTask
 from florence2.client.typed_requests import CaptionDetail, Phrases
 from florence2.errors import Florence2Error
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import CallOptions, RunOptions, TaskOptions, set_options
 from florence2.plan_results import GroundedCaption, RegionAnalysis
 from florence2.transports.destination import Destination
 from florence2.transports.protocol import (
+    Cancellation,
     Health,
+    Reply,
     RequestContext,
     ServerInfo,
     ServerInfoTransport,
@@ -49,13 +54,18 @@ class Client(SyncTasks):
     Scores of results, 0 to 1, are geometric means of the probabilities of the generated tokens. They are not
     calibrated; see `florence2.scores`.
 
+    Answers are as good as the server's checkpoint. The demo checkpoint knows drawn shapes and fourteen words; about
+    anything else its answers are wrong, even if their scores are high.
+
     All task methods take the options of `TaskOptions` as keywords, and return the bare result of a complete answer.
     `run` also returns truncated answers, with everything else that the server reports. `run_tasks`, `ground_caption`
-    and `analyze_regions` do several things in one request; `stream` shows an answer while it is generated.
+    and `analyze_regions` do several things in one request; `stream` shows an answer while it is generated; `map` sends
+    requests about many images at once.
     `florence2.errors` lists the errors; `help(Client.detect)` lists options and errors together.
 
-    A request that fails with UNAVAILABLE is retried within its timeout, see `Retry`; nothing else is. With several
-    urls, requests are distributed round robin, and one that a server rejects goes to the next server at once.
+    A request that fails with UNAVAILABLE is retried until its deadline, see `Retry`; nothing else is. So a client may
+    be started before its server. With several urls, requests are distributed round robin, and one that a server rejects
+    goes to the next server at once; a server that has failed is avoided for a while.
 
     A client holds one gRPC channel to each server. Create it once and share it, also between threads. After a fork,
     create a new one: gRPC objects made before the fork hang in the child process.
@@ -151,7 +161,7 @@ class Client(SyncTasks):
         answer = self._run_plan(image, typed_plans.run_tasks(requests), options)
         return [step.outcome for step in answer.steps]
 
-    def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
+    def run(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[RunOptions]) -> Answer:
         """Send any request, and return everything that the server reports about its answer, truncated or not.
 
         Args:
@@ -161,7 +171,7 @@ class Client(SyncTasks):
                 timeout apply unless the options set their own.
         """
         # A copy, because the request belongs to the caller.
-        return self._send(image, self._copied(request, options), options)
+        return self._send(image, self._copied(request, options, RunOptions.__optional_keys__), options)
 
     def stream(self, image: ImageSource, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> EventStream:
         """Send any request, and receive events while it is answered: text, detections and text regions, steps.
@@ -181,8 +191,45 @@ class Client(SyncTasks):
         """
         if not isinstance(self._transport, StreamingTransport):
             raise self._lacks_method("stream")
-        copy = self._copied(request, options)
+        copy = self._copied(request, options, CallOptions.__optional_keys__)
         return EventStream(self._events(self._transport, image, copy, self._prepare(copy, options)))
+
+    def map(
+        self,
+        images: Iterable[ImageT],
+        task: MapTask[ImageT],
+        *,
+        concurrency: int = 16,
+        ordered: bool = True,
+        **options: Unpack[TaskOptions],
+    ) -> Generator[MapOutcome[ImageT], None, None]:
+        """Send requests about many images at once, and yield how each ended: a `MapOutcome` with an answer or an error.
+
+            for outcome in client.map(Path("pictures").glob("*.jpg"), "caption"):
+                print(outcome.image, outcome.error or outcome.result)
+
+        An error of one image, such as a file that does not exist, is in its outcome and does not stop the others. An
+        exception of `images` itself stops everything and is raised, like any that is not listed below. Leaving the loop
+        early cancels what is under way: at once with `contextlib.closing`, else when the iterator is freed. Only a
+        transport that cannot cancel requests is waited for.
+
+        Images are taken as they are needed, in the thread that iterates: at most three times `concurrency` of them are
+        held with their outcomes, twice if not `ordered`, so their number is not limited by memory.
+
+        If the servers refuse requests because they are full, fewer are sent at once: their number is halved at each
+        refusal, grows again with each answer, and begins at 4. A refused request is retried until its deadline, and its
+        `timeout` starts when it is first sent.
+
+        Args:
+            images: any iterable, also a lazy one, see `ImageSource`.
+            task: a `florence2.v1.TaskRequest`; the name of a method that needs nothing but an image (`"detect"`), or
+                its official token (`"<OD>"`); or a function that returns an image's request, called in other threads.
+            concurrency: the maximum number of requests under way at once.
+            ordered: whether outcomes come in the order of the images, or else as they arrive.
+        """
+        self._require_open()
+        requests, limit = MapRequests(task, options), check_concurrency(concurrency)
+        return map_in_threads(check_images(images), requests, self._send_mapped, limit, ordered=ordered)
 
     def is_ready(self, *, timeout: float | None = 5.0) -> bool:
         """Whether at least one server can be reached and has loaded the model.
@@ -244,6 +291,25 @@ class Client(SyncTasks):
     def _run_plan(self, image: ImageSource, request: v1.TaskRequest, options: TaskOptions) -> Answer:
         set_options(request, options)
         return self._send(image, request, options)
+
+    def _send_mapped(
+        self,
+        encoded: bytes,
+        request: v1.TaskRequest,
+        options: RunOptions,
+        cancellation: Cancellation,
+        on_refusal: Callable[[float], None],
+    ) -> Answer:
+        context = replace(self._prepare(request, options), cancellation=cancellation, on_refusal=on_refusal)
+        filters = self._filters(request, options)
+        return filters.apply(self._answer(encoded, request, context, self._infer_mapped))
+
+    def _infer_mapped(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext) -> Reply:
+        if self._map_attempts is None:
+            return self._transport.infer(encoded, request, context)
+        assert context.cancellation is not None, "as every request of `map`"
+        sleep = context.cancellation.wait
+        return self._map_attempts.run(context, sleep, lambda _: self._transport.infer(encoded, request, context))
 
     def _events(
         self, transport: StreamingTransport, image: ImageSource, request: v1.TaskRequest, context: RequestContext

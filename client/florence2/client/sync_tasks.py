@@ -1,6 +1,7 @@
 """The methods of `Client` for a single task."""
 
-from typing import Unpack
+from collections.abc import Callable
+from typing import TypeAlias, Unpack
 
 from florence2 import v1
 from florence2.client import typed_requests
@@ -10,9 +11,12 @@ from florence2.client.docstrings import document
 from florence2.client.reading import Origin, read_answer
 from florence2.client.typed_requests import CaptionDetail, Phrases, Region, ResultT, TypedRequest
 from florence2.images import ImageSource, encode_image
-from florence2.options import CallOptions, TaskOptions, set_options
+from florence2.options import RunOptions, TaskOptions, set_options
 from florence2.results import Detections, Segmentation, Text, TextRegions
-from florence2.transports.protocol import Transport
+from florence2.transports.protocol import Reply, RequestContext, Transport
+
+Infer: TypeAlias = Callable[[bytes, v1.TaskRequest, RequestContext], Reply]
+"""The method `infer` of a transport, or a function that does more."""
 
 
 @document
@@ -151,13 +155,17 @@ class SyncTasks(BaseClient[Transport]):
         set_options(typed.request, options)
         return self._whole_result(self._send(image, typed.request, options), typed.result_type)
 
-    def _send(self, image: ImageSource, request: v1.TaskRequest, options: CallOptions) -> Answer:
+    def _send(self, image: ImageSource, request: v1.TaskRequest, options: RunOptions) -> Answer:
         context = self._prepare(request, options)
+        filters = self._filters(request, options)
+        encoded = encode_image(image)
+        return filters.apply(self._answer(encoded, request, context, self._transport.infer))
+
+    def _answer(self, encoded: bytes, request: v1.TaskRequest, context: RequestContext, infer: Infer) -> Answer:
         # Answers are decoded here: the server need not do it, and responses stay small.
         request.raw = True
-        encoded = encode_image(image)
         # Not before: another thread may close the client while the image is encoded.
         self._require_open()
         with self._sending(request, context) as traced:
-            reply = self._transport.infer(encoded, request, traced)
+            reply = infer(encoded, request, traced)
         return read_answer(request, reply.response, Origin(context.request_id, reply.url, context.timeout))

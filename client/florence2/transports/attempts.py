@@ -33,6 +33,9 @@ would hang a program instead of raising an error."""
 _SHORTEST_REST: Final = 0.1  # seconds before the deadline after which another attempt is pointless
 _MOST_DOUBLINGS: Final = 32  # 2.0 to a higher power could overflow
 
+# A certificate that is not trusted stays so. The request may go to another server, but it does not wait.
+_PERMANENT: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
+
 _logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
 
@@ -233,7 +236,8 @@ class _RequestAttempts:
         rest = self._give_up_at - time.monotonic()
         if not self._is_round_over:
             return rest <= 0
-        return rest < _SHORTEST_REST or self._attempts.is_exhausted(self._count)
+        is_permanent = any(words in str(self._reason) for words in _PERMANENT)
+        return is_permanent or rest < _SHORTEST_REST or self._attempts.is_exhausted(self._count)
 
     def _report_refusal(self, state: RetryCallState) -> None:  # noqa: ARG002 - tenacity's signature
         assert self._reason is not None, "the attempt failed"

@@ -127,7 +127,7 @@ class Usage(_message.Message):
     def __init__(self, prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., queue_milliseconds: _Optional[float] = ..., encode_milliseconds: _Optional[float] = ..., decode_milliseconds: _Optional[float] = ..., image_embedding_cached: _Optional[bool] = ...) -> None: ...
 
 class TaskResponse(_message.Message):
-    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions", "token_log_probabilities", "token_ends", "steps")
+    __slots__ = ("text", "image_size", "finish_reason", "usage", "text_result", "detections", "segmentation", "text_regions", "token_log_probabilities", "token_ends", "steps", "token_masses")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class TaskResponse(_message.Message):
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_MASSES_FIELD_NUMBER: _ClassVar[int]
     text: str
     image_size: _geometry_pb2.ImageSize
     finish_reason: FinishReason
@@ -150,7 +151,8 @@ class TaskResponse(_message.Message):
     token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     token_ends: _containers.RepeatedScalarFieldContainer[int]
     steps: _containers.RepeatedCompositeFieldContainer[StepResponse]
-    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[_Union[StepResponse, _Mapping]]] = ...) -> None: ...
+    token_masses: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., text_result: _Optional[_Union[_results_pb2.Text, _Mapping]] = ..., detections: _Optional[_Union[_results_pb2.Detections, _Mapping]] = ..., segmentation: _Optional[_Union[_results_pb2.Segmentation, _Mapping]] = ..., text_regions: _Optional[_Union[_results_pb2.TextRegions, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[_Union[StepResponse, _Mapping]]] = ..., token_masses: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class TaskError(_message.Message):
     __slots__ = ("status", "message")

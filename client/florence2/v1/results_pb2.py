@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lorence2/v1/results.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"2\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_score\"\xec\x01\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12/\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\x12\'\n\x08polygons\x18\x03 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x06 \x01(\x02H\x02\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_score\"9\n\nDetections\x12+\n\ndetections\x18\x01 \x03(\x0b\x32\x17.florence2.v1.Detection\"_\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\'\n\x08polygons\x18\x02 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_score\"7\n\x0cSegmentation\x12\'\n\x08segments\x18\x01 \x03(\x0b\x32\x15.florence2.v1.Segment\"\xb4\x01\n\nTextRegion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x04quad\x18\x02 \x01(\x0b\x32\x12.florence2.v1.Quad\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x05 \x01(\x02H\x02\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_score\"=\n\x0bTextRegions\x12.\n\x0ctext_regions\x18\x01 \x03(\x0b\x32\x18.florence2.v1.TextRegionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x66lorence2/v1/results.proto\x12\x0c\x66lorence2.v1\x1a\x1b\x66lorence2/v1/geometry.proto\"Z\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\x05score\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nconfidence\x18\x03 \x01(\x02H\x01\x88\x01\x01\x42\x08\n\x06_scoreB\r\n\x0b_confidence\"\x82\x03\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12/\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x19.florence2.v1.BoundingBox\x12\'\n\x08polygons\x18\x03 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x06 \x01(\x02H\x02\x88\x01\x01\x12\x17\n\nconfidence\x18\x07 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10label_confidence\x18\x08 \x01(\x02H\x04\x88\x01\x01\x12 \n\x13location_confidence\x18\t \x01(\x02H\x05\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_scoreB\r\n\x0b_confidenceB\x13\n\x11_label_confidenceB\x16\n\x14_location_confidence\"9\n\nDetections\x12+\n\ndetections\x18\x01 \x03(\x0b\x32\x17.florence2.v1.Detection\"\x87\x01\n\x07Segment\x12\r\n\x05label\x18\x01 \x01(\t\x12\'\n\x08polygons\x18\x02 \x03(\x0b\x32\x15.florence2.v1.Polygon\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\nconfidence\x18\x04 \x01(\x02H\x01\x88\x01\x01\x42\x08\n\x06_scoreB\r\n\x0b_confidence\"7\n\x0cSegmentation\x12\'\n\x08segments\x18\x01 \x03(\x0b\x32\x15.florence2.v1.Segment\"\xca\x02\n\nTextRegion\x12\x0c\n\x04text\x18\x01 \x01(\t\x12 \n\x04quad\x18\x02 \x01(\x0b\x32\x12.florence2.v1.Quad\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x18\n\x0blabel_score\x18\x04 \x01(\x02H\x01\x88\x01\x01\x12\x1b\n\x0elocation_score\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x17\n\nconfidence\x18\x06 \x01(\x02H\x03\x88\x01\x01\x12\x1d\n\x10label_confidence\x18\x07 \x01(\x02H\x04\x88\x01\x01\x12 \n\x13location_confidence\x18\x08 \x01(\x02H\x05\x88\x01\x01\x42\x08\n\x06_scoreB\x0e\n\x0c_label_scoreB\x11\n\x0f_location_scoreB\r\n\x0b_confidenceB\x13\n\x11_label_confidenceB\x16\n\x14_location_confidence\"=\n\x0bTextRegions\x12.\n\x0ctext_regions\x18\x01 \x03(\x0b\x32\x18.florence2.v1.TextRegionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,17 +33,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.results_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TEXT']._serialized_start=73
-  _globals['_TEXT']._serialized_end=123
-  _globals['_DETECTION']._serialized_start=126
-  _globals['_DETECTION']._serialized_end=362
-  _globals['_DETECTIONS']._serialized_start=364
-  _globals['_DETECTIONS']._serialized_end=421
-  _globals['_SEGMENT']._serialized_start=423
-  _globals['_SEGMENT']._serialized_end=518
-  _globals['_SEGMENTATION']._serialized_start=520
-  _globals['_SEGMENTATION']._serialized_end=575
-  _globals['_TEXTREGION']._serialized_start=578
-  _globals['_TEXTREGION']._serialized_end=758
-  _globals['_TEXTREGIONS']._serialized_start=760
-  _globals['_TEXTREGIONS']._serialized_end=821
+  _globals['_TEXT']._serialized_end=163
+  _globals['_DETECTION']._serialized_start=166
+  _globals['_DETECTION']._serialized_end=552
+  _globals['_DETECTIONS']._serialized_start=554
+  _globals['_DETECTIONS']._serialized_end=611
+  _globals['_SEGMENT']._serialized_start=614
+  _globals['_SEGMENT']._serialized_end=749
+  _globals['_SEGMENTATION']._serialized_start=751
+  _globals['_SEGMENTATION']._serialized_end=806
+  _globals['_TEXTREGION']._serialized_start=809
+  _globals['_TEXTREGION']._serialized_end=1139
+  _globals['_TEXTREGIONS']._serialized_start=1141
+  _globals['_TEXTREGIONS']._serialized_end=1202
 # @@protoc_insertion_point(module_scope)

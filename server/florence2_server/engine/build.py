@@ -19,6 +19,7 @@ from florence2_server.engine.engine import Engine
 from florence2_server.engine.images.decoding import ImageDecoder
 from florence2_server.engine.images.image_file import ImageReader
 from florence2_server.engine.images.resizing import resizing_of
+from florence2_server.engine.masses import LocationTokens
 from florence2_server.engine.model.normalization import Normalization
 from florence2_server.engine.model.runner import Runner
 from florence2_server.engine.preparation import Preparation
@@ -48,7 +49,7 @@ def build(config: EngineConfig) -> BuiltEngine:
     limits = _batch_limits(config, checkpoint)
     runner = _warm_runner(checkpoint, limits)
     defaults = checkpoint.generation
-    candidates = CandidateFinder(defaults.bos_token_id, defaults.eos_token_id)
+    candidates = CandidateFinder(defaults.bos_token_id, defaults.eos_token_id, LocationTokens.of(checkpoint.tokenizer))
     engine = Engine(runner, Scheduler(limits), candidates, EmbeddingCache(config.embedding_cache_bytes))
     images = ImageDecoder(resizing_of(checkpoint.image_processor), ImageReader.of(config))
     tokenizer = PromptTokenizer(checkpoint.tokenizer, checkpoint.prompt_limit)

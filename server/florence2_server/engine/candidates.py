@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from florence2_server.engine.generation import Generation
+from florence2_server.engine.masses import LOCATIONS, WINDOW, LocationTokens, token_masses
 from florence2_server.engine.model.transfer import to_device
-from florence2_server.engine.search import Candidates, Float32Array
+from florence2_server.engine.search import Candidates, Float32Array, probabilities_of
 
 # The first columns of the transfer are not candidates: they are the log-probabilities of bos and eos.
 _FORCED = 2
@@ -19,11 +20,14 @@ class CandidateFinder:
 
     Args:
         bos_token_id, eos_token_id: the tokens that a search can be forced to take.
+        locations: the location tokens; None if the checkpoint has none: then all masses are probabilities.
     """
 
-    def __init__(self, bos_token_id: int, eos_token_id: int) -> None:
+    def __init__(self, bos_token_id: int, eos_token_id: int, locations: LocationTokens | None = None) -> None:
         self._forced = [bos_token_id, eos_token_id]
         self._eos_token_id = eos_token_id
+        self._locations = locations
+        self._window: Tensor | None = None  # relative columns of the window around a token, on the logits' device
 
     @torch.inference_mode()
     def find(self, logits: Tensor, generations: Sequence[Generation]) -> list[Candidates]:
@@ -35,6 +39,7 @@ class CandidateFinder:
         """
         log_normalizer = logits.logsumexp(dim=-1, keepdim=True)  # before logits processing: scores are the model's own
         forced = torch.cat([logits[:, token : token + 1] for token in self._forced], dim=1) - log_normalizer
+        located = None if self._locations is None else logits[:, self._locations.columns] - log_normalizer
         changing = [generation for generation in generations if generation.search.changes_scores]
         log_probabilities = logits - log_normalizer if changing else None
         if log_probabilities is not None:
@@ -46,10 +51,20 @@ class CandidateFinder:
         best, token_ids = _top(logits, count)
         # float32 holds token ids up to 2**24 exactly.
         table = [forced, token_ids.to(torch.float32), best - log_normalizer]
+        if located is not None:
+            table.insert(1, self._windows(located, token_ids))
         if log_probabilities is not None:
             table.append(log_probabilities.gather(1, token_ids))
         host = torch.cat(table, dim=1).cpu().numpy()  # the step's only wait for the device
-        return _split(host, count, generations)
+        return _split(host, count, generations, self._locations)
+
+    def _windows(self, located: Tensor, token_ids: Tensor) -> Tensor:
+        """(rows, tokens * WINDOW.size): of `located`, what is around each token; anything if it is no location."""
+        if self._window is None:
+            assert self._locations is not None, "there are log-probabilities of them"
+            self._window = to_device(WINDOW - self._locations.first, located.device)
+        columns = token_ids[:, :, None] + self._window
+        return located.gather(1, columns.clamp_(0, LOCATIONS - 1).flatten(1))
 
     def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
         """`ExponentialDecayLengthPenalty` of `generate()`."""
@@ -64,16 +79,25 @@ class CandidateFinder:
             logits[rows, self._eos_token_id] = scores + gained
 
 
-def _split(host: Float32Array, count: int, generations: Sequence[Generation]) -> list[Candidates]:
+def _split(
+    host: Float32Array, count: int, generations: Sequence[Generation], locations: LocationTokens | None
+) -> list[Candidates]:
     """Split the table from the device by generation."""
-    ids = host[:, _FORCED : _FORCED + count].astype("int64")
-    scores = host[:, _FORCED + count : _FORCED + 2 * count]
+    start = _FORCED if locations is None else _FORCED + count * WINDOW.size
+    ids = host[:, start : start + count].astype("int64")
+    scores = host[:, start + count : start + 2 * count]
     log_probabilities = host[:, -count:]  # these columns are the scores, if logits processing changed none
+    if locations is None:
+        masses = probabilities_of(log_probabilities)
+    else:
+        windows = host[:, _FORCED:start].reshape(len(host), count, WINDOW.size)
+        masses = token_masses(ids, log_probabilities, windows, locations)
     return [
         Candidates(
             ids[generation.rows, : generation.search.candidates_needed],
             scores[generation.rows, : generation.search.candidates_needed],
             log_probabilities[generation.rows, : generation.search.candidates_needed],
+            masses[generation.rows, : generation.search.candidates_needed],
             host[generation.rows, 0],
             host[generation.rows, 1],
         )

@@ -86,6 +86,7 @@ class Preparation:
         return GenerateResponse(
             text=text,
             token_log_probabilities=completion.log_probabilities,
+            token_masses=completion.masses,
             token_ends=token_ends[1:],  # the first token is the decoder start token, which is not generated
             image_size=ImageSize(width=width, height=height),
             finish_reason=_FINISH_REASONS[completion.finish_reason],

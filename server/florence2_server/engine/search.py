@@ -29,6 +29,7 @@ class Candidates:
         token_ids: (beams, candidates), each beam's tokens in descending order of score.
         scores: (beams, candidates), their log-probabilities after logits processing; -inf if forbidden.
         log_probabilities: (beams, candidates), their log-probabilities under the model; -inf if forbidden.
+        masses: (beams, candidates), their masses under the model, 0 to 1; see `token_masses`.
         bos_log_probabilities, eos_log_probabilities: (beams,), the log-probabilities under the model of the tokens that
             a search can be forced to take.
     """
@@ -36,8 +37,31 @@ class Candidates:
     token_ids: IntArray
     scores: Float32Array
     log_probabilities: Float32Array
+    masses: Float32Array
     bos_log_probabilities: Float32Array
     eos_log_probabilities: Float32Array
+
+
+class ChosenToken(NamedTuple):
+    """A beam's next token, with its log-probability and mass."""
+
+    token_id: int
+    log_probability: float
+    mass: float
+
+
+class ForcedToken(NamedTuple):
+    """A token that a step is forced to take.
+
+    Attributes:
+        token_id: bos or eos.
+        log_probabilities: (beams,), its log-probabilities under the model.
+        masses: (beams,), its masses, which are its probabilities: it is no location token.
+    """
+
+    token_id: int
+    log_probabilities: Float32Array
+    masses: Float32Array
 
 
 class BeamCopy(NamedTuple):
@@ -49,10 +73,17 @@ class BeamCopy(NamedTuple):
 
 
 class CertainTokens(NamedTuple):
-    """Consecutive tokens that are certain to be in the completion, with their log-probabilities."""
+    """Consecutive tokens that are certain to be in the completion, with their log-probabilities and masses."""
 
     token_ids: list[int]
     log_probabilities: list[float]
+    masses: list[float]
+
+
+def probabilities_of(log_probabilities: Float32Array) -> Float32Array:
+    """The probabilities, at most 1 in spite of rounding."""
+    probabilities: Float32Array = np.minimum(np.exp(log_probabilities), np.float32(1))
+    return probabilities
 
 
 class Search(ABC):
@@ -81,6 +112,7 @@ class Search(ABC):
         self._token_ids = np.empty((options.num_beams, options.max_new_tokens + 1), np.int64)
         self._token_ids[:, 0] = options.decoder_start_token_id
         self._log_probabilities = np.empty((options.num_beams, options.max_new_tokens), np.float32)
+        self._masses = np.empty_like(self._log_probabilities)
         self._taken = 0  # certain tokens that have been taken
 
     @property
@@ -140,9 +172,13 @@ class Search(ABC):
         """
         new = slice(self._taken, self._count_certain())
         self._taken = new.stop
-        # Every beam begins with these tokens, and has the same log-probabilities for them, except for a forced first
-        # token while all beams are alike: of these, only the first one continues.
-        return CertainTokens(self._token_ids[0, 1:][new].tolist(), self._log_probabilities[0, new].tolist())
+        # Every beam begins with these tokens, and has the same log-probabilities and masses for them, except for a
+        # forced first token while all beams are alike: of these, only the first one continues.
+        return CertainTokens(
+            self._token_ids[0, 1:][new].tolist(),
+            self._log_probabilities[0, new].tolist(),
+            self._masses[0, new].tolist(),
+        )
 
     @abstractmethod
     def advance(self, candidates: Candidates) -> list[BeamCopy]:
@@ -164,23 +200,26 @@ class Search(ABC):
     def _is_last_step(self) -> bool:
         return self.generated + 1 == self._options.max_new_tokens
 
-    def _forced(self, candidates: Candidates) -> tuple[int, Float32Array] | None:
-        """The token that the next step is forced to take and its log-probabilities by beam; None if it is free."""
+    def _forced(self, candidates: Candidates) -> ForcedToken | None:
+        """The token that the next step is forced to take; None if it is free."""
         # If a step is both first and last, the later of `generate()`'s processors wins: the end token. If a forced
         # token is also in `begin_suppress_tokens`, `generate()` has nothing left to choose from; here it is chosen.
         if self._is_last_step and self._options.forced_eos_token_id is not None:
-            return self._options.forced_eos_token_id, candidates.eos_log_probabilities
-        if self.generated == 0 and self._options.forced_bos_token_id is not None:
-            return self._options.forced_bos_token_id, candidates.bos_log_probabilities
-        return None
+            token_id, log_probabilities = self._options.forced_eos_token_id, candidates.eos_log_probabilities
+        elif self.generated == 0 and self._options.forced_bos_token_id is not None:
+            token_id, log_probabilities = self._options.forced_bos_token_id, candidates.bos_log_probabilities
+        else:
+            return None
+        return ForcedToken(token_id, log_probabilities, probabilities_of(log_probabilities))
 
-    def _complete(self, beam: int, token_id: int, log_probability: float, preferred: int) -> Completion:
+    def _complete(self, beam: int, token: ChosenToken, preferred: int) -> Completion:
         """The completion of a beam with a last token; `preferred` is the token that the model would have chosen."""
         eos = self._options.eos_token_id
         # An end token forced by the length counts as the model's own only if the model preferred it, too.
-        stopped = token_id == eos and (not self._is_last_step or preferred == eos)
+        stopped = token.token_id == eos and (not self._is_last_step or preferred == eos)
         return Completion(
-            (*self._token_ids[beam, : self.generated + 1].tolist(), token_id),
-            (*self._log_probabilities[beam, : self.generated].tolist(), log_probability),
+            (*self._token_ids[beam, : self.generated + 1].tolist(), token.token_id),
+            (*self._log_probabilities[beam, : self.generated].tolist(), token.log_probability),
+            (*self._masses[beam, : self.generated].tolist(), token.mass),
             FinishReason.STOP if stopped else FinishReason.LENGTH,
         )

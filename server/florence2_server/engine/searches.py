@@ -7,7 +7,7 @@ import numpy as np
 
 from florence2_server.engine.completion import Completion
 from florence2_server.engine.rules import IntArray
-from florence2_server.engine.search import BeamCopy, Candidates, Float32Array, Search
+from florence2_server.engine.search import BeamCopy, Candidates, ChosenToken, Float32Array, Search
 from florence2_server.engine.search_options import EarlyStopping, SearchOptions
 
 # The score by which `generate()` excludes beams as long as there are others.
@@ -19,20 +19,43 @@ class GreedySearch(Search):
 
     def advance(self, candidates: Candidates) -> list[BeamCopy]:
         """See `Search.advance`; a single beam continues from itself."""
-        preferred = token_id = int(candidates.token_ids[0, 0])
-        log_probability = float(candidates.log_probabilities[0, 0])
+        preferred = int(candidates.token_ids[0, 0])
         if forced := self._forced(candidates):
-            token_id, log_probability = forced[0], float(forced[1][0])
-        if self._is_last_step or token_id == self._options.eos_token_id:
-            self.completion = self._complete(0, token_id, log_probability, preferred)
+            token = ChosenToken(forced.token_id, float(forced.log_probabilities[0]), float(forced.masses[0]))
+        else:
+            token = ChosenToken(preferred, float(candidates.log_probabilities[0, 0]), float(candidates.masses[0, 0]))
+        if self._is_last_step or token.token_id == self._options.eos_token_id:
+            self.completion = self._complete(0, token, preferred)
             return []
-        self._token_ids[0, self.generated + 1] = token_id
-        self._log_probabilities[0, self.generated] = log_probability
+        self._token_ids[0, self.generated + 1] = token.token_id
+        self._log_probabilities[0, self.generated] = token.log_probability
+        self._masses[0, self.generated] = token.mass
         self.generated += 1
         return []
 
     def _count_certain(self) -> int:
         return self.generated
+
+
+class _Continuations(NamedTuple):
+    """Continuations of beams by a token, all of shape (continuations,)."""
+
+    beams: IntArray
+    token_ids: IntArray
+    log_probabilities: Float32Array
+    masses: Float32Array
+    scores: Float32Array
+    """Of the whole sequences."""
+
+    def at(self, indices: IntArray) -> "_Continuations":
+        """The continuations at these indices."""
+        return _Continuations(
+            self.beams[indices],
+            self.token_ids[indices],
+            self.log_probabilities[indices],
+            self.masses[indices],
+            self.scores[indices],
+        )
 
 
 class _Finished(NamedTuple):
@@ -59,20 +82,21 @@ class BeamSearch(Search):
 
     def advance(self, candidates: Candidates) -> list[BeamCopy]:
         """See `Search.advance`."""
-        beams, token_ids, log_probabilities, scores = self._best(candidates)
-        ends = (token_ids == self._options.eos_token_id) | self._is_last_step
+        best = self._best(candidates)
+        ends = (best.token_ids == self._options.eos_token_id) | self._is_last_step
         for rank in np.flatnonzero(ends[: self.beams]).tolist():
-            beam = int(beams[rank])
+            beam = int(best.beams[rank])
             preferred = int(candidates.token_ids[beam, 0])
-            completion = self._complete(beam, int(token_ids[rank]), float(log_probabilities[rank]), preferred)
-            self._finish(completion, scores[rank])
-        running = scores + ends * _EXCLUDED
-        chosen = np.argsort(-running, kind="stable")[: self.beams]
-        best_running = running[chosen[0]]
-        if self._is_last_step or not self._can_improve(best_running):
+            token = ChosenToken(
+                int(best.token_ids[rank]), float(best.log_probabilities[rank]), float(best.masses[rank])
+            )
+            self._finish(self._complete(beam, token, preferred), best.scores[rank])
+        running = best._replace(scores=best.scores + ends * _EXCLUDED)
+        running = running.at(np.argsort(-running.scores, kind="stable")[: self.beams])
+        if self._is_last_step or not self._can_improve(running.scores[0]):
             self.completion = self._finished[0].completion
             return []
-        return self._continue(beams[chosen], token_ids[chosen], log_probabilities[chosen], running[chosen])
+        return self._continue(running)
 
     def _count_certain(self) -> int:
         """The length of the common prefix of all that may become the completion.
@@ -89,17 +113,24 @@ class BeamSearch(Search):
         is_common = (new == new[0]).all(axis=0)
         return self._taken + int(np.append(is_common, False).argmin())
 
-    def _best(self, candidates: Candidates) -> tuple[IntArray, IntArray, Float32Array, Float32Array]:
-        """The best continuations in descending order: beam, token, log-probability, score of the whole sequence."""
+    def _best(self, candidates: Candidates) -> _Continuations:
+        """The best continuations in descending order."""
         if forced := self._forced(candidates):
-            token_id, log_probabilities = forced
-            order = np.argsort(-self._scores, kind="stable")
+            token_ids = np.full(self.beams, forced.token_id)
             # A forced token does not change a beam's score.
-            return order, np.full(self.beams, token_id), log_probabilities[order], self._scores[order]
+            all_beams = _Continuations(
+                np.arange(self.beams), token_ids, forced.log_probabilities, forced.masses, self._scores
+            )
+            return all_beams.at(np.argsort(-self._scores, kind="stable"))
         scores = (candidates.scores + self._scores[:, None]).ravel()
         order = np.argsort(-scores, kind="stable")[: 2 * self.beams]
-        beams = order // candidates.token_ids.shape[1]
-        return beams, candidates.token_ids.ravel()[order], candidates.log_probabilities.ravel()[order], scores[order]
+        return _Continuations(
+            order // candidates.token_ids.shape[1],
+            candidates.token_ids.ravel()[order],
+            candidates.log_probabilities.ravel()[order],
+            candidates.masses.ravel()[order],
+            scores[order],
+        )
 
     def _finish(self, completion: Completion, score: np.float32) -> None:
         length = np.float32(float(self.generated + 1) ** self._options.length_penalty)
@@ -120,23 +151,23 @@ class BeamSearch(Search):
         best_possible = best_running / np.float32(float(length) ** options.length_penalty)
         return bool(best_possible > self._finished[-1].score)
 
-    def _continue(
-        self, parents: IntArray, token_ids: IntArray, log_probabilities: Float32Array, scores: Float32Array
-    ) -> list[BeamCopy]:
-        """Replace the beams by continuations: a parent beam and a token each."""
-        order, copies = self._in_place(parents.tolist())
-        parents = parents[order]
-        length = self.generated + 1
+    def _continue(self, chosen: _Continuations) -> list[BeamCopy]:
+        """Replace the beams by continuations."""
+        order, copies = self._in_place(chosen.beams.tolist())
+        chosen = chosen.at(order)
+        parents, length = chosen.beams, self.generated + 1
         self._token_ids[:, :length] = self._token_ids[parents, :length]
-        self._token_ids[:, length] = token_ids[order]
+        self._token_ids[:, length] = chosen.token_ids
         self._log_probabilities[:, : self.generated] = self._log_probabilities[parents, : self.generated]
-        self._log_probabilities[:, self.generated] = log_probabilities[order]
-        self._scores = scores[order]
+        self._log_probabilities[:, self.generated] = chosen.log_probabilities
+        self._masses[:, : self.generated] = self._masses[parents, : self.generated]
+        self._masses[:, self.generated] = chosen.masses
+        self._scores = chosen.scores
         self._shared = np.where(parents[:, None] == parents, length, self._shared[np.ix_(parents, parents)])
         self.generated = length
         return copies
 
-    def _in_place(self, parents: list[int]) -> tuple[list[int], list[BeamCopy]]:
+    def _in_place(self, parents: list[int]) -> tuple[IntArray, list[BeamCopy]]:
         """An order of the continuations that leaves as many as possible on their parents' beams, and the other copies.
 
         The order of beams has no meaning, and a continuation that stays on its parent's beam needs no copy of keys and
@@ -154,7 +185,7 @@ class BeamSearch(Search):
         for beam, rank in zip(free, movers, strict=True):
             order[beam] = rank
             copies.append(BeamCopy(parents[rank], beam, int(self._shared[parents[rank], beam])))
-        return [rank for rank in order if rank is not None], copies
+        return np.array([rank for rank in order if rank is not None]), copies
 
 
 def start_search(options: SearchOptions, prompt_ids: Sequence[int]) -> Search:

@@ -5,7 +5,7 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from florence2.v1 import ImageSize
 
@@ -22,10 +22,10 @@ _INTERVAL_SECONDS = 0.02
 class TokenStream:
     """Iterates over the tokens of a generation as they become certain, on a thread other than the engine's.
 
-    The messages together are the response's text, log-probabilities and token ends. Iteration ends after the last
-    token, when `generation.future` is done; if the generation fails or is cancelled, it raises the future's exception.
-    The engine only queues tokens: one message has all that have become certain since the last one. The first tokens are
-    yielded at once, further ones at most every 20 ms.
+    The messages together are the response's text, log-probabilities, masses and token ends. Iteration ends after the
+    last token, when `generation.future` is done; if the generation fails or is cancelled, it raises the future's
+    exception. The engine only queues tokens: one message has all that have become certain since the last one. The first
+    tokens are yielded at once, further ones at most every 20 ms.
 
     Args:
         generation: the generation, which is yet to be submitted.
@@ -49,10 +49,14 @@ class TokenStream:
         sent = 0
         while (tokens := self._wait()) is not None:
             sent += len(tokens.token_ids)
-            yield self._message(tokens.token_ids, tokens.log_probabilities)
+            yield self._message(tokens)
         completion = self._generation.future.result()
-        last = completion.token_ids[1 + sent :], completion.log_probabilities[sent:]
-        yield self._message(*last, is_last=True)
+        last = CertainTokens(
+            list(completion.token_ids[1 + sent :]),
+            list(completion.log_probabilities[sent:]),
+            list(completion.masses[sent:]),
+        )
+        yield self._message(last, is_last=True)
 
     def _wait(self) -> CertainTokens | None:
         """Wait for tokens, and return all that are waiting; None once the future is done."""
@@ -65,17 +69,15 @@ class TokenStream:
         tokens = [each for each in received if each is not None]
         if len(tokens) < len(received):
             return None  # those just received are in the completion
-        token_ids, log_probabilities = (list(itertools.chain.from_iterable(each)) for each in zip(*tokens, strict=True))
-        return CertainTokens(token_ids, log_probabilities)
+        return CertainTokens(*(list(itertools.chain.from_iterable(each)) for each in zip(*tokens, strict=True)))
 
-    def _message(
-        self, token_ids: Sequence[int], log_probabilities: Sequence[float], is_last: bool = False
-    ) -> GeneratedTokens:
-        text, token_ends = self._decoder.decode(token_ids, is_last)
+    def _message(self, tokens: CertainTokens, is_last: bool = False) -> GeneratedTokens:
+        text, token_ends = self._decoder.decode(tokens.token_ids, is_last)
         start_text, self._start_text = self._start_text, ""
         return GeneratedTokens(
             text=start_text + text,
-            token_log_probabilities=log_probabilities,
+            token_log_probabilities=tokens.log_probabilities,
+            token_masses=tokens.masses,
             token_ends=token_ends,
             image_size=self._image_size,
         )

@@ -131,7 +131,15 @@ class StepEmitter:
 
     def on_tokens(self, tokens: GeneratedTokens) -> None:
         """The engine has generated more tokens."""
-        self._emit(self._events.feed(tokens.text, tokens.token_log_probabilities, tokens.token_ends, tokens.image_size))
+        self._emit(
+            self._events.feed(
+                tokens.text,
+                tokens.token_log_probabilities,
+                tokens.token_ends,
+                tokens.image_size,
+                tokens.token_masses,
+            )
+        )
 
     def finish(self, outcome: Outcome) -> None:
         """The step has ended."""

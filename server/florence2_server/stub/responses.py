@@ -18,6 +18,7 @@ def step_response(generated: GenerateResponse) -> TaskResponse:
         finish_reason=generated.finish_reason,
         usage=generated.usage,
         token_log_probabilities=generated.token_log_probabilities,
+        token_masses=generated.token_masses,
         token_ends=generated.token_ends,
     )
 

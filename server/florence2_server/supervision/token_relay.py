@@ -12,8 +12,8 @@ class DivergenceError(Exception):
 class TokenRelay:
     """Compares what engines send with what has been passed on, and passes on what is new. For one thread at a time.
 
-    Log-probabilities are not compared: their last bits depend on what else was in the decode batch. Those that were
-    passed on first are kept.
+    Log-probabilities and masses are not compared: their last bits depend on what else was in the decode batch. Those
+    that were passed on first are kept.
 
     Args:
         on_tokens: called with the next tokens, in order.
@@ -24,6 +24,7 @@ class TokenRelay:
         self._text = ""
         self._token_ends: list[int] = []
         self._log_probabilities: list[float] = []
+        self._masses: list[float] = []
         self._received_text = 0  # characters from the present engine
         self._received_tokens = 0
 
@@ -46,6 +47,7 @@ class TokenRelay:
         new = GeneratedTokens(
             text=tokens.text[len(known_text) :],
             token_log_probabilities=tokens.token_log_probabilities[len(known_ends) :],
+            token_masses=tokens.token_masses[len(known_ends) :],
             token_ends=tokens.token_ends[len(known_ends) :],
             image_size=tokens.image_size,
         )
@@ -56,7 +58,7 @@ class TokenRelay:
         """Pass on the tokens of the response that have not been passed on.
 
         Returns:
-            the response, with the log-probabilities that were passed on.
+            the response, with the log-probabilities and masses that were passed on.
 
         Raises:
             DivergenceError: it differs from what has been passed on.
@@ -66,6 +68,7 @@ class TokenRelay:
             GeneratedTokens(
                 text=response.text,
                 token_log_probabilities=response.token_log_probabilities,
+                token_masses=response.token_masses,
                 token_ends=response.token_ends,
                 image_size=response.image_size,
             )
@@ -73,10 +76,12 @@ class TokenRelay:
         if self._received_text < len(self._text) or self._received_tokens < len(self._token_ends):
             raise DivergenceError
         response.token_log_probabilities[:] = self._log_probabilities
+        response.token_masses[:] = self._masses
         return response
 
     def _pass_on(self, tokens: GeneratedTokens) -> None:
         self._text += tokens.text
         self._token_ends += tokens.token_ends
         self._log_probabilities += tokens.token_log_probabilities
+        self._masses += tokens.token_masses
         self._on_tokens(tokens)

@@ -26,7 +26,7 @@ from florence2.v1 import geometry_pb2 as florence2_dot_v1_dot_geometry__pb2
 from florence2.v1 import inference_pb2 as florence2_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n florence2_server/v1/engine.proto\x12\x13\x66lorence2_server.v1\x1a\x1b\x66lorence2/v1/geometry.proto\x1a\x1c\x66lorence2/v1/inference.proto\"r\n\nPromptPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06markup\x18\x02 \x01(\tH\x00\x12+\n\x06region\x18\x03 \x01(\x0b\x32\x19.florence2.v1.BoundingBoxH\x00\x12\r\n\x05\x66ield\x18\x04 \x01(\tB\x06\n\x04part\"\xd3\x01\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12/\n\x06prompt\x18\x02 \x03(\x0b\x32\x1f.florence2_server.v1.PromptPart\x12\x33\n\ngeneration\x18\x03 \x01(\x0b\x32\x1f.florence2.v1.GenerationOptions\x12\x12\n\nimage_file\x18\x04 \x01(\t\x12\x18\n\x10image_file_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x0c\n\x04plan\x18\x07 \x01(\t\"\xfb\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\nimage_size\x18\x02 \x01(\x0b\x32\x17.florence2.v1.ImageSize\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.florence2.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.florence2.v1.Usage\x12\x1f\n\x17token_log_probabilities\x18\x05 \x03(\x02\x12\x12\n\ntoken_ends\x18\x06 \x03(\x05\x12 \n\x18\x66irst_token_milliseconds\x18\x07 \x01(\x02\"\x94\x01\n\x16GenerateStreamResponse\x12\x36\n\x06tokens\x18\x01 \x01(\x0b\x32$.florence2_server.v1.GeneratedTokensH\x00\x12\x39\n\x08response\x18\x02 \x01(\x0b\x32%.florence2_server.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"\x81\x01\n\x0fGeneratedTokens\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1f\n\x17token_log_probabilities\x18\x02 \x03(\x02\x12\x12\n\ntoken_ends\x18\x03 \x03(\x05\x12+\n\nimage_size\x18\x04 \x01(\x0b\x32\x17.florence2.v1.ImageSize\"!\n\x10HeartbeatRequest\x12\r\n\x05plans\x18\x01 \x03(\t\"\xa5\x02\n\x11HeartbeatResponse\x12 \n\x18seconds_without_progress\x18\x01 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x02 \x01(\x05\x12\x18\n\x10running_requests\x18\x03 \x01(\x05\x12\x14\n\x0c\x64\x65\x63ode_steps\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x63ode_rows\x18\x05 \x01(\x03\x12#\n\x1bimage_embedding_cache_bytes\x18\x06 \x01(\x03\x12\x19\n\x11host_memory_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\x12\x18\n\x10waiting_adapters\x18\t \x03(\t\x12\x18\n\x10running_adapters\x18\n \x03(\t\"J\n\x12SetAdaptersRequest\x12\x34\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\".florence2_server.v1.AdapterSource\">\n\rAdapterSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"K\n\x13SetAdaptersResponse\x12\x34\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\".florence2_server.v1.AdapterStatus\"Y\n\rAdapterStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x0e\n\x06served\x18\x05 \x01(\x08\x32\x8d\x03\n\rEngineService\x12W\n\x08Generate\x12$.florence2_server.v1.GenerateRequest\x1a%.florence2_server.v1.GenerateResponse\x12\x65\n\x0eGenerateStream\x12$.florence2_server.v1.GenerateRequest\x1a+.florence2_server.v1.GenerateStreamResponse0\x01\x12Z\n\tHeartbeat\x12%.florence2_server.v1.HeartbeatRequest\x1a&.florence2_server.v1.HeartbeatResponse\x12`\n\x0bSetAdapters\x12\'.florence2_server.v1.SetAdaptersRequest\x1a(.florence2_server.v1.SetAdaptersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n florence2_server/v1/engine.proto\x12\x13\x66lorence2_server.v1\x1a\x1b\x66lorence2/v1/geometry.proto\x1a\x1c\x66lorence2/v1/inference.proto\"r\n\nPromptPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x10\n\x06markup\x18\x02 \x01(\tH\x00\x12+\n\x06region\x18\x03 \x01(\x0b\x32\x19.florence2.v1.BoundingBoxH\x00\x12\r\n\x05\x66ield\x18\x04 \x01(\tB\x06\n\x04part\"\xd3\x01\n\x0fGenerateRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12/\n\x06prompt\x18\x02 \x03(\x0b\x32\x1f.florence2_server.v1.PromptPart\x12\x33\n\ngeneration\x18\x03 \x01(\x0b\x32\x1f.florence2.v1.GenerationOptions\x12\x12\n\nimage_file\x18\x04 \x01(\t\x12\x18\n\x10image_file_bytes\x18\x05 \x01(\x04\x12\x0f\n\x07\x61\x64\x61pter\x18\x06 \x01(\t\x12\x0c\n\x04plan\x18\x07 \x01(\t\"\x91\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12+\n\nimage_size\x18\x02 \x01(\x0b\x32\x17.florence2.v1.ImageSize\x12\x31\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x1a.florence2.v1.FinishReason\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.florence2.v1.Usage\x12\x1f\n\x17token_log_probabilities\x18\x05 \x03(\x02\x12\x12\n\ntoken_ends\x18\x06 \x03(\x05\x12 \n\x18\x66irst_token_milliseconds\x18\x07 \x01(\x02\x12\x14\n\x0ctoken_masses\x18\x08 \x03(\x02\"\x94\x01\n\x16GenerateStreamResponse\x12\x36\n\x06tokens\x18\x01 \x01(\x0b\x32$.florence2_server.v1.GeneratedTokensH\x00\x12\x39\n\x08response\x18\x02 \x01(\x0b\x32%.florence2_server.v1.GenerateResponseH\x00\x42\x07\n\x05\x65vent\"\x97\x01\n\x0fGeneratedTokens\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1f\n\x17token_log_probabilities\x18\x02 \x03(\x02\x12\x12\n\ntoken_ends\x18\x03 \x03(\x05\x12+\n\nimage_size\x18\x04 \x01(\x0b\x32\x17.florence2.v1.ImageSize\x12\x14\n\x0ctoken_masses\x18\x05 \x03(\x02\"!\n\x10HeartbeatRequest\x12\r\n\x05plans\x18\x01 \x03(\t\"\xa5\x02\n\x11HeartbeatResponse\x12 \n\x18seconds_without_progress\x18\x01 \x01(\x01\x12\x18\n\x10waiting_requests\x18\x02 \x01(\x05\x12\x18\n\x10running_requests\x18\x03 \x01(\x05\x12\x14\n\x0c\x64\x65\x63ode_steps\x18\x04 \x01(\x03\x12\x13\n\x0b\x64\x65\x63ode_rows\x18\x05 \x01(\x03\x12#\n\x1bimage_embedding_cache_bytes\x18\x06 \x01(\x03\x12\x19\n\x11host_memory_bytes\x18\x07 \x01(\x03\x12\x1b\n\x13\x64\x65vice_memory_bytes\x18\x08 \x01(\x03\x12\x18\n\x10waiting_adapters\x18\t \x03(\t\x12\x18\n\x10running_adapters\x18\n \x03(\t\"J\n\x12SetAdaptersRequest\x12\x34\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\".florence2_server.v1.AdapterSource\">\n\rAdapterSource\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\"K\n\x13SetAdaptersResponse\x12\x34\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\".florence2_server.v1.AdapterStatus\"Y\n\rAdapterStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0c\n\x04rank\x18\x03 \x01(\x05\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\x12\x0e\n\x06served\x18\x05 \x01(\x08\x32\x8d\x03\n\rEngineService\x12W\n\x08Generate\x12$.florence2_server.v1.GenerateRequest\x1a%.florence2_server.v1.GenerateResponse\x12\x65\n\x0eGenerateStream\x12$.florence2_server.v1.GenerateRequest\x1a+.florence2_server.v1.GenerateStreamResponse0\x01\x12Z\n\tHeartbeat\x12%.florence2_server.v1.HeartbeatRequest\x1a&.florence2_server.v1.HeartbeatResponse\x12`\n\x0bSetAdapters\x12\'.florence2_server.v1.SetAdaptersRequest\x1a(.florence2_server.v1.SetAdaptersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST']._serialized_start=233
   _globals['_GENERATEREQUEST']._serialized_end=444
   _globals['_GENERATERESPONSE']._serialized_start=447
-  _globals['_GENERATERESPONSE']._serialized_end=698
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=701
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=849
-  _globals['_GENERATEDTOKENS']._serialized_start=852
-  _globals['_GENERATEDTOKENS']._serialized_end=981
-  _globals['_HEARTBEATREQUEST']._serialized_start=983
-  _globals['_HEARTBEATREQUEST']._serialized_end=1016
-  _globals['_HEARTBEATRESPONSE']._serialized_start=1019
-  _globals['_HEARTBEATRESPONSE']._serialized_end=1312
-  _globals['_SETADAPTERSREQUEST']._serialized_start=1314
-  _globals['_SETADAPTERSREQUEST']._serialized_end=1388
-  _globals['_ADAPTERSOURCE']._serialized_start=1390
-  _globals['_ADAPTERSOURCE']._serialized_end=1452
-  _globals['_SETADAPTERSRESPONSE']._serialized_start=1454
-  _globals['_SETADAPTERSRESPONSE']._serialized_end=1529
-  _globals['_ADAPTERSTATUS']._serialized_start=1531
-  _globals['_ADAPTERSTATUS']._serialized_end=1620
-  _globals['_ENGINESERVICE']._serialized_start=1623
-  _globals['_ENGINESERVICE']._serialized_end=2020
+  _globals['_GENERATERESPONSE']._serialized_end=720
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=723
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=871
+  _globals['_GENERATEDTOKENS']._serialized_start=874
+  _globals['_GENERATEDTOKENS']._serialized_end=1025
+  _globals['_HEARTBEATREQUEST']._serialized_start=1027
+  _globals['_HEARTBEATREQUEST']._serialized_end=1060
+  _globals['_HEARTBEATRESPONSE']._serialized_start=1063
+  _globals['_HEARTBEATRESPONSE']._serialized_end=1356
+  _globals['_SETADAPTERSREQUEST']._serialized_start=1358
+  _globals['_SETADAPTERSREQUEST']._serialized_end=1432
+  _globals['_ADAPTERSOURCE']._serialized_start=1434
+  _globals['_ADAPTERSOURCE']._serialized_end=1496
+  _globals['_SETADAPTERSRESPONSE']._serialized_start=1498
+  _globals['_SETADAPTERSRESPONSE']._serialized_end=1573
+  _globals['_ADAPTERSTATUS']._serialized_start=1575
+  _globals['_ADAPTERSTATUS']._serialized_end=1664
+  _globals['_ENGINESERVICE']._serialized_start=1667
+  _globals['_ENGINESERVICE']._serialized_end=2064
 # @@protoc_insertion_point(module_scope)

@@ -39,7 +39,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., prompt: _Optional[_Iterable[_Union[PromptPart, _Mapping]]] = ..., generation: _Optional[_Union[_inference_pb2.GenerationOptions, _Mapping]] = ..., image_file: _Optional[str] = ..., image_file_bytes: _Optional[int] = ..., adapter: _Optional[str] = ..., plan: _Optional[str] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "first_token_milliseconds")
+    __slots__ = ("text", "image_size", "finish_reason", "usage", "token_log_probabilities", "token_ends", "first_token_milliseconds", "token_masses")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +47,7 @@ class GenerateResponse(_message.Message):
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
     FIRST_TOKEN_MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_MASSES_FIELD_NUMBER: _ClassVar[int]
     text: str
     image_size: _geometry_pb2.ImageSize
     finish_reason: _inference_pb2.FinishReason
@@ -54,7 +55,8 @@ class GenerateResponse(_message.Message):
     token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     token_ends: _containers.RepeatedScalarFieldContainer[int]
     first_token_milliseconds: float
-    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., first_token_milliseconds: _Optional[float] = ...) -> None: ...
+    token_masses: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, text: _Optional[str] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., finish_reason: _Optional[_Union[_inference_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_inference_pb2.Usage, _Mapping]] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., first_token_milliseconds: _Optional[float] = ..., token_masses: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class GenerateStreamResponse(_message.Message):
     __slots__ = ("tokens", "response")
@@ -65,16 +67,18 @@ class GenerateStreamResponse(_message.Message):
     def __init__(self, tokens: _Optional[_Union[GeneratedTokens, _Mapping]] = ..., response: _Optional[_Union[GenerateResponse, _Mapping]] = ...) -> None: ...
 
 class GeneratedTokens(_message.Message):
-    __slots__ = ("text", "token_log_probabilities", "token_ends", "image_size")
+    __slots__ = ("text", "token_log_probabilities", "token_ends", "image_size", "token_masses")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ENDS_FIELD_NUMBER: _ClassVar[int]
     IMAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_MASSES_FIELD_NUMBER: _ClassVar[int]
     text: str
     token_log_probabilities: _containers.RepeatedScalarFieldContainer[float]
     token_ends: _containers.RepeatedScalarFieldContainer[int]
     image_size: _geometry_pb2.ImageSize
-    def __init__(self, text: _Optional[str] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ...) -> None: ...
+    token_masses: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, text: _Optional[str] = ..., token_log_probabilities: _Optional[_Iterable[float]] = ..., token_ends: _Optional[_Iterable[int]] = ..., image_size: _Optional[_Union[_geometry_pb2.ImageSize, _Mapping]] = ..., token_masses: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("plans",)

@@ -1,0 +1,118 @@
+"""How commands reach servers, and how they end if servers do not answer: with a server that a test controls."""
+
+import signal
+import subprocess
+
+import grpc
+import pytest
+from florence2.options import EARLY_STOPPING
+from tritonclient.grpc import service_pb2
+
+from tests.cli.commands import COMMAND, SECONDS, run, shell
+from tests.client.fake_server import FakeServer, serve
+from tests.conftest import EXAMPLE_SCENE, ROOT
+
+pytest_plugins = ["tests.client.fake_server"]
+
+SCENE = str(EXAMPLE_SCENE)
+
+
+def test_headers_timeout_options_and_adapter_are_sent(florence2, server):
+    server.answer("</s><s>A dog.</s>")
+    line = ["--header=key=a=b", "--timeout=20", "--beams=2", "--early-stopping=true", "--adapter=pets"]
+    done = florence2("caption", SCENE, f"--url={server.url}", *line)
+    assert (done.status, done.out) == (0, "A dog.\n")
+    assert server.last.metadata["key"] == "a=b"
+    assert server.last.request.timeout_seconds == pytest.approx(20, abs=5)
+    request = server.last.content
+    assert (request.adapter, request.generation.num_beams, request.generation.early_stopping) == (
+        "pets",
+        2,
+        EARLY_STOPPING[True],
+    )
+
+
+def test_the_variable_names_several_servers(florence2, server, monkeypatch):
+    other = FakeServer()
+    running = serve(other)
+    try:
+        monkeypatch.setenv("FLORENCE2_URL", f"{server.url} {other.url}")
+        assert florence2("caption", *[SCENE] * 8).status == 0
+    finally:
+        running.stop(None)
+    assert (len(server.received) + len(other.received), len(other.received) > 0) == (8, True)
+
+
+def test_one_server_of_two_is_enough(florence2, server):
+    assert florence2("caption", SCENE, "--url=127.0.0.1:1", f"--url={server.url}").status == 0
+
+
+def test_tls_is_used(florence2, certificate):
+    key, chain = (file.read_bytes() for file in certificate)
+    fake = FakeServer()
+    running = serve(fake, grpc.ssl_server_credentials([(key, chain)]))
+    try:
+        url = f"--url={fake.url}"
+        trusted = ["--tls-root-certificates", certificate[1], "--tls-server-name=localhost"]
+        assert florence2("caption", SCENE, url, *trusted).status == 0
+        untrusted = florence2("caption", SCENE, url, "--tls")
+        assert (untrusted.status, untrusted.err.count("\n")) == (3, 1)
+    finally:
+        running.stop(None)
+
+
+def test_a_server_that_refuses_until_the_timeout_is_unavailable(florence2, server):
+    server.fail(grpc.StatusCode.UNAVAILABLE, "the queue is full")
+    done = florence2("caption", SCENE, "--timeout=1", f"--url={server.url}")
+    assert (done.status, done.out, done.err.count("\n")) == (3, "", 1)
+    assert "the queue is full" in done.err
+
+
+def test_a_server_that_denies_access_is_one_line(florence2, server):
+    server.fail(grpc.StatusCode.PERMISSION_DENIED, "the key is wrong")
+    done = florence2("caption", SCENE, f"--url={server.url}")
+    assert (done.status, done.err) == (1, f"florence2: {SCENE}: the key is wrong\n")
+
+
+def test_a_timeout_is_one_line(florence2, server):
+    server.fail(grpc.StatusCode.DEADLINE_EXCEEDED, "too late")
+    done = florence2("caption", SCENE, "--timeout=1", f"--url={server.url}")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith(f"florence2: {SCENE}: no answer within 1 s")
+
+
+class ReadyServer(FakeServer):
+    """Says that it is ready, whatever it does with requests."""
+
+    def ModelReady(self, request, context):  # noqa: ARG002, N802  # gRPC's name
+        return service_pb2.ModelReadyResponse(ready=True)
+
+
+def test_ctrl_c_cancels_the_requests_and_ends_quietly():
+    server = ReadyServer()
+    running = serve(server)
+    server.hold()
+    line = [*COMMAND, "caption", *[SCENE] * 3, f"--url={server.url}"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert server.arrived.wait(SECONDS)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out, err) == (130, b"", b"")
+    assert server.cancelled.wait(SECONDS)
+    running.stop(None)
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly(server):
+    server.answer("</s><s>A dog.</s>")
+    images = " ".join([SCENE] * 40)
+    done = shell(f"florence2 caption {images} --url {server.url} | head -1; exit ${{PIPESTATUS[0]}}")
+    assert done.status in (0, 141)
+    assert (done.out, done.err) == (f"{SCENE}\tA dog.\n", "")
+
+
+def test_a_strange_answer_is_printed(server):
+    """What a model may generate: letters outside the terminal's encoding, and a control character."""
+    server.answer("</s><s>\u00e9\u4e2d\x1b[2J</s>")
+    line = ["caption", SCENE, f"--url={server.url}"]
+    assert run(*line, PYTHONIOENCODING="ascii").out == "\\xe9\\u4e2d[2J\n"
+    assert "\\u001b" in run(*line, "--json").out
