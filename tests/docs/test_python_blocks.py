@@ -13,8 +13,9 @@ from tests.docs.programs import is_same, run_page, shown_outputs
 
 NOTEBOOK = ROOT / "docs" / "notebook.md"
 ADAPTERS = ROOT / "docs" / "adapters.md"
-# The chart's README addresses a cluster; tests/deploy/kubernetes checks its block.
-ELSEWHERE = (NOTEBOOK, ADAPTERS, ROOT / "docker" / "helm" / "florence2-triton" / "README.md")
+# The chart's README addresses a cluster, and the page about Ray needs Ray: tests/deploy/kubernetes and
+# tests/bulk/distributed run their blocks.
+ELSEWHERE = (NOTEBOOK, ADAPTERS, ROOT / "docs" / "ray.md", ROOT / "docker" / "helm" / "florence2-triton" / "README.md")
 ON_A_SERVER = [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
 
 

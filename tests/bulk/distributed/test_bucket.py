@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.bulk.distributed.conftest import BUCKET, CPUS, OBJECT_STORE_BYTES, without_scores
-from tests.bulk.kills import TASKS, Server, assert_equal_outputs, start_command
+from tests.bulk.kills import Server, assert_equal_outputs
 from tests.conftest import DEMO_CHECKPOINT, ROOT
 from tests.server.observation import seconds_until
 
@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.bulk, pytest.mark.usefixtures("bucket")]
 
 SCENES = f"s3://{BUCKET}/scenes"
 JOB_SECONDS = 600
+TASKS = ("--task", "detect", "--task", "caption")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,11 @@ def run_job(*arguments, **environment):
     command = [sys.executable, str(ROOT / "examples" / "ray_bucket.py"), *arguments]
     variables = os.environ | environment
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=JOB_SECONDS)
+
+
+def start_command(source, output, url, *options):
+    command = [sys.executable, "-m", "florence2.bulk", str(source), *TASKS, "-o", str(output), "--url", url, *options]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
 
 def objects(storage, prefix):

@@ -1,14 +1,18 @@
 """The class for `map_batches` in a local Ray: over a server, over two of which one is killed, and in process."""
 
+import json
 import threading
 import time
+from pathlib import Path
 
 import florence2
+import pyarrow.parquet
 import pytest
 from florence2.bulk.ray import Florence2Predictor
 
 from tests.bulk.distributed.conftest import BUCKET, without_scores
-from tests.conftest import DEMO_CHECKPOINT
+from tests.conftest import DEMO_CHECKPOINT, ROOT
+from tests.docs.programs import run_page
 from tests.server.observation import metric, seconds_until
 
 pytestmark = [pytest.mark.bulk, pytest.mark.usefixtures("cluster")]
@@ -104,3 +108,12 @@ def test_what_all_requests_would_meet_ends_the_job(server, pictures):
         predict([{"image": pictures[0]}], urls=server.grpc_url, options={"adapter": "missing"})
     with pytest.raises(Exception, match="GaveUpError"):
         predict([{"image": pictures[0]}], urls="127.0.0.1:9", timeout=0.5, give_up_seconds=0.5)
+
+
+def test_the_code_of_the_page_runs(cluster, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    run_page(ROOT / "docs" / "ray.md", dict.fromkeys(("triton-a:8001", "triton-b:8001"), server.grpc_url), tmp_path)
+    rows = pyarrow.parquet.read_table(tmp_path / "out" / "found").to_pylist()
+    assert {Path(row["path"]).name for row in rows} == {"detected.png", "scene.png"}
+    assert [row["error"] for row in rows] == [None, None]
+    assert all(json.loads(row["detect"])["items"] and json.loads(row["caption"])["text"] for row in rows)
