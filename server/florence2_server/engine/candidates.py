@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding
 
 from florence2_server.engine.generation import Generation
 from florence2_server.engine.masses import LOCATIONS, WINDOW, WINDOWS, LocationTokens
@@ -73,8 +72,8 @@ class CandidateFinder:
     def _around(self, located: Tensor, token_ids: Tensor) -> Tensor:
         """(rows, tokens * WINDOW): of `located`, the window around each token."""
         assert self._locations is not None, "there are columns of them"
-        windows = (token_ids - (self._locations.first - 1)).clamp_(0, LOCATIONS + 1)
-        return located.gather(1, embedding(windows, self._windows).flatten(1))
+        windows = (token_ids.flatten() - (self._locations.first - 1)).clamp_(0, LOCATIONS + 1)
+        return located.gather(1, self._windows.index_select(0, windows).view(len(located), -1))
 
     def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
         """`ExponentialDecayLengthPenalty` of `generate()`."""
