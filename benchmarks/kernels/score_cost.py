@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -118,9 +119,9 @@ class _Batch:
         return [self._round(steps) for _ in range(rounds)]
 
     def _round(self, steps: int) -> dict[str, dict[str, float]]:
-        whole = _alternate({side: lambda side=side: self._step(side) for side in _SIDES}, steps)
+        whole = _alternate({side: partial(self._step, side) for side in _SIDES}, steps)
         logits = self._logits()  # no rule changes them
-        found = _alternate({side: lambda side=side: self._find(side, logits) for side in _SIDES}, steps)
+        found = _alternate({side: partial(self._find, side, logits) for side in _SIDES}, steps)
         return {side: {"seconds": whole[side], "find_seconds": found[side]} for side in _SIDES}
 
     def _step(self, side: str) -> None:

@@ -1,33 +1,17 @@
 """From the logits of a decode step to each search's candidates: one pass on the device, one transfer to the host."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from florence2_server.engine.generation import Generation
-from florence2_server.engine.masses import LOCATIONS, WINDOW, LocationTokens, token_masses
+from florence2_server.engine.masses import LOCATIONS, WINDOW, WINDOWS, LocationTokens
 from florence2_server.engine.model.transfer import to_device
-from florence2_server.engine.rules import IntArray
-from florence2_server.engine.search import Candidates, Float32Array, probabilities_of
+from florence2_server.engine.search import Candidates, Float32Array
 
-# The first columns of the transfer are not about candidates: they are the normalizers of log-probabilities and of
-# scores, and the logits of bos and eos.
-_FIRST = 4
-
-
-class _Indices(NamedTuple):
-    """Columns of logits, on their device."""
-
-    forced: Tensor
-    """Those of bos and eos."""
-    window: Tensor
-    """The window around a token, as what to add to its id to get columns of location tokens."""
-
-    def on(self, device: torch.device) -> "_Indices":
-        return _Indices(*(indices.to(device) for indices in self))
+_FORCED = 2  # tokens that a search can be forced to take
 
 
 class CandidateFinder:
@@ -41,8 +25,8 @@ class CandidateFinder:
     def __init__(self, bos_token_id: int, eos_token_id: int, locations: LocationTokens | None = None) -> None:
         self._eos_token_id = eos_token_id
         self._locations = locations
-        window = WINDOW - (0 if locations is None else locations.first)
-        self._indices = _Indices(torch.tensor([bos_token_id, eos_token_id]), torch.from_numpy(window))
+        self._forced = torch.tensor([bos_token_id, eos_token_id])
+        self._windows = torch.from_numpy(WINDOWS)
 
     @torch.inference_mode()
     def find(self, logits: Tensor, generations: Sequence[Generation]) -> list[Candidates]:
@@ -52,41 +36,44 @@ class CandidateFinder:
             logits: (rows, vocabulary) float32; changed in place.
             generations: all generations in the decode batch; together they have the rows.
         """
-        if self._indices.forced.device != logits.device:
-            self._indices = self._indices.on(logits.device)
-        # Before logits processing: log-probabilities and masses are the model's own.
-        own_normalizer = log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
-        forced = logits.index_select(1, self._indices.forced)
+        if self._forced.device != logits.device:
+            self._forced, self._windows = self._forced.to(logits.device), self._windows.to(logits.device)
+        normalizer = logits.logsumexp(dim=-1, keepdim=True)
         changing = [generation for generation in generations if generation.search.changes_scores]
-        forbidden = _forbidden(generations, logits.shape[1])
-        located = self._located(logits, is_changed=bool(changing or forbidden))
-        log_probabilities = logits - log_normalizer if changing else None
+        log_probabilities = logits - normalizer if changing else None
+        # Log-probabilities, if they are the scores but for the normalizer: this is subtracted on the host, which gives
+        # the same numbers. Before logits processing: they are the model's own.
+        own = logits if log_probabilities is None else log_probabilities
+        forced, located = own.index_select(1, self._forced), self._located(own)
         if log_probabilities is not None:
-            log_normalizer = log_normalizer.clone()
-            _use_log_probabilities(logits, log_normalizer, log_probabilities, changing)
+            _use_log_probabilities(logits, normalizer, log_probabilities, changing)
             _penalize_repetition(logits, changing)
             self._favor_the_end(logits, changing)
-        for pairs in forbidden:
-            rows, tokens = to_device(pairs, logits.device)
-            logits[rows, tokens] = -torch.inf
+        _forbid(logits, generations)
         count = min(max(generation.search.candidates_needed for generation in generations), logits.shape[1])
         best, token_ids = _top(logits, count)
-        # float32 holds token ids up to 2**24 exactly.
-        table = [own_normalizer, log_normalizer, forced, token_ids.to(torch.float32), best]
-        if log_probabilities is not None:
-            table.append(log_probabilities.gather(1, token_ids))
+        ids = token_ids.to(torch.float32)  # up to 2**24 exactly
+        if log_probabilities is None:
+            table = [normalizer, ids, best, forced]
+        else:
+            nothing = torch.zeros_like(normalizer)
+            table = [nothing, ids, log_probabilities.gather(1, token_ids), forced, best - normalizer]
         if located is not None:
-            columns = (token_ids.unsqueeze(2) + self._indices.window).clamp_(0, LOCATIONS - 1)
-            table.append(located.gather(1, columns.flatten(1)))
+            table.insert(4, self._around(located, token_ids))
         host = torch.cat(table, dim=1).cpu().numpy()  # the step's only wait for the device
-        return _split(_candidates_of(host, count, bool(changing), self._locations), generations)
+        return _split(_on_the_host(host, count, bool(changing)), generations)
 
-    def _located(self, logits: Tensor, *, is_changed: bool) -> Tensor | None:
-        """(rows, LOCATIONS): the logits of location tokens, kept if logits processing will change them."""
+    def _located(self, own: Tensor) -> Tensor | None:
+        """(rows, LOCATIONS + 1): a copy of the columns of location tokens, and one of tokens that do not exist."""
         if self._locations is None:
             return None
-        located = logits.narrow(1, self._locations.first, LOCATIONS)
-        return located.clone() if is_changed else located
+        return torch.constant_pad_nd(own.narrow(1, self._locations.first, LOCATIONS), (0, 1), -torch.inf)
+
+    def _around(self, located: Tensor, token_ids: Tensor) -> Tensor:
+        """(rows, tokens * WINDOW): of `located`, the window around each token."""
+        assert self._locations is not None, "there are columns of them"
+        windows = (token_ids.flatten() - (self._locations.first - 1)).clamp_(0, LOCATIONS + 1)
+        return located.gather(1, self._windows.index_select(0, windows).view(len(located), -1))
 
     def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
         """`ExponentialDecayLengthPenalty` of `generate()`."""
@@ -101,31 +88,30 @@ class CandidateFinder:
             logits[rows, self._eos_token_id] = scores + gained
 
 
-def _candidates_of(
-    host: Float32Array, count: int, has_log_probabilities: bool, locations: LocationTokens | None
-) -> Candidates:
+def _on_the_host(host: Float32Array, count: int, has_scores: bool) -> Candidates:
     """The candidates of all rows.
 
     Args:
         host: the table from the device.
         count: how many candidates of each row it has.
-        has_log_probabilities: whether it has their log-probabilities, because logits processing changed the scores.
-        locations: the location tokens, if it has the logits of what is around the candidates.
+        has_scores: whether it ends with their scores, because logits processing changed them.
     """
-    # To subtract here rather than on the device gives the same numbers, and takes less time.
-    normalizer, end = host[:, :1], _FIRST + 2 * count
-    token_ids = host[:, _FIRST : _FIRST + count].astype("int64")
-    log_probabilities = scores = host[:, _FIRST + count : end] - host[:, 1:2]
-    if has_log_probabilities:
-        log_probabilities = host[:, end : end + count]
-        end += count
-    if locations is None:
-        masses = probabilities_of(log_probabilities)
-    else:
-        windows = (host[:, end:] - normalizer).reshape(len(host), count, WINDOW.size)
-        masses = token_masses(token_ids, log_probabilities, windows, locations)
-    forced = host[:, 2:_FIRST] - normalizer
-    return Candidates(token_ids, scores, log_probabilities, masses, forced[:, 0], forced[:, 1])
+    token_ids = host[:, 1 : 1 + count].astype("int64")
+    end = host.shape[1] - (count if has_scores else 0)
+    values = host[:, 1 + count : end] - host[:, :1]
+    probabilities = np.exp(values)
+    log_probabilities, masses = values[:, :count], probabilities[:, :count]
+    windows = probabilities[:, count + _FORCED :]
+    if windows.size:
+        masses = np.maximum(masses, windows.reshape(len(host), count, WINDOW).sum(axis=2))
+    return Candidates(
+        token_ids,
+        host[:, end:] if has_scores else log_probabilities,
+        log_probabilities,
+        np.minimum(masses, np.float32(1)),  # rounding may make more of it
+        values[:, count],
+        values[:, count + 1],
+    )
 
 
 def _split(candidates: Candidates, generations: Sequence[Generation]) -> list[Candidates]:
@@ -179,15 +165,18 @@ def _penalize_repetition(logits: Tensor, generations: Sequence[Generation]) -> N
     logits[indices] = torch.where(scores < 0, scores * penalty, scores / penalty)
 
 
-def _forbidden(generations: Sequence[Generation], vocabulary: int) -> list[IntArray]:
-    """The forbidden tokens: arrays of rows and tokens, of shape (2, N)."""
+def _forbid(logits: Tensor, generations: Sequence[Generation]) -> None:
+    """Set the scores of forbidden tokens to -inf."""
+    vocabulary = logits.shape[1]
     forbidden = [
         (generation.rows[beam], token)
         for generation in generations
         for beam, token in generation.search.forbidden_tokens()
         if token < vocabulary
     ]
-    found = [np.array(forbidden).T] if forbidden else []
+    if forbidden:
+        rows, tokens = to_device(forbidden, logits.device).T
+        logits[rows, tokens] = -torch.inf
     always = [
         (row, generation.search.always_forbidden)
         for generation in generations
@@ -196,5 +185,5 @@ def _forbidden(generations: Sequence[Generation], vocabulary: int) -> list[IntAr
     ]
     if always:
         pairs = np.concatenate([np.stack([np.full_like(tokens, row), tokens]) for row, tokens in always], axis=1)
-        found.append(pairs[:, pairs[1] < vocabulary])
-    return found
+        rows, tokens = to_device(pairs[:, pairs[1] < vocabulary], logits.device)
+        logits[rows, tokens] = -torch.inf
