@@ -46,11 +46,14 @@ def run(client: florence2.Client, pictures: Iterable[Picture], prompt: str) -> I
         Florence2Error: a picture cannot be answered.
         ValueError: the answers to the prompt have no boxes.
     """
+    request = v1.TaskRequest(prompt=prompt)
+
+    def answered(picture: Picture) -> florence2.Result | florence2.PlanResult:
+        return client.run(picture.content, request).result
+
     with ThreadPoolExecutor(_CONCURRENCY) as threads:
         for chunk in _chunks(pictures, _AHEAD):
-            request = v1.TaskRequest(prompt=prompt)
-            answers = threads.map(lambda picture: client.run(picture.content, request).result, chunk)  # noqa: B023 - used here
-            for picture, result in zip(chunk, answers, strict=True):
+            for picture, result in zip(chunk, threads.map(answered, chunk), strict=True):
                 if not isinstance(result, Detections):
                     raise ValueError(f"prompt: got {prompt!r}, expected one whose answers are boxes")
                 yield picture, result
