@@ -15,7 +15,7 @@ import os
 import queue
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import aclosing, closing, nullcontext
+from contextlib import aclosing, closing
 from functools import partial
 from math import inf
 from typing import Any, TypeVar
@@ -172,12 +172,9 @@ class InProcess:
         """The events of a request. If they are not streamed, there is only the last one."""
         deadline = _Deadline(request, context)
         reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
-        cancelling = (
-            nullcontext() if context.cancellation is None else context.cancellation.calling(partial(reports.put, None))
-        )
         execution = self._execution(image, request, reports.put, is_streamed=is_streamed)
         try:
-            with cancelling:
+            with context.calling_on_cancellation(partial(reports.put, None)):
                 while not execution.is_done:
                     if execution.has_startable:
                         deadline.remaining()

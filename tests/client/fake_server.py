@@ -15,12 +15,13 @@ from typing import Any
 
 import grpc
 import pytest
-from florence2 import v1
+from florence2 import Retry, v1
 from florence2.client import AsyncClient, Client
 from florence2.scores import TokenScores
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 WAIT_SECONDS = 10.0
+QUICK = Retry(attempts=4, initial_backoff=0.01, max_backoff=0.02)
 IMAGE_SIZE = (1000, 500)
 STOP = v1.FinishReason.FINISH_REASON_STOP
 LENGTH = v1.FinishReason.FINISH_REASON_LENGTH
@@ -128,6 +129,15 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         """Do not respond until the call is cancelled or the test ends."""
         self._behave = self._wait
 
+    def hold_after(self, times: int) -> None:
+        """Respond to that number of calls as before, then hold."""
+        before, answers = self._behave, iter(range(times))
+
+        def answer_or_hold(context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+            return self._wait(context) if next(answers, None) is None else before(context)
+
+        self._behave = answer_or_hold
+
     def hold_health(self) -> None:
         """Do not respond to requests for health until the test ends."""
         self._holds_health = True
@@ -217,15 +227,17 @@ def stream_response(event: v1.StreamEvent | str | bytes) -> service_pb2.ModelStr
     return service_pb2.ModelStreamInferResponse(infer_response=infer_response(element))
 
 
-def serve(fake: FakeServer, credentials: grpc.ServerCredentials | None = None, **options: int) -> grpc.Server:
-    """Start a gRPC server for the fake on a free port of loopback, with gRPC options, and set the fake's url."""
+def serve(
+    fake: FakeServer, credentials: grpc.ServerCredentials | None = None, port: int = 0, **options: int
+) -> grpc.Server:
+    """Start a gRPC server for the fake on a port of loopback, 0 for a free one, with gRPC options. Sets its url."""
     arguments = [(f"grpc.{name}", value) for name, value in options.items()]
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=arguments)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
     if credentials is None:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
     else:
-        port = server.add_secure_port("127.0.0.1:0", credentials)
+        port = server.add_secure_port(f"127.0.0.1:{port}", credentials)
     fake.url = f"127.0.0.1:{port}"
     server.start()
     return server
@@ -269,3 +281,31 @@ def use(server, client_type) -> Callable[..., Any]:
         return asyncio.run(connect_and_act())
 
     return use
+
+
+@pytest.fixture
+def two_servers():
+    fakes = [FakeServer(), FakeServer()]
+    running = [serve(fake) for fake in fakes]
+    yield fakes
+    for fake, server in zip(fakes, running, strict=True):
+        fake.released.set()
+        server.stop(grace=None).wait(WAIT_SECONDS)
+
+
+@pytest.fixture
+def send_to(client_type):
+    """`send_to(urls, times, **settings)`: send requests with one client, one after another."""
+
+    def send_to(urls, times=1, **settings):
+        async def act():
+            client = client_type(urls, **{"timeout": WAIT_SECONDS, "retry": QUICK, **settings})
+            try:
+                for _ in range(times):
+                    await settled(client.detect(b"an image"))
+            finally:
+                await settled(client.close())
+
+        asyncio.run(act())
+
+    return send_to

@@ -15,41 +15,12 @@ from florence2.errors import (
     UnavailableError,
 )
 
-from tests.client.fake_server import WAIT_SECONDS, FakeServer, serve, settled
+from tests.client.fake_server import QUICK, WAIT_SECONDS, settled
 
 pytest_plugins = ["tests.client.fake_server"]
 
 IMAGE = b"the bytes of an image"
-QUICK = Retry(attempts=4, initial_backoff=0.01, max_backoff=0.02)
 NOBODY = "127.0.0.1:1"
-
-
-@pytest.fixture
-def two_servers():
-    fakes = [FakeServer(), FakeServer()]
-    running = [serve(fake) for fake in fakes]
-    yield fakes
-    for fake, server in zip(fakes, running, strict=True):
-        fake.released.set()
-        server.stop(grace=None).wait(WAIT_SECONDS)
-
-
-@pytest.fixture
-def send_to(client_type):
-    """`send_to(urls, times, **settings)`: send requests with one client, one after another."""
-
-    def send_to(urls, times=1, **settings):
-        async def act():
-            client = client_type(urls, **{"timeout": WAIT_SECONDS, "retry": QUICK, **settings})
-            try:
-                for _ in range(times):
-                    await settled(client.detect(IMAGE))
-            finally:
-                await settled(client.close())
-
-        asyncio.run(act())
-
-    return send_to
 
 
 def test_a_request_that_a_stopping_server_cancels_is_retried(server, use):
@@ -164,3 +135,9 @@ def test_retry_rejects_invalid_settings(settings):
 def test_a_client_needs_a_url(client_type):
     with pytest.raises(InvalidArgumentError, match=r"^url: got"):
         client_type([])
+
+
+def test_retry_accepts_no_limit_and_checks_a_given_one():
+    assert Retry().attempts is None
+    with pytest.raises(TypeError, match=r"retry\.attempts"):
+        Retry(attempts=1.5)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import florence2_server
 import pytest
@@ -19,6 +20,7 @@ from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
 from tests.reference import TASKS
 
 SCENE = EXAMPLE_SCENE.read_bytes()
+LINGERING = SCENE + b"\0"  # the same picture, told apart
 LONG = {"min_new_tokens": 900, "max_new_tokens": 1000}
 
 
@@ -87,6 +89,16 @@ def test_cancelling_an_awaited_request_frees_the_slot(client, transport):
 
     asyncio.run(cancel())
     assert client.caption(SCENE).text
+    assert transport.engine.statistics.running == 0
+
+
+def test_many_images_are_answered_and_leaving_the_loop_frees_the_slots(client, transport):
+    def request(image):
+        return TaskRequest(caption={}, generation=LONG if image == LINGERING else {})
+
+    with closing(client.map([SCENE, LINGERING, LINGERING, SCENE, LINGERING], request, ordered=False)) as outcomes:
+        texts = {str(next(outcomes).result) for _ in range(2)}
+        assert texts == {str(client.caption(SCENE))}
     assert transport.engine.statistics.running == 0
 
 

@@ -133,5 +133,5 @@ def test_an_existing_version_is_found(server, picture):
 
 
 def test_an_unreachable_server_is_unavailable(picture):
-    with florence2.Client("localhost:1", timeout=5) as client, pytest.raises(florence2.errors.UnavailableError):
+    with florence2.Client("localhost:1", timeout=1) as client, pytest.raises(florence2.errors.UnavailableError):
         client.detect(picture)

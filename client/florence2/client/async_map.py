@@ -117,3 +117,4 @@ class _Tasks(Generic[ImageT]):
 async def _asynchronous(images: Iterable[ImageT]) -> AsyncIterator[ImageT]:
     for image in images:
         yield image
+        await asyncio.sleep(0)  # requests go on, even if the iterable blocks

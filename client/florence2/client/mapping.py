@@ -75,12 +75,9 @@ class MapRequests(Generic[ImageT]):
         self._options = options
         self._filters = Filters.of_options(options)
         self._make: Callable[[ImageT], v1.TaskRequest] | None = None
-        if isinstance(task, v1.TaskRequest):
-            self._request = self._complete(task)
+        if isinstance(task, v1.TaskRequest | str):
+            self._request = self._complete(task if isinstance(task, v1.TaskRequest) else _request_named(task))
             check_plan(self._request)
-            self._filters.check(self._request)
-        elif isinstance(task, str):
-            self._request = self._complete(_request_named(task))
             self._filters.check(self._request)
         elif callable(task):
             self._make = task

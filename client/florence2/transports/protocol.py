@@ -7,7 +7,7 @@ awaits `infer_async`.
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -97,6 +97,10 @@ class RequestContext:
         if remaining <= 0:
             raise DeadlineExceededError(f"{self.timeout:g} s passed before the request was sent")
         return remaining
+
+    def calling_on_cancellation(self, callback: Callable[[], object]) -> AbstractContextManager[None]:
+        """In the `with` block, call a function in another thread if the caller cancels the request."""
+        return nullcontext() if self.cancellation is None else self.cancellation.calling(callback)
 
     def require_wanted(self) -> None:
         """Raise a RequestCancelledError if the caller has cancelled the request."""

@@ -1,0 +1,77 @@
+"""A transport that answers with the image itself, and clients of it that map images.
+
+PYTEST_DONT_REWRITE: as in fake_server.py.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import pytest
+from florence2 import v1
+from florence2.testing import MockTransport, task_response
+from florence2.transports import Reply
+
+from tests.client.fake_server import settled
+
+NUMBERS = [b"%d" % number for number in range(100)]
+
+
+async def collect(outcomes):
+    """All outcomes of either client."""
+    return list(outcomes) if hasattr(outcomes, "__next__") else [outcome async for outcome in outcomes]
+
+
+class Echo(MockTransport):
+    """Both kinds of transport: the answer is the image's text, after as many seconds as a function says."""
+
+    def __init__(self, seconds=lambda _: 0.0):
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self.sent, self.ended = [], []
+        self.active = self.most_active = 0
+
+    @contextlib.contextmanager
+    def _sending(self, image, request, context):
+        with self._lock:
+            self.sent.append((image, v1.TaskRequest.FromString(request.SerializeToString()), context))
+            self.active += 1
+            self.most_active = max(self.active, self.most_active)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.active -= 1
+                self.ended.append(image)
+
+    def infer(self, image, request, context):
+        with self._sending(image, request, context):
+            time.sleep(self._seconds(image))
+            return Reply(task_response(image.decode()))
+
+    async def infer_async(self, image, request, context):
+        with self._sending(image, request, context):
+            await asyncio.sleep(self._seconds(image))
+            return Reply(task_response(image.decode()))
+
+
+@pytest.fixture
+def map_over(client_type):
+    """`map_over(transport, images, task, **arguments)`: all outcomes of a client over a transport."""
+
+    def map_over(transport, images, task="caption", **arguments):
+        async def act():
+            client = client_type(transport=transport)
+            try:
+                return await collect(client.map(images, task, **arguments))
+            finally:
+                await settled(client.close())
+
+        return asyncio.run(act())
+
+    return map_over
+
+
+async def collect_of(client, images, **arguments):
+    return await collect(client.map(images, "caption", **arguments))
