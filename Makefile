@@ -164,6 +164,10 @@ bench-layouts: $(INSTALLED) ## load time and memory: native layout, original lay
 bench-adapters: $(INSTALLED) ## decode steps, prefills and new images with adapters beside those without
 	$(BIN)/python -m benchmarks.kernels.adapters
 
+.PHONY: bench-score-cost
+bench-score-cost: $(INSTALLED) ## decode steps with the masses of tokens beside those without
+	$(BIN)/python -m benchmarks.kernels.score_cost
+
 .PHONY: bench-images
 bench-images: $(INSTALLED) ## image decoding beside Pillow alone, and sending arrays beside sending JPEGs
 	$(BIN)/python -m benchmarks.kernels.images
@@ -179,6 +183,10 @@ train: $(INSTALLED) ## train the demo checkpoint; an interrupted run resumes (tr
 .PHONY: evaluate
 evaluate: $(INSTALLED) ## evaluate the demo checkpoint on 1,000 held-out scenes
 	$(BIN)/python -m training.demo.evaluate
+
+.PHONY: evaluate-scores
+evaluate-scores: $(INSTALLED) ## how far the scores of the demo checkpoint mean what they say, on 2,000 images; minutes
+	$(BIN)/python -m training.evaluate_scores
 
 .PHONY: finetune-demo
 finetune-demo: $(INSTALLED) ## teach the demo checkpoint a new question in the notebook examples/finetune.ipynb; minutes

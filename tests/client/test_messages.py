@@ -13,6 +13,7 @@ outlines = st.lists(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4
 coordinates = st.lists(numbers, min_size=8, max_size=8)
 items = st.lists(st.tuples(labels, coordinates, outlines), max_size=4)
 probabilities = st.floats(0, 1, width=32)
+SCORES = ("scores", "label_scores", "location_scores", "likelihoods", "label_likelihoods", "location_likelihoods")
 
 
 @st.composite
@@ -30,28 +31,29 @@ def detections(draw) -> Detections:
         [coordinates[:4] for _, coordinates, _ in of],
         [label for label, _, _ in of],
         polygons=polygons if any(polygons) else None,
-        likelihoods=draw(scores(of)),
-        label_likelihoods=draw(scores(of)),
-        location_likelihoods=draw(scores(of)),
+        **{name: draw(scores(of)) for name in SCORES},
     )
 
 
 @st.composite
 def segmentations(draw) -> Segmentation:
     of = draw(items)
-    return Segmentation([outline for _, _, outline in of], [label for label, _, _ in of], likelihoods=draw(scores(of)))
+    polygons, words = [outline for _, _, outline in of], [label for label, _, _ in of]
+    return Segmentation(polygons, words, scores=draw(scores(of)), likelihoods=draw(scores(of)))
 
 
 @st.composite
 def text_regions(draw) -> TextRegions:
     of = draw(items)
     quads, words = [quad for _, quad, _ in of], [label for label, _, _ in of]
-    names = ("likelihoods", "label_likelihoods", "location_likelihoods")
-    return TextRegions(quads, words, **{name: draw(scores(of)) for name in names})
+    return TextRegions(quads, words, **{name: draw(scores(of)) for name in SCORES})
 
 
 results = st.one_of(
-    st.builds(Text, labels, likelihood=st.none() | probabilities), detections(), segmentations(), text_regions()
+    st.builds(Text, labels, st.none() | probabilities, st.none() | probabilities),
+    detections(),
+    segmentations(),
+    text_regions(),
 )
 
 
@@ -92,17 +94,19 @@ def test_an_empty_result_is_still_a_result(result, field):
 
 def test_every_field_is_filled():
     outlines = [[np.array([[5, 6], [7, 8]])]]
-    arrays = {"label_likelihoods": [0.25], "location_likelihoods": [0.75]}
-    found = Detections([[1, 2, 3, 4]], ["dog"], polygons=outlines, likelihoods=[0.5], **arrays)
+    values = [0.25, 0.125, 0.375, 0.5, 0.625, 0.75]
+    arrays = {name: [value] for name, value in zip(SCORES, values, strict=True)}
+    found = Detections([[1, 2, 3, 4]], ["dog"], polygons=outlines, **arrays)
     corners = v1.BoundingBox(x_min=1, y_min=2, x_max=3, y_max=4)
     outline = v1.Polygon(vertices=[v1.Point(x=5, y=6), v1.Point(x=7, y=8)])
-    certainty = {"score": 0.5, "label_score": 0.25, "location_score": 0.75}
+    certainty = {"confidence": 0.25, "label_confidence": 0.125, "location_confidence": 0.375}
+    certainty |= {"score": 0.5, "label_score": 0.625, "location_score": 0.75}
     expected = v1.Detection(label="dog", bounding_box=corners, polygons=[outline], **certainty)
     assert to_message(found) == v1.Detections(detections=[expected])
 
 
 def test_a_score_of_zero_is_a_score():
-    assert from_message(v1.Text(text="a", score=0)) == Text("a", likelihood=0.0)
+    assert from_message(v1.Text(text="a", score=0, confidence=0)) == Text("a", score=0.0, likelihood=0.0)
     found = from_message(v1.Detections(detections=[v1.Detection(label="dog", score=0)]))
     assert (found.likelihoods.tolist(), found.label_likelihoods) == ([0], None)
 

@@ -191,6 +191,66 @@ def test_an_answer_without_objects_has_scores_without_items():
     assert decode("<CAPTION>", "", SIZE, TokenScores([0], [0])) == Text("", likelihood=1.0)
 
 
+# Scores, from masses.
+
+
+def with_masses(task: str, tokens: Tokens):
+    """The decoded answer of these tokens, given with their masses; their probabilities are a tenth of these."""
+    text = "".join(words for words, _ in tokens)
+    ends = np.cumsum([len(words.encode()) for words, _ in tokens])
+    masses = np.array([mass for _, mass in tokens])
+    return decode(task, text, SIZE, TokenScores(np.log(masses / 10), ends, masses))
+
+
+def test_the_location_of_a_box_has_the_product_of_its_masses_as_score():
+    (score,) = with_masses("<REGION_PROPOSAL>", [START, *BOX, END]).location_scores
+    assert score == pytest.approx(0.9 * 0.8 * 0.7 * 0.6)
+
+
+def test_quads_and_outlines_count_as_much_as_a_box():
+    alike = [(words, 0.9) for words, _ in (*BOX, *OTHER)]
+    (quad,) = with_masses("<OCR_WITH_REGION>", [START, ("HI", 0.5), *alike, END]).location_scores
+    (outline,) = with_masses("<REGION_TO_SEGMENTATION>", [START, *alike, END]).scores
+    assert [quad, outline] == pytest.approx([0.9**4, 0.9**4])
+
+
+def test_a_label_is_scored_per_token():
+    (score,) = with_masses("<OD>", [START, ("big", 0.25), (" dog", 0.04), *BOX, END]).label_scores
+    assert score == pytest.approx(0.1)
+
+
+def test_the_score_of_an_object_is_the_geometric_mean_of_label_and_location():
+    found = with_masses("<OD>", [START, ("car", 0.5), *BOX, END])
+    assert found.scores == pytest.approx(np.sqrt(found.label_scores * found.location_scores))
+    assert found.likelihoods == pytest.approx([mean(("car", 0.5), *BOX) / 10])
+
+
+def test_without_a_label_the_score_is_that_of_the_location():
+    found = with_masses("<REGION_PROPOSAL>", [START, *BOX, END])
+    assert found.label_scores is None
+    assert found.scores == pytest.approx(found.location_scores)
+
+
+def test_a_text_is_scored_per_token():
+    answer = [START, ("A", 0.5), (" dog", 0.9), END]
+    text = with_masses("<CAPTION>", answer)
+    assert (text.score, text.likelihood) == pytest.approx((mean(*answer), mean(*answer) / 10))
+
+
+def test_without_masses_there_are_likelihoods_but_no_scores():
+    found = scored("<OD>", [START, ("car", 0.5), *BOX, END])
+    assert (found.scores, found.label_scores, found.location_scores) == (None, None, None)
+    assert found.likelihoods is not None
+    assert scored("<CAPTION>", [START, END]).score is None
+
+
+def test_an_impossible_token_has_a_score_near_zero():
+    found = with_masses("<REGION_PROPOSAL>", [START, *BOX])
+    ends = [7 + 8 * index for index in range(5)]
+    impossible = decode("<REGION_PROPOSAL>", "</s><s>" + "<loc_10>" * 4, SIZE, TokenScores([-80] * 5, ends, [0.0] * 5))
+    assert 0 <= impossible.scores[0] < 1e-30 < found.scores[0]
+
+
 # Invalid tokens.
 
 
@@ -213,6 +273,22 @@ def test_impossible_token_scores_are_rejected(log_probabilities, ends, message):
         TokenScores(log_probabilities, ends)
 
 
+@pytest.mark.parametrize(
+    ("masses", "message"),
+    [
+        ([], "token_scores.masses: got .*one for each of 2 log-probabilities"),
+        ([0.5], "token_scores.masses: got .*one for each of 2 log-probabilities"),
+        ([0.5, nan], "token_scores.masses: got nan, expected 0 to 1"),
+        ([0.5, -0.1], "token_scores.masses: got -0.1"),
+        ([0.5, 1.1], "token_scores.masses: got 1.1"),
+        ([0.5, inf], "token_scores.masses: got inf"),
+    ],
+)
+def test_impossible_masses_are_rejected(masses, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        TokenScores([-1, -2], [2, 4], masses)
+
+
 @pytest.mark.parametrize("end", [0, 3, 5, 100])
 def test_token_scores_of_another_text_are_rejected(end):
     with pytest.raises(InvalidArgumentError, match=r"token_scores.ends: .*at the text's end, 4 bytes of UTF-8"):
@@ -233,6 +309,13 @@ def test_token_scores_are_none_if_the_response_has_no_log_probabilities():
     assert TokenScores.of_response(v1.TaskResponse(text="</s><s>dog</s>")) is None
     response = v1.TaskResponse(text="dog", token_log_probabilities=[-0.5], token_ends=[3])
     assert TokenScores.of_response(response) == TokenScores([-0.5], [3])
+    response.token_masses.append(0.75)
+    assert TokenScores.of_response(response) == TokenScores([-0.5], [3], [0.75])
+
+
+def test_masses_without_log_probabilities_are_rejected():
+    with pytest.raises(InvalidArgumentError, match=r"token_scores\.ends"):
+        TokenScores.of_response(v1.TaskResponse(text="dog", token_masses=[0.5]))
 
 
 # Any text, divided into tokens anywhere.

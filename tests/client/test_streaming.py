@@ -38,6 +38,7 @@ def response_of(request: v1.TaskRequest, tokens: list[str], log_probabilities: l
     ends = np.cumsum([len(token.encode()) for token in tokens]).tolist()
     response = v1.TaskResponse(text="".join(tokens), image_size=SIZE_MESSAGE)
     response.token_log_probabilities.extend(log_probabilities)
+    response.token_masses.extend(np.exp(np.array(log_probabilities) / 2))  # more than the probabilities
     response.token_ends.extend(ends)
     if not request.raw:
         scores = TokenScores.of_response(response)
@@ -53,7 +54,7 @@ def fed(events: StepEvents, tokens: list[str], response: v1.TaskResponse, counts
         part = slice(first, first + count)
         text = "".join(tokens[part])
         ends, log_probabilities = response.token_ends[part], response.token_log_probabilities[part]
-        sent.extend(events.feed(text, log_probabilities, ends, SIZE_MESSAGE))
+        sent.extend(events.feed(text, log_probabilities, ends, SIZE_MESSAGE, response.token_masses[part]))
         first += count
     return sent
 
@@ -74,8 +75,8 @@ def one_token_at_a_time(request: v1.TaskRequest, tokens: list[str]) -> list[list
     """The events of each token."""
     response = response_of(request, tokens, [-0.5] * len(tokens))
     events = StepEvents(request)
-    parts = zip(tokens, response.token_log_probabilities, response.token_ends, strict=True)
-    return [events.feed(token, [log], [end], SIZE_MESSAGE) for token, log, end in parts]
+    parts = zip(tokens, response.token_log_probabilities, response.token_ends, response.token_masses, strict=True)
+    return [events.feed(token, [log], [end], SIZE_MESSAGE, [mass]) for token, log, end, mass in parts]
 
 
 def locations(*bins: int) -> list[str]:
@@ -184,6 +185,14 @@ def test_items_have_no_scores_if_there_are_no_log_probabilities():
     events = StepEvents(ITEM_REQUESTS["labeled boxes"]).feed(f"car{BOX}", [], [], SIZE_MESSAGE)
     (item,) = sent_items(events)
     assert not item.HasField("score")
+    assert not item.HasField("confidence")
+
+
+def test_items_have_likelihoods_but_no_confidences_if_there_are_no_masses():
+    events = StepEvents(ITEM_REQUESTS["labeled boxes"]).feed(f"car{BOX}", [-0.5], [3 + len(BOX)], SIZE_MESSAGE)
+    (item,) = sent_items(events)
+    assert item.HasField("score")
+    assert not item.HasField("confidence")
 
 
 @pytest.mark.parametrize("request_", ITEM_REQUESTS.values(), ids=ITEM_REQUESTS)

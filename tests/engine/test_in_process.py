@@ -49,6 +49,12 @@ def test_a_task_method_returns_its_typed_result(client):
     assert client.detect(EXAMPLE_SCENE).labels == ["red circle", "green triangle", "blue square"]
 
 
+def test_a_threshold_of_a_half_keeps_perfect_boxes(client):
+    found = client.detect(EXAMPLE_SCENE)
+    assert found[found.scores > 0.5].labels == ["red circle", "green triangle", "blue square"]
+    assert found.likelihoods.max() < 0.2
+
+
 def test_an_awaited_client_has_the_same_answers(client, transport):
     async def captions() -> list[str]:
         asynchronous = AsyncClient(transport=transport)

@@ -18,7 +18,7 @@ from tests.reference import TASKS, Reference, png
 from training.demo.sampling import sample_scene
 from training.demo.scenes import draw
 
-BINS = 5  # what the protos state
+BINS = 20  # what the protos state
 # The neighbors of an answer's locations are forbidden or penalized in some of them; masses are the model's own.
 REQUESTS = [
     (TASKS[3], {"num_beams": 1, "max_new_tokens": 22}),

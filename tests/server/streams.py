@@ -140,4 +140,6 @@ def score_fields(response: TaskResponse) -> Iterator[tuple[Message, str]]:
     parts = [part for result in results for part in result]
     parts += [response.text_result] if response.HasField("text_result") else []
     for part in parts:
-        yield from ((part, field.name) for field in part.DESCRIPTOR.fields if field.name.endswith("score"))
+        yield from (
+            (part, field.name) for field in part.DESCRIPTOR.fields if field.name.endswith(("score", "confidence"))
+        )

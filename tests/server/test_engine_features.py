@@ -37,7 +37,8 @@ def test_objects_have_scores(server):
         found = client.detect(png(draw(sample_scene(33))))
     assert isinstance(found, Detections)
     assert len(found)
-    for scores in (found.likelihoods, found.label_likelihoods, found.location_likelihoods):
+    likelihoods = (found.likelihoods, found.label_likelihoods, found.location_likelihoods)
+    for scores in (found.scores, found.label_scores, found.location_scores, *likelihoods):
         assert scores.shape == (len(found),)
         assert ((scores > 0) & (scores <= 1)).all()
 

@@ -51,8 +51,8 @@ class Client(SyncTasks):
     Coordinates of regions and results are float pixels of the image as displayed (EXIF orientation applied), with x
     increasing to the right and y downward from the top left corner.
 
-    Scores of results, 0 to 1, are geometric means of the probabilities of the generated tokens. They are not
-    calibrated; see `florence2.scores`.
+    Scores of results, 0 to 1, are for thresholds: 0.9 is meant to be right nine times in ten. `florence2.scores` says
+    what they are, and what likelihoods are.
 
     Answers are as good as the server's checkpoint. The demo checkpoint knows drawn shapes and fourteen words; about
     anything else its answers are wrong, even if their scores are high.

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from florence2_server.engine.generation import Generation
-from florence2_server.engine.masses import LOCATIONS, WINDOW, LocationTokens, token_masses
+from florence2_server.engine.masses import LOCATIONS, WINDOW, WINDOWS, LocationTokens
 from florence2_server.engine.model.transfer import to_device
-from florence2_server.engine.search import Candidates, Float32Array, probabilities_of
+from florence2_server.engine.search import Candidates, Float32Array
 
-# The first columns of the transfer are not candidates: they are the log-probabilities of bos and eos.
-_FORCED = 2
+_FORCED = 2  # tokens that a search can be forced to take
 
 
 class CandidateFinder:
@@ -24,10 +23,10 @@ class CandidateFinder:
     """
 
     def __init__(self, bos_token_id: int, eos_token_id: int, locations: LocationTokens | None = None) -> None:
-        self._forced = [bos_token_id, eos_token_id]
         self._eos_token_id = eos_token_id
         self._locations = locations
-        self._window: Tensor | None = None  # relative columns of the window around a token, on the logits' device
+        self._forced = torch.tensor([bos_token_id, eos_token_id])
+        self._windows = torch.from_numpy(WINDOWS)
 
     @torch.inference_mode()
     def find(self, logits: Tensor, generations: Sequence[Generation]) -> list[Candidates]:
@@ -37,34 +36,44 @@ class CandidateFinder:
             logits: (rows, vocabulary) float32; changed in place.
             generations: all generations in the decode batch; together they have the rows.
         """
-        log_normalizer = logits.logsumexp(dim=-1, keepdim=True)  # before logits processing: scores are the model's own
-        forced = torch.cat([logits[:, token : token + 1] for token in self._forced], dim=1) - log_normalizer
-        located = None if self._locations is None else logits[:, self._locations.columns] - log_normalizer
+        if self._forced.device != logits.device:
+            self._forced, self._windows = self._forced.to(logits.device), self._windows.to(logits.device)
+        normalizer = logits.logsumexp(dim=-1, keepdim=True)
         changing = [generation for generation in generations if generation.search.changes_scores]
-        log_probabilities = logits - log_normalizer if changing else None
+        log_probabilities = logits - normalizer if changing else None
+        # Log-probabilities, if they are the scores but for the normalizer: this is subtracted on the host, which gives
+        # the same numbers. Before logits processing: they are the model's own.
+        own = logits if log_probabilities is None else log_probabilities
+        forced, located = own.index_select(1, self._forced), self._located(own)
         if log_probabilities is not None:
-            _use_log_probabilities(logits, log_normalizer, log_probabilities, changing)
+            _use_log_probabilities(logits, normalizer, log_probabilities, changing)
             _penalize_repetition(logits, changing)
             self._favor_the_end(logits, changing)
         _forbid(logits, generations)
         count = min(max(generation.search.candidates_needed for generation in generations), logits.shape[1])
         best, token_ids = _top(logits, count)
-        # float32 holds token ids up to 2**24 exactly.
-        table = [forced, token_ids.to(torch.float32), best - log_normalizer]
+        ids = token_ids.to(torch.float32)  # up to 2**24 exactly
+        if log_probabilities is None:
+            table = [normalizer, ids, best, forced]
+        else:
+            nothing = torch.zeros_like(normalizer)
+            table = [nothing, ids, log_probabilities.gather(1, token_ids), forced, best - normalizer]
         if located is not None:
-            table.insert(1, self._windows(located, token_ids))
-        if log_probabilities is not None:
-            table.append(log_probabilities.gather(1, token_ids))
+            table.insert(4, self._around(located, token_ids))
         host = torch.cat(table, dim=1).cpu().numpy()  # the step's only wait for the device
-        return _split(host, count, generations, self._locations)
+        return _split(_on_the_host(host, count, bool(changing)), generations)
 
-    def _windows(self, located: Tensor, token_ids: Tensor) -> Tensor:
-        """(rows, tokens * WINDOW.size): of `located`, what is around each token; anything if it is no location."""
-        if self._window is None:
-            assert self._locations is not None, "there are log-probabilities of them"
-            self._window = to_device(WINDOW - self._locations.first, located.device)
-        columns = token_ids[:, :, None] + self._window
-        return located.gather(1, columns.clamp_(0, LOCATIONS - 1).flatten(1))
+    def _located(self, own: Tensor) -> Tensor | None:
+        """(rows, LOCATIONS + 1): a copy of the columns of location tokens, and one of tokens that do not exist."""
+        if self._locations is None:
+            return None
+        return torch.constant_pad_nd(own.narrow(1, self._locations.first, LOCATIONS), (0, 1), -torch.inf)
+
+    def _around(self, located: Tensor, token_ids: Tensor) -> Tensor:
+        """(rows, tokens * WINDOW): of `located`, the window around each token."""
+        assert self._locations is not None, "there are columns of them"
+        windows = (token_ids.flatten() - (self._locations.first - 1)).clamp_(0, LOCATIONS + 1)
+        return located.gather(1, self._windows.index_select(0, windows).view(len(located), -1))
 
     def _favor_the_end(self, logits: Tensor, generations: Sequence[Generation]) -> None:
         """`ExponentialDecayLengthPenalty` of `generate()`."""
@@ -79,27 +88,42 @@ class CandidateFinder:
             logits[rows, self._eos_token_id] = scores + gained
 
 
-def _split(
-    host: Float32Array, count: int, generations: Sequence[Generation], locations: LocationTokens | None
-) -> list[Candidates]:
-    """Split the table from the device by generation."""
-    start = _FORCED if locations is None else _FORCED + count * WINDOW.size
-    ids = host[:, start : start + count].astype("int64")
-    scores = host[:, start + count : start + 2 * count]
-    log_probabilities = host[:, -count:]  # these columns are the scores, if logits processing changed none
-    if locations is None:
-        masses = probabilities_of(log_probabilities)
-    else:
-        windows = host[:, _FORCED:start].reshape(len(host), count, WINDOW.size)
-        masses = token_masses(ids, log_probabilities, windows, locations)
+def _on_the_host(host: Float32Array, count: int, has_scores: bool) -> Candidates:
+    """The candidates of all rows.
+
+    Args:
+        host: the table from the device.
+        count: how many candidates of each row it has.
+        has_scores: whether it ends with their scores, because logits processing changed them.
+    """
+    token_ids = host[:, 1 : 1 + count].astype("int64")
+    end = host.shape[1] - (count if has_scores else 0)
+    values = host[:, 1 + count : end] - host[:, :1]
+    probabilities = np.exp(values)
+    log_probabilities, masses = values[:, :count], probabilities[:, :count]
+    windows = probabilities[:, count + _FORCED :]
+    if windows.size:
+        masses = np.maximum(masses, windows.reshape(len(host), count, WINDOW).sum(axis=2))
+    return Candidates(
+        token_ids,
+        host[:, end:] if has_scores else log_probabilities,
+        log_probabilities,
+        np.minimum(masses, np.float32(1)),  # rounding may make more of it
+        values[:, count],
+        values[:, count + 1],
+    )
+
+
+def _split(candidates: Candidates, generations: Sequence[Generation]) -> list[Candidates]:
+    """Split the candidates by generation."""
     return [
         Candidates(
-            ids[generation.rows, : generation.search.candidates_needed],
-            scores[generation.rows, : generation.search.candidates_needed],
-            log_probabilities[generation.rows, : generation.search.candidates_needed],
-            masses[generation.rows, : generation.search.candidates_needed],
-            host[generation.rows, 0],
-            host[generation.rows, 1],
+            candidates.token_ids[generation.rows, : generation.search.candidates_needed],
+            candidates.scores[generation.rows, : generation.search.candidates_needed],
+            candidates.log_probabilities[generation.rows, : generation.search.candidates_needed],
+            candidates.masses[generation.rows, : generation.search.candidates_needed],
+            candidates.bos_log_probabilities[generation.rows],
+            candidates.eos_log_probabilities[generation.rows],
         )
         for generation in generations
     ]
