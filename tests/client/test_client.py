@@ -1,6 +1,8 @@
 """The request that each method of both clients sends, and the result that it returns."""
 
 import inspect
+from collections.abc import AsyncGenerator, Generator
+from typing import get_origin
 
 import numpy as np
 import pytest
@@ -292,14 +294,18 @@ def test_both_clients_have_the_same_methods_with_the_same_signatures():
     def signatures(client_type: type) -> dict[str, inspect.Signature]:
         public = inspect.getmembers(client_type, inspect.isfunction)
         found = {name: inspect.signature(member) for name, member in public if not name.startswith("_")}
-        # The only method that returns an iterator, which is asynchronous, too.
+        # The only methods that return an iterator, which is asynchronous, too.
         assert found["stream"].return_annotation in (EventStream, AsyncEventStream)
+        assert get_origin(found["map"].return_annotation) in (Generator, AsyncGenerator)
+        images = found["map"].parameters["images"].replace(annotation=None)
+        others = [each for name, each in found["map"].parameters.items() if name not in ("self", "images")]
+        found["map"] = found["map"].replace(parameters=[images, *others], return_annotation=None)
         found["stream"] = found["stream"].replace(return_annotation=None)
         return found
 
     assert signatures(Client) == signatures(AsyncClient)
     assert inspect.signature(Client) == inspect.signature(AsyncClient)
-    assert {*METHODS, *PLAN_METHODS, "run", "stream", "is_ready", "health", "server_info", "close"} == set(
+    assert {*METHODS, *PLAN_METHODS, "run", "stream", "map", "is_ready", "health", "server_info", "close"} == set(
         signatures(Client)
     )
 

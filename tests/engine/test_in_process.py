@@ -105,6 +105,7 @@ def test_many_images_are_answered_and_leaving_the_loop_frees_the_slots(client, t
     with closing(client.map([SCENE, LINGERING, LINGERING, SCENE, LINGERING], request, ordered=False)) as outcomes:
         texts = {str(next(outcomes).result) for _ in range(2)}
         assert texts == {str(client.caption(SCENE))}
+    assert client.caption(SCENE).text
     assert transport.engine.statistics.running == 0
 
 
