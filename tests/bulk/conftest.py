@@ -10,7 +10,6 @@ from florence2 import AsyncClient
 from florence2.bulk import BulkJob, JobSettings
 from florence2.testing import MockTransport, task_response
 
-
 BOX = "dog<loc_100><loc_200><loc_300><loc_400>"
 TEXTS = {
     "object_detection": BOX,
