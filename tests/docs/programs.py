@@ -29,7 +29,7 @@ def run_page(path: Path, addresses: dict[str, str], folder: Path) -> list[str]:
         code = code.replace(named, real)
     for linked in ("examples", "model_repository"):
         (folder / linked).symlink_to(ROOT / linked)
-    program = folder / path.name.replace(".md", ".py")
+    program = folder / f"page_{path.stem}.py"  # a page may have the name of a package that it imports
     program.write_text(code)
     done = subprocess.run([sys.executable, program], cwd=folder, capture_output=True, text=True, timeout=_SECONDS)
     assert done.returncode == 0, done.stderr
