@@ -66,7 +66,7 @@ def run_job(transport):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five pictures in folders, and files that are none."""
+    """Five pictures in folders, and files that are not pictures."""
     root = tmp_path / "photos"
     for number, name in enumerate(["b/2.png", "a/1.JPG", "c.png", "b/10.png", "a/deep/x.webp"]):
         path = root / name

@@ -128,7 +128,7 @@ def run_with_kills(
 
 
 def _wait_for_answers(server: Server, count: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait for so many answers more, or the end of the command."""
+    """Wait for that many more answers, or for the end of the command."""
     goal = server.answered() + count
     seconds_until(lambda: server.answered() >= goal or process.poll() is not None, RUN_SECONDS)
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bulk.memory FOLDER LINES`: run a job over a manifest of so many lines; prints the peak of memory.
+"""`python -m tests.bulk.memory FOLDER LINES`: run a job over a manifest of LINES lines, and print its peak memory.
 
 A process of its own, because the peak is that of a process.
 """

@@ -1,4 +1,4 @@
-"""Each image exactly once, though the command, the engine and tritonserver are killed."""
+"""Each image exactly once, even if the command, the engine and tritonserver are killed."""
 
 import pytest
 

@@ -85,7 +85,7 @@ def run_on_a_terminal(*arguments: object, columns: int = 80) -> Ended:
 
 
 def _read(controller: int) -> bytes:
-    """What a terminal shows next; nothing once it is closed."""
+    """What a terminal shows next; empty once it is closed."""
     ready, _, _ = select.select([controller], [], [], SECONDS)
     try:
         return os.read(controller, 65536) if ready else b""

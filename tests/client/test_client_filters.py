@@ -1,4 +1,4 @@
-"""The options that select items: what they select, and the requests that refuse them."""
+"""The options that select items: what they select, and the requests to which they cannot apply."""
 
 import asyncio
 from dataclasses import replace

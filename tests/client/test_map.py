@@ -206,7 +206,7 @@ def test_a_slow_answer_holds_back_three_times_as_many_ordered_ones_as_are_under_
 
 
 def test_an_outcome_does_not_wait_for_the_next_images(client_type):
-    """As with a camera: the first outcomes are there before the last image is."""
+    """As with a camera: the first outcomes arrive before the last image exists."""
     seen = []
 
     async def act():

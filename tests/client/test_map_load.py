@@ -29,7 +29,7 @@ def test_a_timeout_starts_when_its_request_is_sent(map_over):
 
 
 class Full(MockTransport):
-    """A handler that refuses requests while as many as it holds are there."""
+    """A handler that refuses requests while it is full."""
 
     def __init__(self, slots, seconds=0.005):
         self._free = threading.Semaphore(slots)

@@ -94,7 +94,7 @@ def black_hole():
 
 
 def failures(caplog, url) -> int:
-    """How many attempts at a server failed, of those that counted."""
+    """The number of attempts at a server that failed and counted."""
     return sum(f"{url} failed" in record.getMessage() for record in caplog.records)
 
 

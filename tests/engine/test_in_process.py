@@ -20,7 +20,7 @@ from tests.conftest import DEMO_CHECKPOINT, EXAMPLE_SCENE
 from tests.reference import TASKS
 
 SCENE = EXAMPLE_SCENE.read_bytes()
-LINGERING = SCENE + b"\0"  # the same picture, told apart
+LINGERING = SCENE + b"\0"  # the same picture in other bytes
 LONG = {"min_new_tokens": 900, "max_new_tokens": 1000}
 
 

@@ -1,4 +1,4 @@
-"""The mass of each token, beside what the logits of Hugging Face `generate()` add up to."""
+"""The mass of each token, compared with the logits of Hugging Face `generate()`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace

@@ -30,7 +30,7 @@ def shown_in(page: str) -> set[str]:
 
 
 def different(one: Image.Image, other: Image.Image) -> float:
-    """The part of the pixels of a picture that are like none of those near the same place of another."""
+    """The share of a picture's pixels that differ from all pixels near the same place of another picture."""
     first, second = (np.asarray(picture.convert("RGB"), int) for picture in (one, other))
     rows, columns = np.nonzero(np.abs(first - second).max(axis=2) > _CLEARLY)
     around = np.pad(second, ((_REACH, _REACH), (_REACH, _REACH), (0, 0)), mode="edge")

@@ -13,7 +13,7 @@ from florence2 import v1
 
 PICTURES = 250
 CONCURRENCY = 32
-# The server keeps the embeddings of so many pictures, so that the time goes into requests and refusals.
+# The number of pictures, whose embeddings the server caches, so that the time goes into requests and refusals.
 DISTINCT = 16
 REQUEST = v1.TaskRequest(caption={}, generation={"max_new_tokens": 1})
 

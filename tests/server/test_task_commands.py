@@ -226,7 +226,7 @@ def test_the_server_command_says_what_is_served(florence2, url, server):
 
 
 def test_brackets_and_control_characters_of_an_answer_are_shown_as_text():
-    """Rich would read [red] as markup, and a terminal would obey an escape sequence."""
+    """Rich would read [red] as markup, and a terminal would interpret an escape sequence."""
     console = Console(file=io.StringIO(), width=60)
     console.print(rich_table(Section(header=["object"], rows=[["[red]a[/red]"]])))
     assert "[red]a[/red]" in console.file.getvalue()

@@ -60,7 +60,7 @@ class ManifestSource:
 
 
 def _of_row(row: Mapping[Any, Any]) -> Mapping[str, Any]:
-    """The fields of a CSV row that have a value. Those without a name are more values than the header has names."""
+    """The fields of a CSV row that have a name and a value. A row may have more values than the header has names."""
     return {name: value for name, value in row.items() if name is not None and value not in (None, "")}
 
 

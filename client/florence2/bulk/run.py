@@ -132,7 +132,7 @@ class BulkRun:
                 await asyncio.to_thread(self._state.write, records)
 
     def _count(self) -> None:
-        # What cannot be counted cannot be listed either, and the listing reports why.
+        # If counting fails, so does listing, which reports why.
         with suppress(Exception):
             self.progress.total = self._source.count()
 

@@ -34,7 +34,7 @@ class ShardSource:
                 yield from self._sample(shard, members, is_wanted)
 
     def count(self) -> None:
-        """Unknown: counting takes reading the whole file."""
+        """Unknown: counting would mean reading the whole file."""
 
     def _sample(
         self, shard: tarfile.TarFile, members: Iterator[tarfile.TarInfo], is_wanted: IsWanted

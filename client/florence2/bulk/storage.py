@@ -81,7 +81,7 @@ class Location:
         return replace(self, url=f"{self.url.rstrip('/')}/{name}", path=f"{self.path.rstrip('/')}/{name}")
 
     def resolve(self, path: str) -> "Location":
-        """A path as a file in this folder may contain it: relative to the folder, absolute, or a URL."""
+        """The location of a path in a file of this folder: relative to the folder, absolute, or a URL."""
         if is_url(path):
             return Location.of(path)
         return self.sibling(path) if path.startswith("/") else self.child(path)

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Before gRPC is imported: its own log lines would stand between the command's.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if isinstance(sys.stdout, TextIOWrapper):
-        # A name or a text that the terminal's encoding lacks is shown escaped.
+        # Characters that the terminal's encoding lacks are escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     sys.exit(finished(lambda: _run(given)))

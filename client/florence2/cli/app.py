@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         CommandError: the command line is wrong, or the command cannot go on.
         KeyboardInterrupt, BrokenPipeError: unchanged.
     """
-    # Without a command there is the help, except for a shell that completes a line, which is in the environment.
+    # Without a command, the help is shown, unless a shell completes a line, which it passes in the environment.
     is_misused = not arguments and _COMPLETION not in os.environ
     command = typer.main.get_command(make_app(is_terminal=sys.stdout is not None and sys.stdout.isatty()))
     try:
@@ -120,7 +120,7 @@ def _add_bulk(app: typer.Typer) -> None:
 
 
 def _usage_error(error: typer.TyperException) -> str:
-    """A wrong command line in one line, with the command whose help to read."""
+    """An error of the command line in one line, with the command whose help explains it."""
     context = getattr(error, "ctx", None)
     path = _NAME if context is None else context.command_path
     return f"{error.format_message()} (see {path} --help)"

@@ -110,8 +110,7 @@ def _bulk(
 bulk: Any = with_options(_bulk, BulkOptions, ServerOptions, AdapterOption, ItemOptions, generation_options)
 """The command's function, for typer."""
 bulk.__doc__ = (
-    "Run tasks on many images: folders, manifests, shards, tables, buckets. The same command resumes an interrupted "
-    "run.\n\n"
+    "Run tasks on folders, manifests, shards, tables and buckets. The same command resumes an interrupted run.\n\n"
     "Exit status: 0 all images done, 1 some failed, 2 wrong usage, 3 gave up waiting for a server."
 )
 

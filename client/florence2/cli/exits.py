@@ -9,7 +9,7 @@ from florence2.errors import Florence2Error, UnavailableError
 
 SUCCEEDED: Final = 0
 FAILED: Final = 1
-"""Some image has no answer, or the output cannot be written."""
+"""An image has no answer, or the output cannot be written."""
 MISUSED: Final = 2
 """The command line is wrong, or something that it needs is not installed."""
 UNREACHABLE: Final = 3
@@ -33,7 +33,7 @@ def finished(command: Callable[[], int]) -> int:
         try:
             return command()
         finally:
-            # Here, because an error of the interpreter's own flush could not be caught.
+            # Flushed here, because an error of the interpreter's own flush could not be caught.
             if sys.stdout is not None:
                 sys.stdout.flush()
     except CommandError as error:
@@ -71,5 +71,5 @@ def status_of(error: Exception | None) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still buffered nowhere, so that the interpreter's flush at exit succeeds."""
+    """Discard what is still buffered, so that the interpreter's flush at exit succeeds."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

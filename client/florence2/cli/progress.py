@@ -24,7 +24,7 @@ class ProgressBar:
         self._bar = Progress(
             *_COLUMNS,
             console=Console(stderr=True),
-            # Standard output is the answers'.
+            # Standard output is for answers.
             redirect_stdout=False,
             redirect_stderr=False,
             transient=True,
@@ -41,7 +41,7 @@ class ProgressBar:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave the terminal to the output of one image, which is then done."""
+        """Hide the bar while the output of one image is printed, then count the image."""
         self._bar.stop()  # removes the bar
         yield
         self._bar.advance(self._task)

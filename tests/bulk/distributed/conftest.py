@@ -86,7 +86,7 @@ def pictures() -> list[bytes]:
 
 @pytest.fixture(scope="session")
 def bucket(storage, tmp_path_factory):
-    """200 scenes and a file that is no image, in a bucket and in a folder. The value is the folder."""
+    """200 scenes and a file that is not an image, in a bucket and in a folder. The value is the folder."""
     folder = draw_scenes(tmp_path_factory.mktemp("scenes"), 200)
     (folder / "0" / "broken.png").write_bytes(b"not an image")
     for path in sorted(folder.rglob("*.png")):

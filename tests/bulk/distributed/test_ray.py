@@ -29,7 +29,7 @@ def expected(server, pictures):
 
 
 def predict(rows, batch_format="pyarrow", batch_size=16, workers=1, cpus=0.5, **arguments):
-    """What a Ray dataset of rows is mapped to, in the order of the rows, and the seconds that it took."""
+    """The rows to which a Ray dataset is mapped, in their order, and the seconds that it took."""
     import ray
 
     dataset = ray.data.from_items([{"number": number, **row} for number, row in enumerate(rows)])
