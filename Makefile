@@ -65,7 +65,7 @@ test-official: $(INSTALLED) ## the four official checkpoints in both layouts, ag
 BULK := build/bulk-environment
 PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
-# Its own packages come first; behind them it sees those of .venv, and with them the packages of this repository.
+# Its own packages come first, then those of .venv, which include the packages of this repository.
 $(BULK)/installed: requirements/bulk-tests.txt $(INSTALLED)
 	rm -rf $(BULK) && $(BIN)/python -m venv $(BULK)
 	$(BULK)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/bulk-tests.txt
@@ -74,7 +74,7 @@ $(BULK)/installed: requirements/bulk-tests.txt $(INSTALLED)
 	touch $@
 
 .PHONY: test-bulk
-test-bulk: $(INSTALLED) $(BULK)/installed ## bulk runs that are killed, a local Ray, buckets by moto's S3; with figures
+test-bulk: $(INSTALLED) $(BULK)/installed ## kill bulk runs, and test a local Ray and buckets of moto's S3; prints figures
 	$(BULK)/bin/python -m pytest -m bulk
 
 CHECKOV := build/checkov/installed
@@ -175,7 +175,7 @@ bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to
 	$(BIN)/python -m benchmarks.comparison.streams
 
 .PHONY: bench-bulk
-bench-bulk: $(INSTALLED) ## a bulk run beside a closed loop of as many callers
+bench-bulk: $(INSTALLED) ## compare a bulk run with a closed loop of as many callers
 	$(BIN)/python -m benchmarks.comparison.bulk
 
 .PHONY: bench-commits
@@ -192,7 +192,7 @@ bench-adapters: $(INSTALLED) ## decode steps, prefills and new images with adapt
 	$(BIN)/python -m benchmarks.kernels.adapters
 
 .PHONY: bench-score-cost
-bench-score-cost: $(INSTALLED) ## decode steps with the masses of tokens beside those without
+bench-score-cost: $(INSTALLED) ## compare decode steps with and without the masses of tokens
 	$(BIN)/python -m benchmarks.kernels.score_cost
 
 .PHONY: bench-images
@@ -212,7 +212,7 @@ evaluate: $(INSTALLED) ## evaluate the demo checkpoint on 1,000 held-out scenes
 	$(BIN)/python -m training.demo.evaluate
 
 .PHONY: evaluate-scores
-evaluate-scores: $(INSTALLED) ## how far the scores of the demo checkpoint mean what they say, on 2,000 images; minutes
+evaluate-scores: $(INSTALLED) ## measure the calibration of the demo checkpoint's scores, on 2,000 images; minutes
 	$(BIN)/python -m training.evaluate_scores
 
 .PHONY: finetune-demo

@@ -1,7 +1,7 @@
 """Draws the pictures of the README and the guide, with the demo checkpoint: `make pictures`.
 
-They contain the answers of the engine in this process, so run it after a change of the drawing, the checkpoint or the
-scores; `tests/examples/test_pictures.py` says when they are out of date. Each file also has its labels and scores as
+They show the answers of an engine in this process, so run it after a change of the drawing, the checkpoint or the
+scores; `tests/examples/test_pictures.py` fails if they are out of date. Each file also has its labels and scores as
 text, under the keyword `Description`.
 """
 

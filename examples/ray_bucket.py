@@ -1,4 +1,4 @@
-"""Tasks about all images of a bucket, by Ray Data: over a fleet of servers, or with an engine in each worker.
+"""Tasks on all images of a bucket, by Ray Data: over a fleet of servers, or with an engine in each worker.
 
     python examples/ray_bucket.py s3://bucket/photos s3://bucket/found --task detect --task caption
         --url triton-a:8001 --url triton-b:8001
@@ -6,8 +6,8 @@
 Reads the images below the first path, and writes Parquet files into the second: a row for each image with its path,
 a column of JSON text for each task, and a column `error`, which is null unless the image failed. Both paths may be
 folders or URLs that fsspec knows, with credentials and an endpoint as fsspec finds them (for `s3://` in AWS's
-variables). Run it on a Ray cluster with `ray job submit`, or alone: then it starts Ray on this machine. All workers
-need the packages `ray[data]`, `florence2-triton[bulk]`, and `s3fs` for `s3://`.
+variables). Run it on a Ray cluster with `ray job submit`; without a cluster, it starts Ray on this machine. All workers
+need the package `florence2-triton[ray]`, and `s3fs` for `s3://`.
 
     python examples/ray_bucket.py s3://bucket/photos s3://bucket/found --task detect
         --checkpoint microsoft/Florence-2-large --workers 4 --gpus 1
@@ -71,7 +71,7 @@ def _predictor(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Florence-2 tasks about all images of a bucket, by Ray Data.")
+    parser = argparse.ArgumentParser(description="Florence-2 tasks on all images of a bucket, by Ray Data.")
     parser.add_argument("source", help="a folder of images, or its URL, e.g. s3://bucket/photos")
     parser.add_argument("output", help="a folder for Parquet files, or its URL; it must be empty or missing")
     parser.add_argument("--task", action="append", required=True, type=_task, help="NAME[=INPUT]; repeat for several")
@@ -81,8 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="default %(default)s")
     parser.add_argument("--worker-cpus", type=float, default=0.5, help="CPUs of each worker (default %(default)s)")
     parser.add_argument("--gpus", type=float, default=0, help="GPUs of each worker (default %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="images of a batch (default %(default)s)")
-    parser.add_argument("--in-flight", type=int, default=16, help="images that a worker sends at once")
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch (default %(default)s)")
+    parser.add_argument(
+        "--in-flight", type=int, default=16, help="images that a worker sends at once (default %(default)s)"
+    )
     parser.add_argument("--cpus", type=int, help="CPUs of the Ray that this starts (default: the machine's)")
     return parser
 

@@ -4,8 +4,8 @@
 Both sides alternate in one process. A step is the decoder's, and the search for its candidates; every chosen token
 counts as a location, for which a mass takes longest. Without masses, the probabilities are in their place.
 
-On a GPU, the search is queued while the decoder runs: the ratio of steps is what counts. Where steps vary more than the
-masses cost, the share says more: the difference between the searches for candidates alone, as a part of a step.
+On a GPU, the search is queued while the decoder runs: the ratio of steps counts. If steps vary by more than the masses
+cost, compare the share: the difference between the searches for candidates alone, as a part of a step.
 """
 
 import argparse

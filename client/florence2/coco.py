@@ -5,8 +5,9 @@
     found = {path: client.detect(path) for path in paths}
     Path("found.json").write_text(json.dumps(coco_dataset(found.items())))
 
-Boxes are `[x, y, width, height]` in pixels; inverted boxes are put upright. Outlines are polygons; an object without
-one has the corners of its box. The category of a piece of text is `text`, and its annotation has the `text` as well.
+Boxes are `[x, y, width, height]` in pixels; the corners of inverted boxes are put in order. Outlines are
+polygons; an object without one has the corners of its box. Text regions have the category `text`, and their annotations
+also have the text itself, as `text`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +37,7 @@ def coco_dataset(images: Iterable[tuple[object, Located]], categories: Sequence[
 
     Raises:
         TypeError: a result has no locations.
-        InvalidArgumentError: a result does not know its image's size.
+        InvalidArgumentError: the `image_size` of a result is unknown.
     """
     found = [(str(name), result) for name, result in images]
     labels = {label for _, result in found for label in category_names(_checked(result))}

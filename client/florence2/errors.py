@@ -79,7 +79,7 @@ class UnavailableError(Florence2Error):
     """The server is full, starting, stopping or unreachable. There was no answer; retrying is safe.
 
     Attributes:
-        is_refusal: whether a server refused the request; False if none could be reached, or if the connection broke.
+        is_refusal: whether a server refused the request; False if none could be reached or the connection broke.
     """
 
     is_refusal: bool = True
@@ -109,7 +109,7 @@ class AccessDeniedError(ServerError):
     """The server requires a different token, header or certificate."""
 
 
-# gRPC's own words for connections that cannot be made or that break. It reports them with the status of a refusal.
+# gRPC's messages for connections that cannot be made or that break. Their status is the same as that of a refusal.
 _DISCONNECTIONS: Final = (
     "failed to connect",
     "connections to all backends failing",

@@ -118,11 +118,11 @@ class CallOptions(TypedDict, total=False):
 class FilterOptions(TypedDict, total=False):
     """Keywords that select items of a result. The client applies them to the decoded answer; they are not sent.
 
-    Items keep the model's order. A request whose results have no items, or no labels, is refused with the keyword that
-    does not apply to it, and so is every one of them with `analyze_regions`.
+    Items keep the model's order. A keyword that cannot apply raises an `InvalidArgumentError`: all of them if the
+    results have no items, `labels` if they have no labels, and all of them with `analyze_regions`.
 
     Keys:
-        min_score: the lowest score of an item, 0 to 1. With a server that sends no scores, an error is raised.
+        min_score: the lowest score of an item, 0 to 1. If the server sends no scores, an error is raised.
         max_items: the maximum number of items, at least 1: those with the highest scores.
         labels: the accepted labels, a collection of str, exactly as the model writes them. For a text region, its text.
     """

@@ -15,7 +15,7 @@ class PlainData(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain data, ready for JSON. docs/results.md describes its form.
+        """Plain data, ready for JSON. docs/results.md describes its form.
 
         Numbers are as short as float32 allows. What is unknown is left out, except the image's size, which is None; a
         coordinate that is not finite is None.

@@ -57,7 +57,7 @@ class Segment(NamedTuple):
 
 
 class TextRegion(NamedTuple):
-    """One piece of text of `TextRegions`."""
+    """One text region of `TextRegions`."""
 
     quad: Float32Array
     """Shape (8,): x1, y1 to x4, y4, clockwise from the text's top left corner."""
@@ -94,7 +94,7 @@ class Items(PlainData, Generic[ItemT]):
         """The items whose score is higher, as `found[found.scores > score]` if scores are known.
 
         Raises:
-            InvalidArgumentError: scores are unknown, because the server is older than they are.
+            InvalidArgumentError: scores are unknown, because the server is too old.
         """
         return self._subset(np.flatnonzero(self._known_scores() > score).tolist())
 
@@ -108,8 +108,8 @@ class Items(PlainData, Generic[ItemT]):
 
         Args:
             min_score: the lowest score, 0 to 1.
-            max_items: how many items at most: those with the highest scores or, if scores are unknown, the first ones.
-                At least 1.
+            max_items: the maximum number of items, at least 1: those with the highest scores or, if scores are unknown,
+                the first ones.
             labels: the accepted labels, exactly as the model writes them.
 
         Raises:

@@ -6,7 +6,7 @@ model's answer. `florence2.v1` has protobuf messages of the same names; `florenc
 Scores are the model's confidence in an item, 0 to 1. Likelihoods are the geometric means, 0 to 1, of the probabilities
 that the model gave to the tokens of an item. `florence2.scores` says more about both. They are None if unknown.
 
-Two results are equal if their answers are, whatever the size of the image.
+Equality ignores `image_size`.
 """
 
 from collections.abc import Sequence
@@ -136,8 +136,8 @@ class Detections(Items[Detection]):
                 print(client.describe_region(image, box))
 
         The model sometimes generates empty or inverted boxes, which a request must not contain. A box that extends more
-        than one pixel beyond the image is not usable either. If `image_size` is unknown, so are the limits at the right
-        and at the bottom.
+        than one pixel beyond the image is not usable either. If `image_size` is unknown, the right and the bottom edge
+        are not checked.
         """
         return usable_regions(self.boxes, self.image_size)
 
@@ -159,7 +159,7 @@ class Detections(Items[Detection]):
         """The objects as `supervision.Detections`, e.g. for its annotators, metrics and non-maximum suppression.
 
         Scores become `confidence`, labels `data["class_name"]`, and the index of a label among the sorted labels
-        `class_id`. Inverted boxes are put upright. If there are polygons, the objects have masks.
+        `class_id`. The corners of inverted boxes are put in order. If there are polygons, the objects have masks.
 
         Args:
             image_size: of the masks; None for the result's own.
@@ -228,7 +228,7 @@ class Segmentation(Items[Segment]):
     def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":
         """The outlines as `supervision.Detections` with masks, and boxes that enclose the outlines.
 
-        Arguments, errors and the rest as for `Detections.to_supervision`.
+        Arguments, data and errors are as for `Detections.to_supervision`.
         """
         boxes = enclosing_boxes(self.polygons)
         return supervision_detections(boxes, self.labels, self.scores, self.masks(image_size))
@@ -296,10 +296,10 @@ class TextRegions(Items[TextRegion]):
         return {"type": "text_regions", "image_size": size_list(self.image_size), "items": items}
 
     def to_supervision(self, image_size: ImageSizeLike | None = None) -> "supervision.Detections":  # noqa: ARG002
-        """The pieces of text as `supervision.Detections`, with boxes that enclose the quads.
+        """The text regions as `supervision.Detections`, with boxes that enclose the quads.
 
-        The quads are in `data["xyxyxyxy"]`, where supervision keeps oriented boxes, and the texts are the labels. The
-        rest as for `Detections.to_supervision`; `image_size` has no effect, because there are no masks.
+        The quads are in `data["xyxyxyxy"]`, where supervision keeps oriented boxes, and the texts are the labels. Other
+        data and errors are as for `Detections.to_supervision`. `image_size` has no effect, because there are no masks.
         """
         quads = self.quads.reshape(-1, 4, 2)
         return supervision_detections(enclosing_boxes(self.outlines()), self.labels, self.scores, xyxyxyxy=quads)

@@ -1,19 +1,19 @@
-"""How confident the model was in the parts of its answer: scores, and likelihoods.
+"""The model's confidence in the parts of its answer: scores, and likelihoods.
 
 Both are between 0 and 1. Every generated token has a probability under the model, before logits processing, and a mass.
 The mass of a location token `<loc_k>` is the summed probability of the locations at most 20 bins, which are 2 % of the
 image's side, away from k: a model that is sure of a place spreads its probability over neighboring locations. The mass
 of any other token is its probability.
 
-Scores are for thresholds: a score of 0.9 is meant to be right nine times in ten. How far that is true depends on the
-checkpoint and the images; `docs/scores.md` has measurements, and the command that measures others.
+Scores are for thresholds: of the items with scores around 0.9, about nine in ten should be right. How well that holds
+depends on the checkpoint and the images; `docs/scores.md` has measurements, and the command that makes them.
 
 - A location's score is the geometric mean of the masses of its tokens, to the power of four. For a box that is the
   product of its four masses: the probability that all four sides lie within the tolerance. Quads and outlines have more
   coordinates than a box, but their scores are comparable.
 - A label's score is the geometric mean of the masses of its tokens, so that long labels are not at a disadvantage.
-- The score of an object or a piece of text is the geometric mean of its label's and its location's, not the product:
-  one doubt, whether the next object is this one, lowers both. Without a label it is the location's.
+- The score of an object or a text region is the geometric mean of its label's and its location's score, not the
+  product: both are lower if the model is unsure which object comes next. Without a label it is the location's score.
 - The score of a text that is the complete answer (`Text`) is the geometric mean of the masses of its tokens.
 
 A likelihood is the geometric mean of the probabilities of the tokens: of a label, of a location, of both together, or
@@ -59,7 +59,7 @@ _ROUNDING = 1e-3
 _SMALLEST_TERM = 2.0**-32
 # The mass of an impossible token, which has no logarithm, counts as the smallest number of full float32 precision.
 _SMALLEST_MASS = 2.0**-126
-# The sides of a box: a location with more coordinates counts as much as a box.
+# The number of a box's coordinates: a location with more of them counts as much as a box.
 _SIDES = 4
 
 

@@ -17,10 +17,10 @@ def supervision_detections(
     masks: npt.NDArray[np.bool_] | None = None,
     **data: npt.NDArray[Any],
 ) -> "supervision.Detections":
-    """Objects as supervision has them.
+    """Objects as `supervision.Detections`.
 
     Args:
-        boxes: shape (N, 4): two opposite corners; inverted boxes are put upright.
+        boxes: shape (N, 4): two opposite corners, which are put in order.
         labels: N labels.
         scores: shape (N,); None if unknown.
         masks: shape (N, height, width); None if there are none.

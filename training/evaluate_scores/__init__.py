@@ -1,1 +1,1 @@
-"""Measures how far scores mean what they say: `python -m training.evaluate_scores`; see docs/scores.md."""
+"""Measures how well scores are calibrated: `python -m training.evaluate_scores`; see docs/scores.md."""

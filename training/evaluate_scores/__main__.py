@@ -46,11 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate_scores", description=__doc__)
     parser.add_argument("--checkpoint", default=str(DEMO_CHECKPOINT), help="a folder or a hub id; default: the demo")
-    parser.add_argument("--coco", type=Path, help="a COCO detection file; default: the demo's scenes, also degraded")
-    parser.add_argument("--images", type=Path, help="the folder of its images; default: the file's own")
-    parser.add_argument("--prompt", default="<OD>", help="whose answers are boxes with labels; default: <OD>")
-    parser.add_argument("--scenes", type=int, default=1000, help="the number of the demo's scenes; default: 1000")
-    choice = "the first one's seed; default: 0. All choices were made on scenes from 50,000 on"
+    parser.add_argument(
+        "--coco", type=Path, help="a COCO detection file; default: the demo's scenes, clean and degraded"
+    )
+    parser.add_argument("--images", type=Path, help="the folder of its images; default: the folder that the file is in")
+    parser.add_argument("--prompt", default="<OD>", help="a prompt whose answers are boxes with labels; default: <OD>")
+    parser.add_argument("--scenes", type=int, default=1000, help="the number of scenes of the demo; default: 1000")
+    choice = (
+        "the number of the first scene; default: 0. The tolerance and the like were chosen on scenes from 50,000 on"
+    )
     parser.add_argument("--first", type=int, default=0, help=choice)
     settings = parser.parse_args(arguments)
     if settings.coco and not settings.images:

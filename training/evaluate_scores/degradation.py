@@ -1,4 +1,4 @@
-"""Degraded images: noise, blur or occlusion, as much as a seed says."""
+"""Degraded images: noise, blur or occlusion, with a severity that depends on a seed."""
 
 from __future__ import annotations
 

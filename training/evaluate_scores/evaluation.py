@@ -60,7 +60,7 @@ def run(client: florence2.Client, pictures: Iterable[Picture], prompt: str) -> I
 
 
 def judged(answers: Sequence[tuple[Picture, Detections]]) -> list[Judged]:
-    """Judge detections. Those whose labels no true object has are left out: nothing says whether they are right."""
+    """Judge detections. Those whose labels no true object has are left out, because they cannot be judged."""
     labels = set(labels_of([picture for picture, _ in answers]))
     return [
         judge(picture.truth, found[[index for index, label in enumerate(found.labels) if label in labels]])

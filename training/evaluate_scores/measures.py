@@ -79,7 +79,7 @@ def calibration(scores: Scores, is_right: Flags) -> list[tuple[int, float, float
 
 
 def calibration_error(scores: Scores, is_right: Flags) -> float:
-    """The expected calibration error: by how much the mean score of a bin misses its share of right detections."""
+    """The expected calibration error: the mean difference of a bin's mean score and share of right ones, by count."""
     misses = [count * abs(score - share) for count, score, share in calibration(scores, is_right) if count]
     return float(sum(misses) / len(scores)) if len(scores) else float("nan")
 

@@ -1,4 +1,4 @@
-"""Bulk runs: tasks about all images of folders, lists, buckets and data sets; each image once, resumable after a kill.
+"""Bulk runs: tasks on all images of folders, manifests, shards, tables and buckets, resumable after a kill.
 
     from florence2.bulk import BulkJob, JobSettings
 
@@ -6,7 +6,7 @@
         async with florence2.AsyncClient("localhost:8001") as client:
             summary = await job.run(client)
 
-`florence2 bulk` is the same as a command. Everything else here is for those who add a source or an output.
+`florence2 bulk` is the same as a command. Everything else here is for new sources and outputs.
 """
 
 from florence2.bulk.exchange import OptionsError, Runner

@@ -1,4 +1,4 @@
-"""Results as a COCO dataset, written piece by piece: all of it may be larger than the memory."""
+"""Results as a COCO dataset, written piece by piece, because it may be larger than the memory."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ def write_coco(target: Location, lines: Callable[[], Iterator[dict[str, Any]]], 
 
     Args:
         target: the file.
-        lines: begins the results anew; called once for each part of the dataset.
+        lines: returns an iterator over all results; called once for each part of the dataset.
         task_name: the task.
     """
     names = sorted({name for line in lines() for name in category_names(_result(line, task_name))})

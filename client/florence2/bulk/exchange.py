@@ -1,4 +1,4 @@
-"""One image of a run: reading it, sending it until a server answers, and what became of it."""
+"""One image of a run: reading it, sending it until a server answers, and recording the outcome."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -31,14 +31,14 @@ _LASTING_READ_ERRORS: Final = (FileNotFoundError, PermissionError, IsADirectoryE
 
 
 class Runner(Protocol):
-    """Whatever answers requests: `florence2.AsyncClient`, over a server or an engine in this process."""
+    """Answers requests, as `florence2.AsyncClient` does over a server or an engine in this process."""
 
     async def run(self, image: bytes, request: v1.TaskRequest, **options: Unpack[CallOptions]) -> Answer:
         """Answer a request about an image file."""
 
 
 class OptionsError(Florence2Error, ValueError):
-    """The server rejects an option of the run, and so would reject it for every image."""
+    """The server rejects an option of the run, which is the same for every image."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Exchange:
         tasks: about each image.
         options: the adapter and the generation options of each request.
         call: keywords of each call: `timeout`, `priority`.
-        outage: that of the servers.
+        outage: tracks how long no server has answered.
         filters: which items of the results are kept.
         pictures: where to draw the results; None to draw nothing.
     """
@@ -64,7 +64,7 @@ class Exchange:
     pictures: PictureFolder | None = None
 
     async def record(self, item: Item, position: int) -> Record:
-        """What became of an image.
+        """Process an image, and return its record.
 
         Raises:
             GaveUpError: no server has answered for too long.

@@ -7,8 +7,7 @@ from florence2.bulk.storage import Location
 
 
 class FolderSource:
-    """The images in a folder and its subfolders, in the order of their paths. An id is the path in the folder,
-    behind a prefix.
+    """The images in a folder and its subfolders, in the order of their paths. An id is a prefix and the path.
 
     Hidden files and folders, whose names begin with a dot, are left out.
     """
@@ -60,5 +59,5 @@ def _files(folder: Location, prefix: str) -> Iterator[tuple[str, Location]]:
 
 
 def _text(path: str) -> str:
-    """A path as text that can be written: bytes that are not UTF-8 are written in hexadecimal."""
+    """A path as text that can be written: bytes that are not UTF-8 are escaped in hexadecimal."""
     return path if path.isascii() else path.encode(errors="surrogateescape").decode(errors="backslashreplace")

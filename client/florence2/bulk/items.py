@@ -22,9 +22,9 @@ class Item:
     Attributes:
         id: unique in its source.
         image: where it is: a path, a URL, or `shard::member`.
-        content: the image file, or where it is.
+        content: the bytes of the image file, or its location.
         inputs: the fields that the source has for this image, such as `text`, `prompt` or `region`.
-        fault: why the source has no image for this id; None if it has.
+        fault: why the source has no image for this id; None if it has one.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Source(Protocol):
     """Whether items can have inputs of their own."""
 
     def items(self, is_wanted: IsWanted) -> Iterator[Item]:
-        """The images that are wanted, listed as far as they are taken."""
+        """The images that are wanted, listed lazily."""
 
     def count(self) -> int | None:
         """The number of images, found without reading them; None if that takes as long as reading them."""

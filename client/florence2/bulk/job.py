@@ -38,14 +38,14 @@ class JobSettings:
         output: a path or a URL.
         format: `"jsonl"`, `"parquet"`, `"coco"` or `"folder"`; None for that of the output's name.
         draw: a folder for drawn pictures; None to draw nothing.
-        state: a folder on this machine with what is done; None for one beside the output, or for an output in a bucket
+        state: a folder on this machine for the state; None for one beside the output or, if the output is in a bucket,
             in the current directory.
         options: the adapter and the generation options of each request.
         filters: `min_score`, `max_items` and `labels`: which items of the results are kept.
-        model: names what answers; a state of another one is refused.
-        timeout: seconds for each attempt to have an image answered; None for the client's own.
+        model: the name of the model or checkpoint; a state of another one is refused.
+        timeout: seconds for each attempt; None for the client's own.
         concurrency: the number of images that are sent at a time.
-        give_up_seconds: how long to wait for a server to answer anything.
+        give_up_seconds: the maximum time without any answer.
         retry_failed: whether images that failed in earlier runs are processed again.
     """
 
@@ -82,7 +82,7 @@ class Summary:
     Attributes:
         images: the number of images that are done, failed ones and those of earlier runs included.
         failed: the number of those that failed.
-        done_now: the number of images that this run has done.
+        done_now: the number of images that this run has done, failed ones included.
         output: where the results are.
         failures: where the list of the failed images is; None if none failed.
     """
@@ -133,7 +133,7 @@ class BulkJob:
     async def run(self, runner: Runner, show: ShowProgress | None = None) -> Summary:
         """Process the images that are not done, then write the output.
 
-        What is done is kept, however this ends; the output is written only in the end, when all images are done.
+        Records are kept, however this ends; the output is written when all images are done.
 
         Args:
             runner: answers the requests, e.g. a `florence2.AsyncClient`.
@@ -142,7 +142,7 @@ class BulkJob:
         Raises:
             GaveUpError: no server has answered for too long.
             OptionsError: the server rejects an option of all requests.
-            InvalidArgumentError: an id occurs twice, or there is no image at all.
+            InvalidArgumentError: an id occurs twice, or the sources have no image.
             OSError: a source cannot be read, or an output cannot be written.
         """
         settings, outage = self._settings, Outage(self._settings.give_up_seconds)

@@ -69,7 +69,7 @@ def _of_json(line: bytes) -> Mapping[str, Any] | str:
         fields = json.loads(line.decode("utf-8-sig"))
     except ValueError as error:
         return f"is not JSON: {error}"
-    return fields if isinstance(fields, dict) else f"is no JSON object: {line[:80].decode(errors='replace').strip()}"
+    return fields if isinstance(fields, dict) else f"is not a JSON object: {line[:80].decode(errors='replace').strip()}"
 
 
 def _fault(fields: Mapping[str, Any]) -> str | None:

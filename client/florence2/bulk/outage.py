@@ -1,4 +1,4 @@
-"""An outage of the servers, which a run waits for."""
+"""Outages of the servers, during which a run waits."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ _MOST_SECONDS: Final = 5.0
 
 
 class GaveUpError(Florence2Error):
-    """No server has answered for too long, or none will. The same command resumes the run."""
+    """No server has answered for too long, or the servers deny access or lack the model."""
 
 
 class Outage:
@@ -26,12 +26,12 @@ class Outage:
         self._give_up_seconds = give_up_seconds
         self._last_answer = time.monotonic()
         self.has_answered = False
-        """Whether a server has answered at all in this run."""
+        """Whether a server has answered in this run."""
         self.reason: Florence2Error | None = None
         """The last error, while no server answers."""
 
     def end(self) -> None:
-        """Note an answer: results, or an error that is about the image."""
+        """Note an answer: results, or an error of the image."""
         self._last_answer = time.monotonic()
         self.has_answered = True
         self.reason = None

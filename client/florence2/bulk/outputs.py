@@ -30,9 +30,9 @@ class Output:
 
     Args:
         location: where it is written.
-        format_: None for the one that the location's name ends with: `.jsonl`, `.parquet`, `.json` (COCO), or a folder
-            for a name without such an end.
-        tasks: of the run.
+        format_: None for that of the location's suffix: `.jsonl`, `.parquet`, `.json` (COCO), or a folder if it has
+            none of these.
+        tasks: the tasks of the run.
 
     Raises:
         InvalidArgumentError: the format is not known, or the tasks have no boxes that COCO could hold.
@@ -67,7 +67,7 @@ class Output:
         check_writable(self.location, is_folder=self._format == "folder")
 
     def write(self, state: State) -> None:
-        """Write everything that the state has, in place of what was there before."""
+        """Write all records of the state, replacing an earlier output."""
         match self._format:
             case "jsonl":
                 _write_lines(self.location, state.lines())

@@ -16,7 +16,7 @@ _LONGEST_NAME: Final = 180  # bytes; file systems take 255, with the suffix
 
 
 class PictureFolder:
-    """A folder with a drawn picture for each image and task that has boxes, outlines or quads."""
+    """A folder with a picture for each image and task whose result has boxes, outlines or quads."""
 
     def __init__(self, folder: Location) -> None:
         self._folder = folder
@@ -36,7 +36,7 @@ class PictureFolder:
 
 
 def safe_path(id_: str) -> str:
-    """A relative path that belongs to this id only, on every system, and is inside the folder that it is put in."""
+    """A relative path, unique to this id, that is valid on every system and stays inside its folder."""
     parts = id_.split("/")
     return "/".join(_safe_name(part) for part in parts)
 

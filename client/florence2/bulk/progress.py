@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, else a line now and then."""
+"""Progress on standard error: a bar on a terminal, else a line every ten seconds."""
 
 import asyncio
 import sys

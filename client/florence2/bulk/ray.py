@@ -13,8 +13,8 @@
     )
     found.drop_columns(["bytes"]).write_parquet("s3://bucket/found")
 
-This module does not import Ray, and needs nothing that the client does not need. Reading images from paths and URLs
-needs the extra `bulk`.
+This module does not import Ray. Reading images from paths and URLs needs fsspec, and batches in Arrow need pyarrow; the
+extra `[ray]` installs both.
 """
 
 import asyncio
@@ -53,26 +53,26 @@ _Value = TypeVar("_Value")
 
 
 class Florence2Predictor:
-    """Runs tasks about the images of a Ray dataset: pass this class to `Dataset.map_batches`.
+    """Runs tasks on the images of a Ray dataset: pass this class to `Dataset.map_batches`.
 
     Each batch gets a column of JSON text for each task, named like the task: the result's `to_dict()`, with
     `"truncated": true` if the answer ended at its length limit, or `{"error": {"type", "message"}}` if only that task
-    failed. The column `error` has the same `{"type", "message"}` for an image that failed, with `"task"` if only
-    one task did; else null. An image's error never fails the job.
+    failed. The column `error` is null, or has `{"type", "message"}` if the image failed, with `"task"` if only one task
+    did. An image's error never fails the job.
 
-    The images are in a column of image files (`bytes`), of paths or URLs, of structs of `bytes` and `path` as the
-    datasets of Hugging Face have them, or of `uint8` arrays of shape (H, W, 3). Columns named `text`, `prompt`,
-    `region`, or like a task that lacks its input, are inputs for each image.
+    The images are in a column of image files (`bytes`), of paths or URLs, of structs of `bytes` and `path` as in
+    Hugging Face datasets, or of `uint8` arrays of shape (H, W, 3). Columns named `text`, `prompt`, `region`, or like a
+    task without an input in `tasks`, have the inputs for each image.
 
-    With `batch_format="pyarrow"` the new columns are text in each block. With `"numpy"`, a block whose values are all
-    null has no type, which some file formats reject.
+    With `batch_format="pyarrow"` the new columns are text in every block. With `"numpy"`, a column of a block whose
+    values are all null has no type, which some file formats reject.
 
-    Servers that refuse or do not answer are waited for. If none answers for `give_up_seconds`, or all of them reject an
-    option of the requests, the batch raises `GaveUpError` or `OptionsError`, and Ray ends the job.
+    While servers refuse requests or do not answer, the worker waits. If none answers for `give_up_seconds`, the batch
+    raises `GaveUpError`; if a server rejects an option of all requests, `OptionsError`. Ray then ends the job.
 
     Args:
-        tasks: about each image, in one request: names of tasks, as for `florence2 bulk --task`, each with `=` and the
-            input for all images if it has one, e.g. `["detect", "ground=A red circle."]`.
+        tasks: names of the tasks about each image, which are sent in one request, as for `florence2 bulk --task`; with
+            `=` and an input that is the same for all images, e.g. `["detect", "ground=A red circle."]`.
         urls: host and port of one server or several. Requests are distributed round robin; each worker begins with a
             random one.
         checkpoint: instead of `urls`, a checkpoint to load into each worker: a folder on that worker's machine, or an
@@ -83,7 +83,7 @@ class Florence2Predictor:
         in_flight: the number of images that each worker sends at a time.
         timeout: seconds for each attempt to have an image answered.
         priority: of the requests in a server's queue, 1 (first) to 3 (last); None for the server's default.
-        give_up_seconds: how long to wait for a server to answer anything.
+        give_up_seconds: the maximum time without any answer.
         client: further arguments of `florence2.AsyncClient`, e.g. `{"tls": florence2.TLS()}`; Ray pickles them.
         engine: further arguments of the engine, with `checkpoint`, e.g. `{"device": "cuda", "slots": 32}`.
 
@@ -139,7 +139,7 @@ class Florence2Predictor:
             OptionsError: the server rejects an option of all requests.
         """
         self._check_columns(batch)
-        outage = Outage(self._give_up_seconds)  # a worker may have had nothing to send for as long
+        outage = Outage(self._give_up_seconds)  # a new one, because a worker may be idle between batches for longer
         outage.has_answered = self._has_answered
         exchange = Exchange(self._client, self._tasks, self._options, self._call, outage, self._filters)
         records = self._thread.run(self._records(exchange, list(self._rows(batch))))
@@ -201,7 +201,7 @@ class Florence2Predictor:
 
 
 def checked_tasks(tasks: Sequence[str], options: TaskOptions | None = None) -> list[BulkTask]:
-    """The tasks and the options, checked where the job is made, rather than by each of its workers.
+    """The tasks and the options, checked where the job is created, before its workers start.
 
     Args:
         tasks: as for `Florence2Predictor`.

@@ -1,4 +1,4 @@
-"""A run: lists the images, sends a bounded number of them at a time, and keeps what became of each."""
+"""A run: lists the images, sends a bounded number of them at a time, and records their outcomes."""
 
 import asyncio
 import threading
@@ -49,12 +49,12 @@ class Progress:
 
 
 class BulkRun:
-    """Processes the images of a source that the state does not have.
+    """Processes the images of a source that have no record in the state.
 
     Args:
         source: the images.
         exchange: sends them.
-        state: of the run.
+        state: the run's records.
         concurrency: the number of images that are sent at a time.
         retry_failed: whether images that failed in earlier runs are processed again.
     """
@@ -72,7 +72,7 @@ class BulkRun:
         self.progress = Progress(earlier=done - failed if retry_failed else done)
 
     async def run(self) -> None:
-        """Process all images. What has been processed is kept, however this ends.
+        """Process all images. Records are kept, however this ends.
 
         Raises:
             GaveUpError: no server has answered for too long.
@@ -138,7 +138,7 @@ class BulkRun:
 
 
 def _taken(listing: Iterator[tuple[int, Item]]) -> list[tuple[int, Item]]:
-    """The next images, which are few if they are in memory."""
+    """The next images: fewer if their bytes are held in memory."""
     batch: list[tuple[int, Item]] = []
     held = 0
     for numbered in listing:

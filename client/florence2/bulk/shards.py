@@ -64,7 +64,7 @@ def _content(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _inputs(name: str, content: bytes) -> dict[str, object]:
-    """The inputs in a sample's text. A file that is no JSON object has none: samples hold all kinds of files."""
+    """The inputs in a sample's text. A file that is not a JSON object has none: samples hold all kinds of files."""
     if name.lower().endswith(".txt"):
         return {"text": content.decode(errors="replace").strip()}
     try:

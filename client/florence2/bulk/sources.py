@@ -42,8 +42,8 @@ class SeveralSources:
 def open_sources(urls: Sequence[str], task_names: frozenset[str] = frozenset()) -> Source:
     """The images of several paths, patterns and URLs.
 
-    Of a single source, ids begin with nothing (an image's path in a folder) or with the file's name (`shard.tar::`,
-    `list.jsonl::`); of several, with the source as given. An id that a manifest or a table contains stays as it is.
+    An id is a path in a folder, or begins with the file's name (`shard.tar::`, `list.jsonl::`). With several sources,
+    ids begin with the source as given. Ids from a manifest or a table are used as they are.
 
     Args:
         urls: folders, globs (`**` matches any depth), patterns with braces (`shard-{000..099}.tar`), image files,
@@ -64,7 +64,7 @@ def open_sources(urls: Sequence[str], task_names: frozenset[str] = frozenset()) 
 
 
 def _expanded(url: str) -> list[str]:
-    """The paths that a pattern with braces means. Braces in the name of an existing file are no pattern."""
+    """The paths that a pattern with braces stands for. Braces in the name of an existing file are not a pattern."""
     if not _RANGE.search(url) or Location.of(url).exists():
         return [url]
     return list(load_package("braceexpand").braceexpand(url))
@@ -82,7 +82,7 @@ def _open(url: str, task_names: frozenset[str], *, is_only: bool) -> Source:
 
 
 def _matched(url: str, pattern: Location, task_names: frozenset[str], *, is_only: bool) -> Source:
-    """The files that a glob matches, in the order of their paths, which ids have from where the wildcards begin."""
+    """The files that a glob matches, by path. An id is the path from the first folder with a wildcard."""
     matches = pattern.system.glob(pattern.path, detail=True).values()
     fixed = _fixed_part(pattern.path)
     # As in a shell, only a pattern with such a name matches what begins with a dot.

@@ -1,4 +1,4 @@
-"""The state of a run: what is done, in a file that survives a kill at any moment."""
+"""The state of a run: the images that are done, in a file that survives a kill at any moment."""
 
 import json
 import sqlite3
@@ -32,13 +32,13 @@ class StateMismatchError(Florence2Error, ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one image.
+    """The outcome of one image.
 
     Attributes:
         id: the image's id.
         position: the image's number in its source.
         line: the results as JSON; None if there are none.
-        error: why the image, or one of its tasks, failed, as JSON; None if nothing did.
+        error: why the image or one of its tasks failed, as JSON; None if everything succeeded.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Record:
 
 
 class State:
-    """What a run has done, in a folder on this machine.
+    """The records of a run, in a folder on this machine.
 
     A kill loses what was not committed, and nothing else: those images are processed again. The operating system
     unlocks the file when the process ends, however it ends.
@@ -82,9 +82,9 @@ class State:
             raise OSError(f"{folder / _FILE}: {error}") from error
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Keep a new run's settings, or compare them with those of the run that is resumed.
+        """Store a new run's settings, or compare them with those of the run that is resumed.
 
-        A run that has not done any image is a new one.
+        A run without records is a new one.
 
         Raises:
             StateMismatchError: they differ.

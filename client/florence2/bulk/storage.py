@@ -26,9 +26,9 @@ class Location:
     """A file or a folder.
 
     Attributes:
-        url: as people write it: a path of this machine, or a URL.
-        system: its file system, of fsspec.
-        path: in that file system.
+        url: a path on this machine, or a URL, as a person would write it.
+        system: its fsspec file system.
+        path: the path in that file system.
     """
 
     url: str
@@ -122,7 +122,7 @@ class Location:
 
     @contextmanager
     def replaced(self) -> Iterator[Any]:
-        """A file to write bytes to, which takes this place when it is complete, and not before. Folders are created."""
+        """A file to write bytes to, which replaces this one when the block ends. Folders are created."""
         if self.is_local:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             part = Path(f"{self.path}{_PART}")
@@ -154,7 +154,7 @@ class Location:
 
 
 def check_writable(output: Location, *, is_folder: bool) -> None:
-    """Check that an output can be written, before anything is done for it.
+    """Check that an output can be written, before the run begins.
 
     Raises:
         OSError: it cannot.

@@ -31,8 +31,8 @@ class BulkTask:
     """A task of a run.
 
     Attributes:
-        name: of its results in the output, unique in the run.
-        word: what names the task, e.g. `"detect"`.
+        name: the name of its results in the output, unique in the run.
+        word: the name of the task on the command line, e.g. `"detect"`.
         task: the task; None for a cascade.
         input: the input for all images; None if each image has its own, or the task takes none.
         build: makes the request from the input.
@@ -77,8 +77,9 @@ def bulk_tasks(given: Sequence[str]) -> list[BulkTask]:
     """The tasks that a command line names.
 
     Args:
-        given: of each task its name, as `task_words` lists them, or its official token; then `=` and the input for all
-            images, if it takes one: `"detect"`, `"<OD>"`, `"ground=A red circle."`, `"read-region=10,10,200,80"`.
+        given: for each task its name, as `task_words` lists them, or its official token; then, optionally, `=` and an
+            input that is the same for all images: `"detect"`, `"<OD>"`, `"ground=A red circle."`,
+            `"read-region=10,10,200,80"`.
 
     Raises:
         InvalidArgumentError: no task, an unknown one, the same one twice, or an input that is not valid.
@@ -146,7 +147,7 @@ def _task(given: str, name: str) -> BulkTask:
 
 
 def _word(task: Task) -> str:
-    """The name of a task: that of the client's method, or the model's own of the three captions."""
+    """The name of a task: that of the client's method, or of the field of `TaskRequest` for the three captions."""
     return (task.name if task.name in _DETAILS else task.client_method).replace("_", "-")
 
 

@@ -30,7 +30,7 @@ from florence2.options import TaskOptions
 _NAME: Final = "florence2"
 _COMPLETION: Final = "_FLORENCE2_COMPLETE"
 _BULK: Final = "florence2.cli.bulk_command"
-_EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 usage, 3 no server."
+_EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 wrong usage, 3 no server."
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         CommandError: the command line is wrong, or the command cannot go on.
-        KeyboardInterrupt, BrokenPipeError: as they came.
+        KeyboardInterrupt, BrokenPipeError: unchanged.
     """
     # Without a command there is the help, except for a shell that completes a line, which is in the environment.
     is_misused = not arguments and _COMPLETION not in os.environ

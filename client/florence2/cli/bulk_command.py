@@ -40,7 +40,7 @@ class BulkOptions:
         typer.Option(
             "--task",
             metavar="NAME[=INPUT]",
-            help=f"A task about each image; repeat it for several in one request. One of {', '.join(task_words())}.",
+            help=f"A task on each image; repeat it for several in one request. One of {', '.join(task_words())}.",
             autocompletion=task_words,
         ),
     ]
@@ -59,13 +59,11 @@ class BulkOptions:
         typer.Option("--format", help="Default: by the output's name.", rich_help_panel=_OUTPUT),
     ] = None
     draw: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Draw the results into a folder.", rich_help_panel=_OUTPUT)
+        str | None, typer.Option(metavar="FOLDER", help="Draw the results into this folder.", rich_help_panel=_OUTPUT)
     ] = None
     state: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FOLDER", help="What is done, to resume from. Default: OUTPUT.state.", rich_help_panel=_OUTPUT
-        ),
+        typer.Option(metavar="FOLDER", help="The state, for resuming. Default: OUTPUT.state.", rich_help_panel=_OUTPUT),
     ] = None
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Process images again that failed in earlier runs.")
@@ -110,9 +108,10 @@ def _bulk(
 
 
 bulk: Any = with_options(_bulk, BulkOptions, ServerOptions, AdapterOption, ItemOptions, generation_options)
-"""Run tasks about all images of folders, lists, buckets or data sets; the same command resumes a run that was ended."""
+"""The command's function, for typer."""
 bulk.__doc__ = (
-    "Run tasks about many images: folders, lists, buckets, data sets. The same command resumes an interrupted run.\n\n"
+    "Run tasks on many images: folders, manifests, shards, tables, buckets. The same command resumes an interrupted "
+    "run.\n\n"
     "Exit status: 0 all images done, 1 some failed, 2 wrong usage, 3 gave up waiting for a server."
 )
 

@@ -18,7 +18,7 @@ _SERVER_PACKAGE: Final = "florence2-triton-server"
 
 @contextmanager
 def connected(options: ServerOptions, adapter: str | None = None) -> Iterator[Client]:
-    """A client, closed in the end. With servers, at least one of them can be reached.
+    """A client, closed when the block ends. If servers answer, at least one of them can be reached.
 
     Args:
         options: the servers, or the checkpoint.
@@ -70,7 +70,7 @@ def _of_servers(options: ServerOptions) -> dict[str, Any]:
 
 
 def _require_reachable(client: Client, timeout: float) -> None:
-    """Fail now, rather than when the first image's timeout expires, if no server responds at all."""
+    """Fail at once if no server responds, rather than when the first image's timeout expires."""
     seconds = min(timeout, _MOST_PROBE_SECONDS)
     try:
         if client.is_ready(timeout=seconds):

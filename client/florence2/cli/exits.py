@@ -16,7 +16,7 @@ UNREACHABLE: Final = 3
 """No server can be reached, or it stayed unavailable until an image's timeout."""
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""Whoever read the output has stopped, as `head` does. Shells report the same for a command killed by SIGPIPE."""
+"""The program that reads the output ended first, as `head` does. Shells report the same after SIGPIPE."""
 
 
 class CommandError(Exception):

@@ -93,7 +93,7 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class AdapterOption:
-    """Which adapter answers."""
+    """The adapter that answers."""
 
     adapter: Annotated[
         str | None,
@@ -129,14 +129,14 @@ class ItemOptions:
 
     min_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Leave out what has a lower score.", rich_help_panel=_OUTPUT),
+        typer.Option(min=0, max=1, help="Leave out items with a lower score.", rich_help_panel=_OUTPUT),
     ] = None
     max_items: Annotated[
-        int | None, typer.Option(min=1, help="Keep only this many, by score.", rich_help_panel=_OUTPUT)
+        int | None, typer.Option(min=1, help="Keep this many items with the highest scores.", rich_help_panel=_OUTPUT)
     ] = None
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="Keep only this label; may be repeated.", rich_help_panel=_OUTPUT),
+        typer.Option("--label", help="Keep only items with this label; may be repeated.", rich_help_panel=_OUTPUT),
     ] = None
 
     def given(self) -> dict[str, Any]:

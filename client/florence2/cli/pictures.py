@@ -30,7 +30,7 @@ class Pictures:
         a folder, each with its own name; names that occur again get a number. Folders are made.
 
         Raises:
-            CommandError: the target is no place for a picture.
+            CommandError: pictures cannot be written to the target.
         """
         if target is None:
             return None

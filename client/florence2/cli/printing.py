@@ -22,7 +22,7 @@ class Printer(Protocol):
         """Print the answer about an image of this name."""
 
     def error(self, name: str, error: Florence2Error | OSError) -> None:
-        """Print an error, if standard output is for errors as well."""
+        """Print an error, if this format includes errors."""
 
 
 class JsonPrinter:
@@ -74,7 +74,7 @@ class TablePrinter:
 
 
 def printer(*, is_json: bool, columns: Sequence[str], count: int) -> Printer:
-    """The printer for standard output and so many images."""
+    """The printer for standard output and `count` images."""
     if is_json:
         return JsonPrinter()
     console = Console()
@@ -124,5 +124,5 @@ def print_json(value: Any) -> None:
 
 
 def _write(line: str) -> None:
-    # At once, because whoever reads the pipe waits for it.
+    # Flushed, because the program that reads the pipe waits for it.
     print(line, file=sys.stdout, flush=True)  # noqa: T201 - what a command is for

@@ -49,5 +49,5 @@ class ProgressBar:
 
 
 def progress_bar(count: int) -> ProgressBar:
-    """A progress bar for so many images."""
+    """A progress bar for `count` images."""
     return ProgressBar(count, is_shown=count > 1 and sys.stderr is not None and sys.stderr.isatty())

@@ -24,7 +24,7 @@ STANDARD_INPUT: Final = "-"
 
 @dataclass(frozen=True)
 class Run:
-    """A task command with everything that its command line says."""
+    """A task command with all options of its command line."""
 
     images: list[str]
     request: v1.TaskRequest

@@ -1,4 +1,4 @@
-"""The command `florence2` where the extra `[cli]` is not installed: `health` alone."""
+"""The command `florence2` without the extra `[cli]`: `health` alone."""
 
 from collections.abc import Sequence
 

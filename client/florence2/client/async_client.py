@@ -39,7 +39,7 @@ from florence2.transports.protocol import (
 from florence2.transports.triton import AsyncTritonTransport
 
 Infer: TypeAlias = Callable[[bytes, v1.TaskRequest, RequestContext], Awaitable[Reply]]
-"""The method `infer_async` of a transport, or a function that does more."""
+"""The method `infer_async` of a transport, or a function that also retries."""
 
 
 @document_like(Client)
@@ -53,9 +53,8 @@ class AsyncClient(BaseClient[AsyncTransport]):
     Cancelling a task cancels its request, also on the server, and raises `asyncio.CancelledError` as usual. Files are
     read and images encoded in a thread, so that the event loop does not wait for them.
 
-    It can be made anywhere, but must be used in one event loop. Use `map` for many images: the server's queue is
-    bounded, and the requests of a `gather` over thousands would all be under way at once, each with its timeout
-    running.
+    It can be made anywhere, but must be used in one event loop. Use `map` for many images: `gather` would send all
+    requests at once, each with its timeout running, although the server's queue is bounded.
     """
 
     _protocol = AsyncTransport

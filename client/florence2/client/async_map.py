@@ -24,7 +24,7 @@ async def map_in_tasks(
     *,
     ordered: bool,
 ) -> AsyncGenerator[MapOutcome[ImageT], None]:
-    """Yield the outcomes. Closing the generator cancels what is under way, and waits for the tasks."""
+    """Yield the outcomes. Closing the generator cancels the requests in flight, and waits for the tasks."""
     tasks = _Tasks(requests, send, concurrency, window(concurrency, ordered=ordered))
     in_order: InOrder[ImageT] = InOrder(is_ordered=ordered)
     feeder = asyncio.create_task(tasks.feed(images))
@@ -45,10 +45,10 @@ async def map_in_tasks(
 
 
 class _Tasks(Generic[ImageT]):
-    """The tasks: one that takes the images from the caller, and one for each request under way.
+    """The tasks: the feeder, which takes the images from the caller, and one for each request in flight.
 
     Attributes:
-        done: the tasks that ended. That of the images returns their number.
+        done: the tasks that ended. The feeder returns the number of images.
     """
 
     def __init__(self, requests: MapRequests[ImageT], send: Send, concurrency: int, window: int) -> None:
@@ -61,7 +61,7 @@ class _Tasks(Generic[ImageT]):
         self._changed = asyncio.Event()
 
     async def feed(self, images: Iterable[ImageT] | AsyncIterable[ImageT]) -> int:
-        """Start a task for each image, taking it only when its request can be sent. Returns the number of images."""
+        """Start a task for each image, which is taken when its request can be sent. Returns the number of images."""
         source = aiter(images) if isinstance(images, AsyncIterable) else _asynchronous(images)
         for index in itertools.count():
             await self._held.acquire()
@@ -78,11 +78,11 @@ class _Tasks(Generic[ImageT]):
         raise AssertionError("count() does not end")
 
     def release(self) -> None:
-        """Make room for another image: an outcome is yielded."""
+        """Make room for another image, because an outcome is yielded."""
         self._held.release()
 
     async def cancel(self, feeder: asyncio.Task[int]) -> None:
-        """Cancel all tasks, and wait for their ends."""
+        """Cancel all tasks, and wait until they have ended."""
         tasks = [feeder, *self._active]
         for task in tasks:
             task.cancel()
@@ -117,4 +117,4 @@ class _Tasks(Generic[ImageT]):
 async def _asynchronous(images: Iterable[ImageT]) -> AsyncIterator[ImageT]:
     for image in images:
         yield image
-        await asyncio.sleep(0)  # requests go on, even if the iterable blocks
+        await asyncio.sleep(0)  # lets requests proceed, even if the iterable blocks

@@ -1,4 +1,4 @@
-"""The options that select items of a result. They are applied to the decoded answer; the server does not know them."""
+"""The options that select items of a result. The client applies them to the decoded answer; they are not sent."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -41,10 +41,10 @@ class Filters:
         )
 
     def check(self, request: v1.TaskRequest) -> None:
-        """Check that a request's results have something that the conditions apply to.
+        """Check that the conditions can apply to a request's results.
 
         Raises:
-            InvalidArgumentError: they do not.
+            InvalidArgumentError: one cannot. The message names it.
         """
         given = {name: value for name, value in vars(self).items() if value is not None}
         if given:
@@ -54,7 +54,7 @@ class Filters:
         """The answer with the items that meet the conditions, also in its steps.
 
         Raises:
-            InvalidArgumentError: scores are unknown, and there is a lowest score.
+            InvalidArgumentError: scores are unknown, and `min_score` is given.
         """
         return answer if self == Filters() else self._applied(answer)
 
@@ -73,7 +73,7 @@ class Filters:
             case GroundedCaption(detections=Detections() as found):
                 return replace(result, detections=found.filtered(self.min_score, self.max_items, self.labels))
             case Detections() | Segmentation() | TextRegions():
-                # In a task list, results without labels are not the ones that the labels are meant for.
+                # In a task list, `labels` does not apply to results without labels.
                 labels = self.labels if any(result.labels) else None
                 return result.filtered(self.min_score, self.max_items, labels)
         return result

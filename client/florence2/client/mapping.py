@@ -32,7 +32,7 @@ _UNORDERED_WINDOW: Final = 2
 
 @dataclass(frozen=True)
 class MapOutcome(Generic[ImageT]):
-    """How the request about one of many images ended: with an answer or with an error."""
+    """The outcome of the request about one of many images: an answer or an error."""
 
     index: int
     """The image's position among those given, from 0."""
@@ -41,7 +41,7 @@ class MapOutcome(Generic[ImageT]):
     answer: Answer | None = None
     """The answer, truncated or not, as `run` returns it; None if there is an error."""
     error: Florence2Error | OSError | None = None
-    """The error that `run` would raise; None if there is an answer."""
+    """The error of the image or the request; None if there is an answer."""
 
     @property
     def result(self) -> Result | PlanResult:
@@ -64,7 +64,7 @@ class MapRequests(Generic[ImageT]):
 
     Args:
         task: see `MapTask`.
-        options: the adapter and the generation options override those of the requests.
+        options: the keywords of `map`; the adapter and the generation options override those of the requests.
 
     Raises:
         TypeError, InvalidArgumentError: the task, or an option, is invalid.
@@ -133,12 +133,12 @@ def _request_named(name: str) -> v1.TaskRequest:
 
 
 class AdaptiveLimit:
-    """How many requests may be under way at once, adapted to what the servers accept as TCP adapts to a network.
+    """The maximum number of requests in flight, adapted to the servers' load as TCP adapts to a congested network.
 
     It starts at 4 and grows by one with each answer, so that it doubles with each round-trip, up to the maximum (slow
-    start). If the servers refuse a request because they are full, it is halved, and from then on grows by one with as
-    many answers as it is wide: additive increase, multiplicative decrease (RFC 5681). Refusals of attempts that began
-    before the last decrease are part of the same overload. May be used by several threads.
+    start). When the servers refuse a request because they are full, it is halved, and from then on grows by one after
+    each `value` answers: additive increase, multiplicative decrease (RFC 5681). Refusals of attempts that began before
+    the last decrease belong to the same overload and are ignored. Thread-safe.
 
     Args:
         most: the maximum, at least 1.
@@ -173,7 +173,7 @@ class AdaptiveLimit:
 
 
 class InOrder(Generic[ImageT]):
-    """Holds outcomes back until all before them are there, if they are to be ordered."""
+    """Puts outcomes in order, if they are to be ordered: each is held until all before it have arrived."""
 
     def __init__(self, *, is_ordered: bool) -> None:
         self._is_ordered = is_ordered
@@ -181,7 +181,7 @@ class InOrder(Generic[ImageT]):
         self._next = 0
 
     def add(self, outcome: MapOutcome[ImageT]) -> list[MapOutcome[ImageT]]:
-        """The outcomes that are due after another one has arrived."""
+        """The outcomes to yield after another one has arrived."""
         if not self._is_ordered:
             return [outcome]
         self._held[outcome.index] = outcome
@@ -193,12 +193,12 @@ class InOrder(Generic[ImageT]):
 
 
 def window(concurrency: int, *, ordered: bool) -> int:
-    """The number of images that are held at once: waiting, under way, or answered and not yet yielded."""
+    """The number of images that are held at once: waiting, in flight, or answered and not yet yielded."""
     return concurrency * (_ORDERED_WINDOW if ordered else _UNORDERED_WINDOW)
 
 
 def check_concurrency(concurrency: object) -> int:
-    """Check the number of requests that may be under way.
+    """Check the maximum number of requests in flight.
 
     Raises:
         TypeError: it is not an integer.
@@ -210,10 +210,10 @@ def check_concurrency(concurrency: object) -> int:
 
 
 def check_images(images: Iterable[ImageT]) -> Iterable[ImageT]:
-    """Check that the images are several. A path is iterable, too: its characters would be taken for paths.
+    """Check that `images` is an iterable of images. A path is iterable, too: its characters would be taken for paths.
 
     Raises:
-        TypeError: they are a single image, or not iterable.
+        TypeError: it is a single image, or not iterable.
     """
     if isinstance(images, str | bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise wrong_type("images", images, "an iterable of images")
@@ -221,7 +221,7 @@ def check_images(images: Iterable[ImageT]) -> Iterable[ImageT]:
 
 
 def encode_one(image: ImageSource) -> bytes:
-    """Encode one of many images. Whatever is wrong with it is an error of the kinds that an outcome can have.
+    """Encode one of many images. All errors are of types that a `MapOutcome` can have.
 
     Raises:
         OSError: the file cannot be read.

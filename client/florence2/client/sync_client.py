@@ -51,11 +51,11 @@ class Client(SyncTasks):
     Coordinates of regions and results are float pixels of the image as displayed (EXIF orientation applied), with x
     increasing to the right and y downward from the top left corner.
 
-    Scores of results, 0 to 1, are for thresholds: 0.9 is meant to be right nine times in ten. `florence2.scores` says
-    what they are, and what likelihoods are.
+    Scores of results, 0 to 1, are for thresholds: of the items with scores around 0.9, about nine in ten should be
+    right. `florence2.scores` defines scores and likelihoods.
 
-    Answers are as good as the server's checkpoint. The demo checkpoint knows drawn shapes and fourteen words; about
-    anything else its answers are wrong, even if their scores are high.
+    Answers are only as good as the server's checkpoint. The demo checkpoint knows three drawn shapes and fourteen
+    words; on other images its answers are wrong, even if their scores are high.
 
     All task methods take the options of `TaskOptions` as keywords, and return the bare result of a complete answer.
     `run` also returns truncated answers, with everything else that the server reports. `run_tasks`, `ground_caption`
@@ -63,9 +63,9 @@ class Client(SyncTasks):
     requests about many images at once.
     `florence2.errors` lists the errors; `help(Client.detect)` lists options and errors together.
 
-    A request that fails with UNAVAILABLE is retried until its deadline, see `Retry`; nothing else is. So a client may
-    be started before its server. With several urls, requests are distributed round robin, and one that a server rejects
-    goes to the next server at once; a server that has failed is avoided for a while.
+    A request that fails with UNAVAILABLE is retried until its deadline, see `Retry`; nothing else is retried. So a
+    client may be started before its server. With several urls, requests are distributed round robin; a request that
+    fails with UNAVAILABLE goes to the next server at once, and the server that failed is avoided for a while.
 
     A client holds one gRPC channel to each server. Create it once and share it, also between threads. After a fork,
     create a new one: gRPC objects made before the fork hang in the child process.
@@ -203,29 +203,29 @@ class Client(SyncTasks):
         ordered: bool = True,
         **options: Unpack[TaskOptions],
     ) -> Generator[MapOutcome[ImageT], None, None]:
-        """Send requests about many images at once, and yield how each ended: a `MapOutcome` with an answer or an error.
+        """Send requests about many images, several at once, and yield a `MapOutcome` for each: an answer or an error.
 
             for outcome in client.map(Path("pictures").glob("*.jpg"), "caption"):
                 print(outcome.image, outcome.error or outcome.result)
 
         An error of one image, such as a file that does not exist, is in its outcome and does not stop the others. An
-        exception of `images` itself stops everything and is raised, like any that is not listed below. Leaving the loop
-        early cancels what is under way: at once with `contextlib.closing`, else when the iterator is freed. Only a
-        transport that cannot cancel requests is waited for.
+        exception from `images` itself is raised and ends the iteration, as does any that is not listed below. Leaving
+        the loop early cancels the requests in flight: at once with `contextlib.closing`, else when the iterator is
+        freed. If the transport cannot cancel requests, leaving the loop waits for them.
 
-        Images are taken as they are needed, in the thread that iterates: at most three times `concurrency` of them are
-        held with their outcomes, twice if not `ordered`, so their number is not limited by memory.
+        Images are taken lazily, in the thread that iterates. At most three times `concurrency` images, with their
+        outcomes, are in memory at once, or twice if not `ordered`.
 
-        If the servers refuse requests because they are full, fewer are sent at once: their number is halved at each
-        refusal, grows again with each answer, and begins at 4. A refused request is retried until its deadline, and its
-        `timeout` starts when it is first sent.
+        The number of requests in flight is limited to 4 at first. The limit grows with each answer, up to
+        `concurrency`, and is halved when the servers refuse a request because they are full. A refused request is
+        retried until its deadline; its `timeout` starts when it is first sent.
 
         Args:
             images: any iterable, also a lazy one, see `ImageSource`.
             task: a `florence2.v1.TaskRequest`; the name of a method that needs nothing but an image (`"detect"`), or
                 its official token (`"<OD>"`); or a function that returns an image's request, called in other threads.
-            concurrency: the maximum number of requests under way at once.
-            ordered: whether outcomes come in the order of the images, or else as they arrive.
+            concurrency: the maximum number of requests in flight.
+            ordered: whether outcomes are yielded in the order of the images, rather than as they arrive.
         """
         self._require_open()
         requests, limit = MapRequests(task, options), check_concurrency(concurrency)

@@ -23,7 +23,7 @@ Send: TypeAlias = Callable[[bytes, v1.TaskRequest, RunOptions, Cancellation, Cal
 def map_in_threads(
     images: Iterable[ImageT], requests: MapRequests[ImageT], send: Send, concurrency: int, *, ordered: bool
 ) -> Generator[MapOutcome[ImageT], None, None]:
-    """Yield the outcomes. Closing the generator cancels what is under way, and joins the threads."""
+    """Yield the outcomes. Closing the generator cancels the requests in flight, and joins the threads."""
     done: SimpleQueue[Future[MapOutcome[ImageT]]] = SimpleQueue()
     workers = _Workers(requests, send, AdaptiveLimit(concurrency))
     in_order: InOrder[ImageT] = InOrder(is_ordered=ordered)
@@ -34,7 +34,7 @@ def map_in_threads(
             # With the caller's context variables, among them the current span.
             pool.submit(copy_context().run, workers.outcome, index, image).add_done_callback(done.put)
             held += 1
-            # Whatever is there at once: the next image may take long to come.
+            # Outcomes that are there are yielded at once: the next image may take long to come.
             while held >= most or not done.empty():
                 for outcome in in_order.add(done.get().result()):
                     held -= 1
@@ -49,7 +49,7 @@ def map_in_threads(
 
 
 class _Workers(Generic[ImageT]):
-    """What the threads do. They hold no reference to the generator, so that it ends when the caller drops it."""
+    """The work of the threads. It has no reference to the generator, which ends when the caller drops it."""
 
     def __init__(self, requests: MapRequests[ImageT], send: Send, limit: AdaptiveLimit) -> None:
         self._requests = requests
@@ -68,7 +68,7 @@ class _Workers(Generic[ImageT]):
                 return MapOutcome(index, image, error=error)
 
     def cancel(self) -> None:
-        """Cancel all requests, and let no other begin."""
+        """Cancel all requests, and start no others."""
         self._cancellation.cancel()
         with self._changed:
             self._changed.notify_all()

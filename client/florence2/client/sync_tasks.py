@@ -16,7 +16,7 @@ from florence2.results import Detections, Segmentation, Text, TextRegions
 from florence2.transports.protocol import Reply, RequestContext, Transport
 
 Infer: TypeAlias = Callable[[bytes, v1.TaskRequest, RequestContext], Reply]
-"""The method `infer` of a transport, or a function that does more."""
+"""The method `infer` of a transport, or a function that also retries."""
 
 
 @document

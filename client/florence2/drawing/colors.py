@@ -1,4 +1,4 @@
-"""Colors of labels, and the distance between colors as people see it."""
+"""Colors of labels, and perceptual distances between colors."""
 
 from collections.abc import Iterable
 from typing import TypeAlias

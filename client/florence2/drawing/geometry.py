@@ -1,4 +1,4 @@
-"""Outlines that can be drawn, from any that a model may generate. Coordinates are pixels."""
+"""Clips whatever outlines a model generates to the picture. Coordinates are pixels."""
 
 from collections.abc import Callable, Sequence
 from math import isnan

@@ -28,8 +28,8 @@ class DrawnItem:
         kind: how it is drawn.
         outlines: polygons in pixels, clipped to the picture, none of them empty.
         number: its number in the result, from 1.
-        label: its label; for an item without one, its number, or nothing if it is the only one.
-        score: the score in percent, or nothing.
+        label: its label; for an item without one, its number, or empty if it is the only one.
+        score: the score in percent; empty if it is not shown.
     """
 
     kind: Kind
@@ -61,7 +61,7 @@ def drawn_items(
 
 
 def percentage(score: float | None) -> str:
-    """A score, 0 to 1, in percent; only a perfect score becomes 100 %. None and NaN become an empty string."""
+    """A score, 0 to 1, in percent; 100 % from 0.9995 on. None and NaN become an empty string."""
     if score is None or isnan(score):
         return ""
     percent = round(100 * min(max(score, 0.0), 1.0))

@@ -29,20 +29,20 @@ def draw(
     """Draw a result.
 
     Boxes, quads and polygons are drawn on the image with their labels and scores, in percent. The lines of boxes and
-    quads are around what they mark, those of quads at a small distance. Items without a label, such as region
-    proposals, have their number in the result instead, from 1, unless there is only one; so have pieces of text whose
-    tag would hide other text. Items outside the image or with coordinates that are NaN are left out. Text is drawn on a
-    strip below the image, which makes the picture taller, and a very narrow one wider.
+    quads are drawn around them, those of quads at a small distance. Items without a label, such as region proposals,
+    show their number in the result instead, counted from 1, unless there is only one; so do text regions whose tag
+    would hide other text. Items outside the image or with coordinates that are NaN are left out. A `Text` is written on
+    a strip below the image, which makes the picture taller, and a very narrow one wider.
 
-    Letters come from Pillow's own font, and those that it lacks (all but ASCII) from the fonts of the system. If no
-    font has a letter, a similar one in ASCII or `?` is drawn, and a warning is logged. Arabic and Indic letters join
+    Letters come from Pillow's own font, and those that it lacks (most but ASCII) from the system's fonts. If no font
+    has a letter, a similar one in ASCII or `?` is drawn, and a warning is logged. Arabic and Indic letters join
     correctly if Pillow has Raqm (`PIL.features.check("raqm")`), as its wheels do.
 
     Args:
         image: the image of the request, in any form that a client accepts. The EXIF orientation of a file is applied,
             that of a PIL image is not; transparency is composited on white. The image is not modified.
         result: coordinates in pixels of that image.
-        font: a TrueType or OpenType file, or several in the order in which they are tried, before any other.
+        font: a TrueType or OpenType file, or several, which are tried in their order before all other fonts.
         show_scores: whether scores are drawn beside labels.
 
     Returns:

@@ -12,7 +12,7 @@ _LETTERS = 16  # the least width of a strip, in heights of letters
 def with_strip(picture: Image.Image, text: str, pen: Pen, typesetter: Typesetter) -> Image.Image:
     """The picture with a text below it, whose lines keep their breaks; the picture itself if there is no text.
 
-    A picture that is too narrow for words gets white space at its right.
+    A picture that is too narrow for words gets a white margin on its right.
     """
     width = max(picture.width, _LETTERS * typesetter.size)
     margin = 2 * pen.margin
@@ -29,7 +29,7 @@ def with_strip(picture: Image.Image, text: str, pen: Pen, typesetter: Typesetter
 
 
 def _baselines(lines: list[list[Glyph]], top: float, size: int) -> tuple[list[float], float]:
-    """The lines' baselines, and where the last one ends: higher letters get more space."""
+    """The lines' baselines, and the bottom of the last one: tall letters get more space."""
     places = []
     for line in lines:
         above, below = extents(line)

@@ -14,7 +14,7 @@ from florence2.drawing.pen import Pen
 from florence2.drawing.typesetting import Glyph, Typesetter, draw_line, extents, length, shortened, wrapped
 
 _LINES = 2  # of a tag at most
-# A line is broken if it is wider than 1.25 items, this part of the picture's width, and so many heights of letters.
+# A line is broken if it is wider than 1.25 items, than _WIDTH of the picture's width, and than _LETTERS letter heights.
 _WIDTH, _LETTERS = 0.6, 12
 _HIDDEN = 0.4  # a tag that covers more of the picture is left out
 _ABOVE, _BELOW = 0.76, 0.24  # of an ordinary letter above and below its baseline, of the font's size
@@ -58,8 +58,8 @@ def draw_tags(
 def placed_tags(items: list[DrawnItem], size: tuple[int, int], pen: Pen, typesetter: Typesetter) -> list[PlacedTag]:
     """The tags of the items that have a label, if the picture has room for them; each is inside the picture.
 
-    Small items come first, since they have the fewest places that hide nothing. The text of a line may be left out, as
-    it can be read in the picture: if its tag would hide other text, its number takes its place.
+    Small items come first, because they have the fewest places that hide nothing. The label of a text region can be read
+    in the picture: if its tag would hide other text, the tag shows the region's number instead.
     """
     boxes = np.array([item.bounds for item in items], np.float64).reshape(-1, 4)
     costs = np.array([_cost(item) for item in items])

@@ -1,4 +1,4 @@
-"""Fonts: those that are installed, the characters that each has, and drawing with them."""
+"""Installed fonts, the characters of each, and drawing with them."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ _FC_MATCH_SECONDS = 10
 # Fonts that contain pictures only have them in these sizes: Google's and Apple's.
 _BITMAP_SIZES = (109, 160, 136, 128, 96, 64)
 _PROBED_SIZE = 16
-_NO_CHARACTER = "\U0010fffd"  # for private use; fonts draw what they draw for every character that they lack
+_NO_CHARACTER = "\U0010fffd"  # for private use: fonts draw their glyph for missing characters
 _NO_INK = frozenset("\u200c\u200d\u200e\u200f\ufe0e\ufe0f\u2060")  # joiners, marks of direction, variation selectors
 # Without fontconfig: families in the order in which they are tried. The rest follow by name.
 _FAMILIES = (
@@ -49,7 +49,7 @@ def load(source: FontSource, size: int) -> tuple[ImageFont.FreeTypeFont, float]:
         The font, and the factor from its pixels to those of the size: 1 unless it only has other sizes.
 
     Raises:
-        OSError: the file cannot be read, or is no font.
+        OSError: the file cannot be read, or is not a font.
     """
     if source.path is None:
         own = ImageFont.load_default(size)
@@ -112,7 +112,7 @@ class Typeface:
 
 @lru_cache(maxsize=65_536)
 def has_character(source: FontSource, character: str) -> bool:
-    """Whether a font has a character: whether it draws anything but what it draws for one that no font has.
+    """Whether a font has a character: whether it draws another glyph than for a character that no font has.
 
     Pillow does not show a font's table of characters.
     """

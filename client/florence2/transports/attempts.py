@@ -1,8 +1,8 @@
 """Which server each attempt of a request goes to, and how long the request waits before the next attempt.
 
-Only `UnavailableError` is retried: nothing was answered, because the server is full, starting, stopping or gone.
-Retries wait by exponential backoff with full jitter, a random time between 0 and a bound that doubles, so that clients
-that were rejected together do not come back together
+Only `UnavailableError` is retried: nothing was answered, because the server is full, starting, stopping or unreachable.
+Retries wait by exponential backoff with full jitter: a random time between 0 and a bound that doubles, so that clients
+that were rejected together do not retry together
 (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
 Among several servers, one that failed is avoided for a while, as by a circuit breaker: after the same backoff, a single
@@ -33,7 +33,7 @@ would hang a program instead of raising an error."""
 _SHORTEST_REST: Final = 0.1  # seconds before the deadline after which another attempt is pointless
 _MOST_DOUBLINGS: Final = 32  # 2.0 to a higher power could overflow
 
-# A certificate that is not trusted stays so. The request may go to another server, but it does not wait.
+# An untrusted certificate will stay untrusted. The request may go to another server, but it does not wait.
 _PERMANENT: Final = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed")
 
 _logger = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ _Value = TypeVar("_Value")
 
 @dataclass
 class _Endpoint:
-    """What is remembered of a server."""
+    """The state of a server, as seen by this client."""
 
     failures: int = 0
-    """In a row."""
+    """The number of failures in a row."""
     failed_at: float = -math.inf
-    """When the last of them was seen. The outcomes of attempts that began earlier say nothing new."""
+    """When the last of them was seen. The outcomes of attempts that began earlier are ignored."""
     avoided_until: float = -math.inf
 
 
@@ -59,7 +59,7 @@ class Attempts:
     avoided. If all are avoided, it goes to the one that is due next.
 
     Args:
-        names: of the servers, for the log.
+        names: names of the servers, for the log.
         retry: None tries each server once.
     """
 
@@ -77,7 +77,7 @@ class Attempts:
 
         Raises:
             DeadlineExceededError: the request's timeout has passed.
-            UnavailableError: there is no time left for another attempt, or no attempt. It names the last reason.
+            UnavailableError: there is no time, or no attempt, left. The message has the last reason.
         """
         request = _RequestAttempts(self, context)
 
@@ -227,7 +227,7 @@ class _RequestAttempts:
         self._tried.clear()
         bound = self._attempts.bound(self._rounds)
         if not self._reason.is_refusal:
-            # Nothing is sent to a server that cannot be reached, so there is no load to reduce.
+            # A server that cannot be reached receives nothing, so there is no load to reduce.
             bound = min(bound, LAST_RECONNECT_SECONDS)
         # At most half of the time that is left, so that the last attempts come close to the deadline.
         return min(random.uniform(0, bound), max(0.0, self._give_up_at - now) / 2)  # noqa: S311 - as above

@@ -16,7 +16,7 @@ from florence2.errors import InvalidArgumentError, require_type
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
 LAST_RECONNECT_SECONDS = 1.0
-"""The longest time between attempts to reconnect to a server: requests wait no longer for one that has started."""
+"""The maximum time between attempts to reconnect, and so between a server's start and its first request."""
 
 _FIRST_RECONNECT_MILLISECONDS = 100
 # gRPC gives up connecting after 20 seconds by default. A machine that is off answers no packet, and the requests that
@@ -76,7 +76,7 @@ class Keepalive:
 class Retry:
     """How requests that fail with `UnavailableError` are retried: by default, until the request's deadline.
 
-    Retries wait by exponential backoff with full jitter. Among several servers, one that has failed is avoided for as
+    Retries wait by exponential backoff with full jitter. Among several servers, one that failed is avoided for as
     long, and then probed by one request at a time.
     """
 
@@ -184,7 +184,7 @@ class Destination:
             # A restarted replica gets requests again within seconds, not after two minutes.
             "grpc.initial_reconnect_backoff_ms": _FIRST_RECONNECT_MILLISECONDS,
             "grpc.max_reconnect_backoff_ms": round(LAST_RECONNECT_SECONDS * 1000),
-            "grpc.min_reconnect_backoff_ms": _CONNECT_MILLISECONDS,  # despite its name, the limit of connecting
+            "grpc.min_reconnect_backoff_ms": _CONNECT_MILLISECONDS,  # despite its name, the timeout of connecting
             "grpc.keepalive_time_ms": round(self.keepalive.interval * 1000),
             "grpc.keepalive_timeout_ms": round(self.keepalive.timeout * 1000),
             "grpc.keepalive_permit_without_calls": int(self.keepalive.without_calls),

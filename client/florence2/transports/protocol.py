@@ -74,11 +74,11 @@ class RequestContext:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     """Headers that continue the caller's trace, e.g. `{"traceparent": "00-..."}`; empty if it is not traced."""
     cancellation: Cancellation | None = field(default=None, repr=False, compare=False)
-    """Cancels the request of a blocking transport, which then raises `RequestCancelledError`; None if nobody will. A
-    transport that cannot cancel requests may ignore it."""
+    """Cancels the request of a blocking transport, which then raises `RequestCancelledError`; None if it is never
+    cancelled. A transport that cannot cancel requests may ignore it."""
     on_refusal: Callable[[float], None] | None = field(default=None, repr=False, compare=False)
-    """Called when all servers have refused the request, and it waits before it is sent again, with the time on
-    `time.monotonic`'s clock at which the refused attempt began. For callers that then lower their load."""
+    """Called each time that all servers have refused the request, before it waits for the next attempt, so that the
+    caller can reduce its load. The argument is when the last attempt began, on `time.monotonic`'s clock."""
 
     @property
     def traceparent(self) -> str | None:

@@ -19,7 +19,7 @@ class CandidateFinder:
 
     Args:
         bos_token_id, eos_token_id: the tokens that a search can be forced to take.
-        locations: the location tokens; None if the checkpoint has none: then all masses are probabilities.
+        locations: the location tokens; None if the checkpoint has none, so that all masses are probabilities.
     """
 
     def __init__(self, bos_token_id: int, eos_token_id: int, locations: LocationTokens | None = None) -> None:
@@ -108,7 +108,7 @@ def _on_the_host(host: Float32Array, count: int, has_scores: bool) -> Candidates
         token_ids,
         host[:, end:] if has_scores else log_probabilities,
         log_probabilities,
-        np.minimum(masses, np.float32(1)),  # rounding may make more of it
+        np.minimum(masses, np.float32(1)),  # the sum may exceed 1 by rounding
         values[:, count],
         values[:, count + 1],
     )

@@ -1,4 +1,4 @@
-"""The mass of a token: how much probability the model gave to it, and to locations that are nearly the same.
+"""The mass of a token: the probability that the model gave to it and, if it is a location, to its neighbors.
 
 The mass of any token but a location token is its probability. A model that is sure of a place spreads its probability
 over a few neighboring location tokens: the mass of one is the summed probability of those at most `TOLERANCE` bins
@@ -16,7 +16,7 @@ from florence2_server.engine.rules import IntArray
 
 LOCATIONS: Final = 1000
 TOLERANCE: Final = 20
-"""How many bins away a location still counts as the same; the protos state it."""
+"""The largest distance, in bins, of the locations that count toward a mass; documented in the protos."""
 
 WINDOW: Final = 2 * TOLERANCE + 1
 """How many locations belong to a location's mass."""

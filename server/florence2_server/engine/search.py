@@ -56,7 +56,7 @@ class ForcedToken(NamedTuple):
     Attributes:
         token_id: bos or eos.
         log_probabilities: (beams,), its log-probabilities under the model.
-        masses: (beams,), its masses, which are its probabilities: it is no location token.
+        masses: (beams,), its masses, which are its probabilities, because it is not a location token.
     """
 
     token_id: int
