@@ -175,10 +175,25 @@ class Items(PlainData, Generic[ItemT]):
     def __getitem__(self, index: int | Indices) -> ItemT | Self:
         if isinstance(index, int | np.integer):
             return self._item(range(len(self))[index])
-        return self._subset(np.arange(len(self))[index].tolist())
+        chosen = index if isinstance(index, slice) else _index_array(index)
+        return self._subset(np.arange(len(self))[chosen].tolist())
 
     def __eq__(self, other: object) -> bool:
         return have_equal_fields(self, other) if type(self) is type(other) else NotImplemented
+
+
+def _index_array(index: object) -> npt.NDArray[Any]:
+    """Several indices, or a mask, as an array of shape (M,): NumPy would take a tuple for indices of several axes.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    array = np.asarray(index)
+    if array.shape == (0,) and array.dtype != bool:
+        return array.astype(int)
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise wrong_type("index", index, "an int, a slice, a sequence of int, or a mask with a bool for each item")
+    return array
 
 
 def check_labels(labels: object) -> frozenset[str]:

@@ -121,7 +121,8 @@ class Detections(Items[Detection]):
         set_scores(self, "scores", "label_scores", "location_scores")
         set_scores(self, "likelihoods", "label_likelihoods", "location_likelihoods")
         if self.polygons is not None:
-            set_field(self, "polygons", outlines_per_label(self.polygons, len(self)))
+            outlines = outlines_per_label(self.polygons, len(self))
+            set_field(self, "polygons", outlines if any(outlines) else None)
 
     @classmethod
     def empty(cls) -> Self:

@@ -1,6 +1,7 @@
 """The outputs: JSON Lines, Parquet, COCO, a file for each image, and drawn pictures."""
 
 import json
+import os
 
 import fsspec
 import PIL.Image
@@ -56,6 +57,16 @@ def test_a_folder_has_a_file_for_each_image(run_job, folder, tmp_path):
     files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.json"))
     assert files == sorted(f"{id_}.json" for id_ in FOLDER_IDS)
     assert lines(tmp_path / "out" / "c.png.json")[0]["results"]["caption"]["text"] == "A dog."
+
+
+def test_a_link_is_written_through_and_a_device_is_refused(run_job, folder, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+    run_job([folder], ["caption"], tmp_path / "link.jsonl")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len(lines(tmp_path / "real.jsonl")) == len(FOLDER_IDS)
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(OSError, match="no regular file"):
+        run_job([folder], ["caption"], tmp_path / "pipe.jsonl")
 
 
 def test_the_format_may_be_named(run_job, folder, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import tarfile
 
 import fsspec
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from florence2.bulk import open_sources
+from florence2.bulk.storage import MOST_BYTES
 from florence2.errors import InvalidArgumentError
 
 from tests.bulk.conftest import picture
@@ -190,7 +192,70 @@ def test_a_source_that_does_not_exist_is_named(tmp_path):
 
 
 def test_a_name_that_is_not_unicode_has_an_id(tmp_path):
-    (tmp_path / b"caf\xe9.png".decode(errors="surrogateescape")).write_bytes(picture())
-    (item,) = listed(tmp_path)
-    assert item.id.encode()
-    assert item.read() == picture()
+    name = b"caf\xe9.png".decode(errors="surrogateescape")
+    (tmp_path / name).write_bytes(picture())
+    shard = write_shard(tmp_path / "s.tar", [(name, picture())])
+    manifest = write_manifest(tmp_path / "l.jsonl", [{"image": name, "id": name}])
+    for source in (tmp_path, f"{tmp_path}/*.png", tmp_path / name, shard, manifest):
+        (item,) = listed(source)
+        assert item.id.removeprefix("s.tar::") == "caf\\xe9.png"
+        assert item.read() == picture()
+
+
+@pytest.mark.parametrize("name", ["a::b", "new\nline", "[1]", "#?%20", " "])
+def test_names_have_no_meaning(tmp_path, name):
+    root = tmp_path / name
+    root.mkdir()
+    (root / f"{name}.png").write_bytes(picture())
+    manifest = write_manifest(root / f"{name}.jsonl", [{"image": f"{name}.png"}])
+    for source in (root, root / f"{name}.png", manifest):
+        assert [item.read() for item in listed(source)] == [picture()]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.tar", b""),
+        ("x.tar.gz", b"x" * 700),
+        ("x.jsonl.gz", b"x"),
+        ("x.parquet", b""),
+        ("x.csv", b"image\ncaf\xe9.png\n"),
+        ("x.csv", b"image\n" + b"x" * 200_000),
+    ],
+)
+def test_a_broken_source_is_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match=rf"/{name}: \w+: "):
+        listed(tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"image": "nonsense://x.png"}'])
+def test_a_line_that_no_reader_takes_is_that_images_error(folder, line):
+    (folder / "list.jsonl").write_text(f'{line}\n{{"image": "c.png"}}\n')
+    wrong, good = listed(folder / "list.jsonl")
+    assert wrong.fault
+    assert good.read()
+
+
+def test_what_has_no_end_is_not_read(folder):
+    os.mkfifo(folder / "z.png")
+    with (folder / "zz.png").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    *_, pipe, large = listed(folder)
+    (device,) = listed(write_manifest(folder / "list.jsonl", [{"image": "/dev/zero"}]))
+    for item, message in ((pipe, "no regular file"), (device, "no regular file"), (large, "bytes, more than")):
+        with pytest.raises(ValueError, match=message):
+            item.read()
+
+
+def test_a_shard_whose_names_begin_alike_is_not_held_as_one_sample(tmp_path, monkeypatch):
+    monkeypatch.setattr("florence2.bulk.shards._SAMPLE_BYTES", 10)
+    members = [(f"f.{number}.png", picture(number)) for number in range(3)]
+    items = open_sources([str(write_shard(tmp_path / "s.tar", [*members, ("._f.png", b"x")]))]).items(lambda _: True)
+    assert next(items).held_bytes == len(picture(0))
+    assert [item.id for item in items] == ["s.tar::f.1.png", "s.tar::f.2.png"]
+
+
+def test_no_source_is_not_the_current_directory():
+    with pytest.raises(InvalidArgumentError, match="got ''"):
+        open_sources([""])

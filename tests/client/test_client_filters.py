@@ -44,8 +44,8 @@ def answer(result, steps=()) -> Answer:
     return Answer(result, "", (10, 10), "stop", v1.Usage(), steps=list(steps))
 
 
-def step(outcome) -> StepAnswer:
-    return StepAnswer(v1.TaskRequest(), outcome)
+def step(outcome, **task) -> StepAnswer:
+    return StepAnswer(v1.TaskRequest(**task), outcome)
 
 
 def test_methods_and_run_select_items_of_the_answer(use):
@@ -84,13 +84,18 @@ def test_an_unknown_score_is_an_error(use):
 
 def test_in_a_task_list_every_result_with_items_is_filtered():
     results = [FOUND, Text("a dog"), OUTLINES]
-    steps = [step(answer(result)) for result in results] + [step(FAILURE)]
+    tasks = [{"object_detection": {}}, {"caption": {}}, {"region_to_segmentation": {}}]
+    steps = [step(answer(result), **task) for result, task in zip(results, tasks, strict=True)] + [step(FAILURE)]
     whole = answer(TaskResults([*results, FAILURE]), steps)
     filtered = Filters(max_items=1, labels=frozenset({"dog", "cat"})).apply(whole)
     expected = [FOUND[[1]], Text("a dog"), OUTLINES[:1], FAILURE]  # outlines have no labels
     assert filtered.result == TaskResults(expected)
     assert [each.outcome.result for each in filtered.steps[:3]] == expected[:3]
     assert filtered.steps[3].outcome is FAILURE
+
+
+def test_blank_labels_are_none_of_those_that_are_accepted(use):
+    assert len(use(lambda client: client.detect(IMAGE, labels=["dog"]), text=f" {BOX}")) == 0
 
 
 def test_in_a_grounded_caption_the_detections_are_filtered():

@@ -124,6 +124,17 @@ def test_proposals_are_numbered_without_scores():
     assert draw(plain(), proposals) == draw(plain(), Detections(boxes, ["1", "2", "3"]))
 
 
+def test_a_label_of_invisible_characters_is_no_label():
+    boxes = [[40, 60, 120, 160], [200, 60, 280, 160]]
+    invisible = draw(plain(), Detections(boxes, ["\u200b", "\ufeff\xad"]))
+    assert invisible == draw(plain(), Detections(boxes, ["", ""]))
+
+
+def test_more_labels_than_colors_can_be_drawn_even_if_they_differ_only_in_what_no_text_may_contain():
+    labels = [*map(str, range(12)), "\ud800", "\udfff"]
+    assert draw(plain(), Detections([[40, 60, 120, 160]] * 14, labels)).size == SIZE
+
+
 def test_numbers_count_the_items_that_cannot_be_drawn():
     proposals = Detections([[20, 60, 90, 160], [np.nan] * 4, [220, 60, 290, 160]], [""] * 3)
     assert [item.label for item in drawn_items(proposals, SIZE, show_scores=True)] == ["1", "3"]
@@ -154,7 +165,9 @@ def test_text_is_on_a_strip_below_the_picture():
     assert drawn.height > draw(image, Text("A dog.")).height > image.height
 
 
-@pytest.mark.parametrize("words", ["日本語 naïve \N{DOG}", "\0\x1b\ud800", "x" * 500, "a\n\nb", "\n", "{} %s", ""])
+@pytest.mark.parametrize(
+    "words", ["日本語 naïve \N{DOG}", "\0\x1b\ud800", "\u200b\xad", "\u200d", "x" * 500, "a\n\nb", "\n", "{} %s", ""]
+)
 @pytest.mark.parametrize("size", [SIZE, (1, 1), (8, 300)])
 def test_any_text_can_be_drawn_on_any_picture(words, size):
     drawn = draw(plain(size=size), Text(words))
@@ -164,7 +177,9 @@ def test_any_text_can_be_drawn_on_any_picture(words, size):
     assert draw(plain(size=size), regions).size == size
 
 
-@pytest.mark.parametrize("vertices", [[], [[5, 5]], [[5, 5], [50, 50]], [[-50, -50], [900, 20], [30, 900]]])
+@pytest.mark.parametrize(
+    "vertices", [[], [[5, 5]], [[5, 5], [50, 50]], [[-50, -50], [900, 20], [30, 900]], [[320, 0], [320, 9], [320, 240]]]
+)
 def test_odd_polygons_can_be_drawn(vertices):
     outline = np.array(vertices, np.float32).reshape(-1, 2)
     assert draw(plain(), Segmentation([[outline], []], ["dog", "cat"])).size == SIZE

@@ -114,6 +114,10 @@ def test_wrong_arguments_are_errors_of_the_call(client_type, arguments, error, m
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
+        ({"timeout": 0}, InvalidArgumentError, "^timeout: got 0"),
+        ({"timeout": "5"}, TypeError, "^timeout: got '5'"),
+        ({"priority": 4}, InvalidArgumentError, "^priority: got 4"),
+        ({"request_id": 7}, TypeError, "^request_id: got 7"),
         ({"concurrency": 0}, InvalidArgumentError, "^concurrency: got 0, expected at least 1"),
         ({"concurrency": "4"}, TypeError, "^concurrency: got '4'"),
         ({"beams": 2}, TypeError, "unexpected keyword argument 'beams'"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import subprocess
 import sys
 import threading
@@ -55,6 +56,25 @@ def test_an_error_of_the_callers_function_is_raised(map_over):
     with pytest.raises(OwnError, match="what is"):
         map_over(Echo(), NUMBERS, request)
     nothing_is_left()
+
+
+def test_errors_of_the_callers_function_after_the_first_one_are_not_logged(caplog):
+    def request(_):
+        raise OwnError
+
+    async def images():
+        for image in NUMBERS:
+            yield image  # without giving way to the loop that receives the outcomes
+
+    async def act():
+        async with AsyncClient(transport=Echo()) as client:
+            outcomes = client.map(images(), request, concurrency=4)
+            with pytest.raises(OwnError):
+                await anext(outcomes)
+
+    asyncio.run(act())
+    gc.collect()
+    assert not caplog.records
 
 
 def test_an_error_of_this_package_in_the_callers_function_is_that_of_the_image(map_over):

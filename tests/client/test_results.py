@@ -117,7 +117,10 @@ def test_indices_count_from_either_end_and_end(make):
             result[outside]
 
 
-@pytest.mark.parametrize("index", [slice(0, 3, 2), [0, 2], np.array([True, False, True]), [True, False, True]])
+MASK = [True, False, True]
+
+
+@pytest.mark.parametrize("index", [slice(0, 3, 2), [0, 2], (0, 2), range(0, 3, 2), np.array(MASK), MASK, tuple(MASK)])
 def test_slices_lists_and_masks_return_smaller_results(index):
     chosen = detections()[index]
     assert isinstance(chosen, Detections)
@@ -127,6 +130,16 @@ def test_slices_lists_and_masks_return_smaller_results(index):
     assert chosen.image_size == (40, 30)
     for name in ("likelihoods", "label_likelihoods", "location_likelihoods"):
         assert getattr(chosen, name).tolist() == getattr(detections(), name)[[0, 2]].tolist()
+
+
+@pytest.mark.parametrize("index", [None, ..., "a", 1.5, [0.5], [[0]], np.zeros((2, 2), int), np.True_])
+def test_an_index_of_another_type_is_named(index):
+    with pytest.raises(TypeError, match=r"(?s)^index: got .* expected an int, a slice"):
+        detections()[index]
+
+
+def test_there_are_no_polygons_if_no_object_has_an_outline():
+    assert detections()[[1]].polygons is None
 
 
 def test_scores_select_items():
@@ -139,7 +152,7 @@ def test_scores_select_items():
 @pytest.mark.parametrize("make", RESULTS)
 def test_an_empty_selection_is_an_empty_result(make):
     result = make()
-    assert len(result[[]]) == len(result[:0]) == 0
+    assert len(result[[]]) == len(result[()]) == len(result[:0]) == 0
     assert result[:] == result
 
 

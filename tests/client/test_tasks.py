@@ -17,6 +17,7 @@ OFFICIAL = [task for task in TASKS if task is not FREE_PROMPT]
 FIELDS = [field.name for field in v1.TaskRequest.DESCRIPTOR.oneofs_by_name["task"].fields]
 TASK_FIELDS = [name for name in FIELDS if name not in ("caption_grounding", "region_analysis", "task_list")]
 OF_SEVERAL_STEPS = {"ground_caption", "analyze_regions", "run_tasks"}
+OF_SEVERAL_IMAGES = {"map"}
 REGION = v1.BoundingBox(x_min=10, y_min=20, x_max=30, y_max=40)
 WITH_INPUT = [task for task in OFFICIAL if task.input]
 WITHOUT_INPUT = [task for task in TASKS if not task.input]
@@ -51,7 +52,7 @@ def task_methods(client_type: type) -> set[str]:
 
 def test_the_methods_in_the_table_are_those_of_the_clients():
     public = {name for name in task_methods(Client) if not name.startswith("_")}
-    assert public == {task.client_method for task in TASKS} | OF_SEVERAL_STEPS
+    assert public == {task.client_method for task in TASKS} | OF_SEVERAL_STEPS | OF_SEVERAL_IMAGES
     assert task_methods(AsyncClient) >= public
 
 

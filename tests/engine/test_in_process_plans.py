@@ -68,7 +68,7 @@ def certain(response):
     """The response without what depends on the time, the cache or the other rows of the batch."""
     copy = TaskResponse()
     copy.CopyFrom(response)
-    for field in ("usage", "token_log_probabilities", "text_result", "detections"):
+    for field in ("usage", "token_log_probabilities", "token_masses", "text_result", "detections"):
         copy.ClearField(field)
     for step in copy.steps:
         if step.HasField("response"):

@@ -96,6 +96,12 @@ def test_masses_are_at_most_one():
     assert 1 - 1e-6 <= candidates.masses[0, 0] <= 1
 
 
+def test_locations_outside_the_vocabulary_leave_probabilities():
+    logits = torch.zeros((1, LOCATIONS))
+    (candidates,) = CandidateFinder(BOS, EOS, LocationTokens(9)).find(logits, [running({}, 1, 2, 0, 0)])
+    assert candidates.masses[0, 0] == pytest.approx(1 / LOCATIONS)
+
+
 def test_location_tokens_are_found_if_their_ids_are_consecutive():
     ids = {f"<loc_{bin_}>": 77 + bin_ for bin_ in range(LOCATIONS)}
     scattered = {**ids, "<loc_9>": 5}

@@ -1,6 +1,7 @@
 """One image of a run: reading it, sending it until a server answers, and recording the outcome."""
 
 import asyncio
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, Unpack
@@ -28,6 +29,9 @@ from florence2.options import CallOptions, TaskOptions
 _ATTEMPTS: Final = 3  # of a request that a server in good health does not answer
 _READS: Final = 5  # of a file in a bucket
 _LASTING_READ_ERRORS: Final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
+
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
+"""Errors of reading a file on this machine that say nothing about the file."""
 
 
 class Runner(Protocol):
@@ -76,9 +80,10 @@ class Exchange:
             answer = self._kept(await self._answer(image, request))
             if self.pictures is not None:
                 await asyncio.to_thread(self.pictures.draw, item.id, image, self.tasks, answer)
-        except (Florence2Error, OSError, ValueError, TypeError) as error:
-            if isinstance(error, GaveUpError | OptionsError):
-                raise
+        except (GaveUpError, OptionsError):
+            raise
+        # Whatever an image or its inputs cause, e.g. in the libraries that read its file: it would end each run again.
+        except Exception as error:  # noqa: BLE001 - named in the list of failed images
             return Record(item.id, position, None, error_line(item, error))
         failure = failed_task(self.tasks, answer)
         error_text = None if failure is None else error_line(item, *failure)
@@ -94,6 +99,7 @@ class Exchange:
         faults = attempt = 0
         while True:
             attempt += 1
+            answer = None
             try:
                 answer = await self.runner.run(image, request, **self.call)
                 for step in answer.steps:
@@ -104,6 +110,8 @@ class Exchange:
                     faults += 1
                     if faults >= _ATTEMPTS or not _is_transient(error):
                         self.outage.end()
+                        if answer is not None:  # the error of a task; others may have results
+                            return answer
                         raise
                 await self.outage.wait(error, attempt)
             else:
@@ -117,9 +125,15 @@ class Exchange:
         if isinstance(error, InvalidArgumentError) and (error.field or "").startswith(("adapter", "generation.")):
             raise OptionsError(str(error)) from error
         if isinstance(error, DeadlineExceededError):
-            is_ready = getattr(self.runner, "is_ready", None)
-            return is_ready is not None and not await is_ready()
+            return not await self._is_ready()
         return isinstance(error, UnavailableError | AccessDeniedError | ModelNotFoundError)
+
+    async def _is_ready(self) -> bool:
+        is_ready = getattr(self.runner, "is_ready", None)
+        try:
+            return is_ready is None or bool(await is_ready())
+        except AccessDeniedError:  # for this question, perhaps not for requests
+            return True
 
 
 def _is_transient(error: Florence2Error) -> bool:
@@ -137,7 +151,8 @@ async def _read(item: Item) -> bytes:
         except _LASTING_READ_ERRORS:
             raise
         except Exception as error:  # each storage has errors of its own
-            if item.content.is_local or attempt == _READS:
+            is_lasting = item.content.is_local and getattr(error, "errno", None) not in _PASSING
+            if is_lasting or attempt == _READS:
                 raise OSError(f"{type(error).__name__}: {error}") from error
         await asyncio.sleep(5 * backoff_seconds(attempt))
     raise AssertionError("the last attempt returns or raises")

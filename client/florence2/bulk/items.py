@@ -1,15 +1,19 @@
 """An image of a run, and what its source says about it."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 from florence2.bulk.storage import Location
+from florence2.errors import InvalidArgumentError
 
 IMAGE_SUFFIXES: Final = frozenset(
     (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 )
 """Names of image files end with one of these, in upper or lower case."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 IsWanted: TypeAlias = Callable[[str], bool]
 """Whether a run needs the image of an id. A source calls it once for each of its images, in its order."""
@@ -61,6 +65,25 @@ class Source(Protocol):
 
     def count(self) -> int | None:
         """The number of images, found without reading them; None if that takes as long as reading them."""
+
+
+def listed_item(id_: str, image: str, folder: Location, inputs: Mapping[str, object]) -> Item:
+    """An image that a file in a folder lists by its path or URL. A URL that is not valid is that image's fault."""
+    try:
+        return Item(id_, image, folder.resolve(image), inputs)
+    except InvalidArgumentError as error:
+        return Item(id_, image, b"", inputs, fault=str(error))
+
+
+def id_text(id_: str) -> str:
+    """An id as text that can be written: what is not Unicode, e.g. in a file's name, is in hexadecimal."""
+    return id_ if id_.isascii() else _SURROGATE.sub(_in_hexadecimal, id_)
+
+
+def _in_hexadecimal(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    # Python reads the bytes 80 to FF of a name that is not UTF-8 as these surrogates.
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def has_image_suffix(name: str) -> bool:

@@ -17,7 +17,7 @@ from florence2.bulk.pictures import PictureFolder
 from florence2.bulk.run import BulkRun, Progress
 from florence2.bulk.sources import open_sources
 from florence2.bulk.state import State
-from florence2.bulk.storage import Location, check_writable
+from florence2.bulk.storage import Location, check_writable, is_url
 from florence2.bulk.tasks import BulkTask, bulk_tasks, check_tasks
 from florence2.errors import InvalidArgumentError
 from florence2.options import CallOptions, TaskOptions
@@ -67,6 +67,7 @@ class JobSettings:
         """The settings that must be the same in each run of one state, ready for JSON."""
         return {
             "source": list(self.sources),
+            "directory": str(Path.cwd()) if any(map(_is_relative, self.sources)) else None,
             "task": list(self.tasks),
             "options": dict(sorted(self.options.items())),
             "filters": dict(sorted(self.filters.items())),
@@ -116,13 +117,14 @@ class BulkJob:
         if settings.concurrency < 1:
             raise InvalidArgumentError.of_field("concurrency", settings.concurrency, "at least 1")
         self._output = Output(Location.of(settings.output), settings.format, self._tasks)
-        self._source = _source(settings.sources, self._tasks)
+        drawn = None if settings.draw is None else Location.of(settings.draw)
+        written = [*self._output.files, *([] if drawn is None else [drawn])]
+        self._source = _source(settings.sources, self._tasks, written)
         self._output.check()
         self._pictures: PictureFolder | None = None
-        if settings.draw is not None:
-            folder = Location.of(settings.draw)
-            check_writable(folder, is_folder=True)
-            self._pictures = PictureFolder(folder)
+        if drawn is not None:
+            check_writable(drawn, is_folder=True)
+            self._pictures = PictureFolder(drawn)
         self._state = State(_state_folder(settings.state, self._output.location))
         try:
             self._state.begin(settings.lasting())
@@ -178,9 +180,14 @@ class BulkJob:
         self.close()
 
 
-def _source(urls: Sequence[str], tasks: Sequence[BulkTask]) -> Source:
+def _is_relative(source: str) -> bool:
+    """Whether a source is another one in another directory."""
+    return not (is_url(source) or source.startswith("~") or Path(source).is_absolute())
+
+
+def _source(urls: Sequence[str], tasks: Sequence[BulkTask], written: Sequence[Location]) -> Source:
     names = frozenset(name for task in tasks for name in (task.name, task.word))
-    source = open_sources(urls, names)
+    source = open_sources(urls, names, outputs=written)
     for task in tasks:
         if task.needs_inputs and not source.has_inputs:
             requirement = f"{task.name}=INPUT, or a manifest or table with the field {task.field}"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from florence2.bulk.items import IsWanted, Item
+from florence2.bulk.items import IsWanted, Item, id_text, listed_item
 from florence2.bulk.storage import Location
 
 SUFFIXES: Final = tuple(f"{suffix}{packed}" for suffix in (".jsonl", ".ndjson", ".csv") for packed in ("", ".gz"))
@@ -33,15 +33,14 @@ class ManifestSource:
         for number, fields in self._lines():
             fault = fields if isinstance(fields, str) else _fault(fields)
             given = fields.get("id") if isinstance(fields, Mapping) else None
-            id_ = f"{self._prefix}{number}" if given in (None, "") else str(given)
+            id_ = id_text(f"{self._prefix}{number}" if given in (None, "") else str(given))
             if not is_wanted(id_):
                 continue
             if fault or isinstance(fields, str):
                 yield Item(id_, f"{self._manifest.url}::{number}", b"", fault=f"line {number} {fault}")
             else:
-                image = fields["image"]
                 inputs = {name: value for name, value in fields.items() if name not in ("id", "image")}
-                yield Item(id_, image, self._folder.resolve(image), inputs)
+                yield listed_item(id_, fields["image"], self._folder, inputs)
 
     def count(self) -> int:
         """The number of lines, by reading the file."""
@@ -67,7 +66,7 @@ def _of_row(row: Mapping[Any, Any]) -> Mapping[str, Any]:
 def _of_json(line: bytes) -> Mapping[str, Any] | str:
     try:
         fields = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"is not JSON: {error}"
     return fields if isinstance(fields, dict) else f"is not a JSON object: {line[:80].decode(errors='replace').strip()}"
 

@@ -24,7 +24,7 @@ class Outage:
 
     def __init__(self, give_up_seconds: float) -> None:
         self._give_up_seconds = give_up_seconds
-        self._last_answer = time.monotonic()
+        self._since = 0.0  # seconds of time.monotonic(), if there is a reason
         self.has_answered = False
         """Whether a server has answered in this run."""
         self.reason: Florence2Error | None = None
@@ -32,7 +32,6 @@ class Outage:
 
     def end(self) -> None:
         """Note an answer: results, or an error of the image."""
-        self._last_answer = time.monotonic()
         self.has_answered = True
         self.reason = None
 
@@ -46,8 +45,10 @@ class Outage:
         Raises:
             GaveUpError: no server has answered for too long.
         """
+        if self.reason is None:  # before, nothing may have been sent: reading images takes time, too
+            self._since = time.monotonic()
         self.reason = error
-        silent = time.monotonic() - self._last_answer
+        silent = time.monotonic() - self._since
         remaining = self._give_up_seconds - silent
         if remaining <= 0:
             raise GaveUpError(f"no server has answered for {silent:.0f} s: {error}") from error

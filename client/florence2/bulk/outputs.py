@@ -58,6 +58,11 @@ class Output:
         stem = name if self._format == "folder" else name.rpartition(".")[0] or name
         return self.location.parent.child(f"{stem}.failed.jsonl")
 
+    @property
+    def files(self) -> list[Location]:
+        """The files that are written; none of a folder, whose files are beside no others of the same name."""
+        return [self.failures] if self._format == "folder" else [self.location, self.failures]
+
     def check(self) -> None:
         """Check that it can be written.
 

@@ -68,6 +68,7 @@ class BulkRun:
         self._concurrency = concurrency
         self._retry_failed = retry_failed
         self._records: list[Record] = []
+        self._has_ended = threading.Event()
         done, failed = state.counts()
         self.progress = Progress(earlier=done - failed if retry_failed else done)
 
@@ -87,9 +88,12 @@ class BulkRun:
         tasks += [asyncio.create_task(self._work(images)) for _ in range(self._concurrency)]
         is_over = asyncio.Event()
         committing = asyncio.create_task(self._commit_regularly(is_over))
+        # What cannot be kept, e.g. because the disk is full, need not be sent.
+        committing.add_done_callback(lambda _: [task.cancel() for task in tasks])
         try:
             await asyncio.gather(*tasks)
         finally:
+            self._has_ended.set()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -109,6 +113,8 @@ class BulkRun:
 
         def is_wanted(id_: str) -> bool:
             nonlocal position
+            if self._has_ended.is_set():
+                raise RuntimeError("the run has ended")  # its thread is waited for, and nobody else listens
             position += 1
             return self._state.is_wanted(id_, retry_failed=self._retry_failed)
 

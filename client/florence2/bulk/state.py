@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,11 +75,9 @@ class State:
             self._database.executescript(_TABLES)
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if "locked" in str(error):
                 raise StateInUseError(f"another run uses {folder}; wait for it, or choose another --state") from error
-            raise OSError(f"{folder / _FILE}: {error}") from error
-        except sqlite3.DatabaseError as error:
             raise OSError(f"{folder / _FILE}: {error}") from error
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -109,8 +108,9 @@ class State:
 
         Raises:
             InvalidArgumentError: the id has been listed before.
+            OSError: the file system is full, or fails.
         """
-        with self._lock:
+        with self._open():
             try:
                 self._database.execute("INSERT INTO listed VALUES (?)", (id_,))
             except sqlite3.IntegrityError:
@@ -119,12 +119,14 @@ class State:
         return found is None or (retry_failed and bool(found[0]))
 
     def write(self, records: Sequence[Record]) -> None:
-        """Commit records, all or none of them. A record replaces an earlier one of the same image."""
+        """Commit records, all or none of them. A record replaces an earlier one of the same image.
+
+        Raises:
+            OSError: the file system is full, or fails.
+        """
         rows = [(record.id, record.position, record.line, record.error) for record in records]
-        with self._lock:
-            self._database.execute("BEGIN")
-            self._database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
-            self._database.execute("COMMIT")
+        with self._open():
+            self._insert(rows)
 
     def counts(self) -> tuple[int, int]:
         """The number of images that are done, failed ones included, and of those that failed."""
@@ -151,6 +153,20 @@ class State:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _insert(self, rows: Sequence[tuple[object, ...]]) -> None:
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)", rows)
+        self._database.execute("COMMIT")
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """The database, for this thread alone."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise OSError(f"{self.folder / _FILE}: {error}") from error
 
     def _column(self, name: str) -> Iterator[str]:
         query = f"SELECT {name} FROM records WHERE {name} NOTNULL ORDER BY position, id"  # noqa: S608 - one of two

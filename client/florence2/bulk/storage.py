@@ -1,5 +1,6 @@
 """Files on this machine and in buckets, by fsspec."""
 
+import gzip
 import os
 import re
 import tempfile
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from florence2.bulk.extras import MissingPackageError, load_package
-from florence2.errors import InvalidArgumentError
+from florence2.errors import Florence2Error, InvalidArgumentError
 
-_PROTOCOL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
 _PART: Final = ".part"
+
+MOST_BYTES: Final = 2**30
+"""Of an image file: what is larger is not read, because no server would take it."""
 
 
 def is_url(path: str) -> bool:
@@ -45,6 +49,12 @@ class Location:
         """
         text = os.fspath(url)
         core = load_package("fsspec.core")
+        if not text:
+            raise InvalidArgumentError.of_field("url", text, "a path or a URL")
+        if not is_url(text):
+            # Not by fsspec, which reads `::` in a file's name as several URLs.
+            local = load_package("fsspec").filesystem("file")
+            return cls(text, local, local._strip_protocol(text))
         try:
             # A run lists each folder once: keeping the listings would only take memory.
             system, path = core.url_to_fs(text, use_listings_cache=False)
@@ -94,6 +104,16 @@ class Location:
         """Whether it is a folder, or the prefix of other paths in a bucket."""
         return bool(self.system.isdir(self.path))
 
+    def is_special(self) -> bool:
+        """Whether a path of this machine is a pipe, a device or a socket."""
+        path = Path(self.path)
+        return path.exists() and not (path.is_file() or path.is_dir())
+
+    def is_in(self, other: "Location") -> bool:
+        """Whether it is another location, or in that folder."""
+        path, folder = self.path.rstrip("/"), other.path.rstrip("/")
+        return bool(self.system == other.system) and (path == folder or path.startswith(f"{folder}/"))
+
     def children(self) -> list[tuple[str, bool]]:
         """The names in a folder, in the order of their code points, and whether each is a folder."""
         entries = self.system.ls(self.path, detail=True)
@@ -106,6 +126,10 @@ class Location:
 
     def read(self) -> bytes:
         """The file's bytes."""
+        if self.is_local and self.is_special():
+            raise ValueError(f"{self.url} is no regular file")  # a pipe or a device might never end
+        if self.is_local and (size := Path(self.path).stat().st_size) > MOST_BYTES:
+            raise ValueError(f"{self.url} has {size:,} bytes, more than an image can have")
         return bytes(self.system.cat_file(self.path))
 
     def open(self, compression: str | None = None) -> Any:
@@ -114,23 +138,21 @@ class Location:
         Args:
             compression: `"infer"` decompresses a file whose name ends with e.g. `.gz`.
         """
-        return (
-            load_package("fsspec").open(self.system.unstrip_protocol(self.path), "rb", compression=compression).open()
-            if compression
-            else self.system.open(self.path, "rb")
-        )
+        core = load_package("fsspec.core")
+        return core.OpenFile(self.system, self.path, "rb", core.get_compression(self.path, compression)).open()
 
     @contextmanager
     def replaced(self) -> Iterator[Any]:
         """A file to write bytes to, which replaces this one when the block ends. Folders are created."""
         if self.is_local:
-            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
-            part = Path(f"{self.path}{_PART}")
+            target = Path(self.path).resolve()  # a link stays one
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = Path(f"{target}{_PART}")
             with part.open("wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self.path)
+            part.replace(target)
             return
         # A file of fsspec that is closed after an error would upload what it has.
         with tempfile.TemporaryDirectory(prefix="florence2-") as folder:
@@ -153,6 +175,23 @@ class Location:
             self.system.rm_file(self.path)
 
 
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Raise what a storage or the reader of a format raises as an `OSError` that names the file or folder.
+
+    Raises:
+        OSError: it cannot be read, listed or written.
+    """
+    try:
+        yield
+    except Florence2Error:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise
+        raise OSError(f"{url}: {type(error).__name__}: {error}") from error
+
+
 def check_writable(output: Location, *, is_folder: bool) -> None:
     """Check that an output can be written, before the run begins.
 
@@ -161,6 +200,8 @@ def check_writable(output: Location, *, is_folder: bool) -> None:
     """
     if not is_folder and output.is_local and output.is_folder():
         raise IsADirectoryError(f"{output.url} is a folder")
+    if output.is_local and output.is_special():
+        raise OSError(f"{output.url} is no regular file")  # a rename would replace the device
     folder = output if is_folder else output.parent
     probe = folder.child(f".florence2-{os.getpid()}")
     with probe.replaced():

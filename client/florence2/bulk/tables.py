@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from florence2.bulk.extras import load_package
-from florence2.bulk.items import IsWanted, Item
+from florence2.bulk.items import IsWanted, Item, id_text, listed_item
 from florence2.bulk.storage import Location
 from florence2.errors import InvalidArgumentError
 
@@ -43,7 +43,7 @@ class TableSource:
             number = 0
             for batch in table.iter_batches(batch_size=_ROWS, columns=columns):
                 for row in batch.to_pylist():
-                    id_ = f"{self._prefix}{number}" if row.get("id") is None else str(row["id"])
+                    id_ = id_text(f"{self._prefix}{number}" if row.get("id") is None else str(row["id"]))
                     if is_wanted(id_):
                         yield self._item(id_, number, row)
                     number += 1
@@ -62,5 +62,5 @@ class TableSource:
         if isinstance(image, bytes) and image:
             return Item(id_, place, image, inputs)
         if isinstance(image, str) and image:
-            return Item(id_, image, self._folder.resolve(image), inputs)
+            return listed_item(id_, image, self._folder, inputs)
         return Item(id_, place, b"", fault=f"row {number} has neither bytes nor a path in the column image")

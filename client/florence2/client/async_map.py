@@ -92,6 +92,8 @@ class _Tasks(Generic[ImageT]):
         self._active.discard(task)
         self._changed.set()
         self.done.put_nowait(task)
+        if not task.cancelled():
+            task.exception()  # asyncio would log the error of a task that nobody asks, after another task's was raised
 
     async def _outcome(self, index: int, image: ImageT) -> MapOutcome[ImageT]:
         try:

@@ -63,7 +63,11 @@ class Filters:
         return replace(answer, result=self._of_result(answer.result, steps), steps=steps)
 
     def _of_step(self, step: StepAnswer) -> StepAnswer:
-        return replace(step, outcome=self._applied(step.outcome)) if isinstance(step.outcome, Answer) else step
+        if not isinstance(step.outcome, Answer):
+            return step
+        # In a task list, results without labels are not the ones that the labels are meant for.
+        own = replace(self, labels=None) if _form(step.request) in _WITHOUT_LABELS else self
+        return replace(step, outcome=own._applied(step.outcome))
 
     def _of_result(self, result: Result | PlanResult, steps: list[StepAnswer]) -> Result | PlanResult:
         match result:
@@ -73,9 +77,7 @@ class Filters:
             case GroundedCaption(detections=Detections() as found):
                 return replace(result, detections=found.filtered(self.min_score, self.max_items, self.labels))
             case Detections() | Segmentation() | TextRegions():
-                # In a task list, `labels` does not apply to results without labels.
-                labels = self.labels if any(result.labels) else None
-                return result.filtered(self.min_score, self.max_items, labels)
+                return result.filtered(self.min_score, self.max_items, self.labels)
         return result
 
 
@@ -85,11 +87,16 @@ def _check_applicable(request: v1.TaskRequest, given: dict[str, Any]) -> None:
         _refuse(
             given, "because regions refer to their detections; use `max_regions`, or filter the result's detections"
         )
-    forms = {AnswerForm.LABELED_BOXES if task.HasField("caption_grounding") else task_of(task).answer for task in tasks}
+    forms = {_form(task) for task in tasks}
     if forms <= _WITHOUT_ITEMS:
         _refuse(given, "because the result is a text, which has no items")
     if forms <= _WITHOUT_ITEMS | _WITHOUT_LABELS and "labels" in given:
         _refuse({"labels": given["labels"]}, "because the result has no labels")
+
+
+def _form(request: v1.TaskRequest) -> AnswerForm:
+    """The form of the answer that the conditions apply to."""
+    return AnswerForm.LABELED_BOXES if request.HasField("caption_grounding") else task_of(request).answer
 
 
 def _refuse(given: dict[str, Any], reason: str) -> None:

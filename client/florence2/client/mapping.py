@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeAlias, TypeVar
 
 from florence2 import v1
-from florence2._arguments import check_integer, refuse_unknown
+from florence2._arguments import check_integer, check_priority, check_request_id, check_timeout, refuse_unknown
 from florence2.client import typed_plans
 from florence2.client.answers import Answer, TruncatedAnswerError
 from florence2.client.filters import Filters
@@ -72,6 +72,9 @@ class MapRequests(Generic[ImageT]):
 
     def __init__(self, task: MapTask[ImageT], options: TaskOptions) -> None:
         refuse_unknown(options, TaskOptions.__optional_keys__)
+        check_timeout(options.get("timeout"))
+        check_priority(options.get("priority"))
+        check_request_id(options.get("request_id"))
         self._options = options
         self._filters = Filters.of_options(options)
         self._make: Callable[[ImageT], v1.TaskRequest] | None = None

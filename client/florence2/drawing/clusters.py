@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in _KEPT else "?" for c in kept)
 
 
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be seen."""
+    return all(character in _KEPT for character in printable(text).replace(" ", ""))
+
+
 def clusters(text: str) -> list[str]:
     """Split a text between letters, but not between a letter and its marks, nor inside an emoji.
 

@@ -44,13 +44,14 @@ _TO_OKLAB = np.array(
 
 def assigned_colors(labels: Iterable[str]) -> dict[str, Color]:
     """A color for each label, by its checksum; the next free one if another label has that color."""
-    taken: dict[int, str] = {}
+    places: dict[str, int] = {}
+    free = set(range(len(PALETTE)))
     for label in sorted(set(labels)):
         start = crc32(label.encode("utf-8", "replace"))
-        places = [(start + step) % len(PALETTE) for step in range(len(PALETTE))]
-        place = next((place for place in places if place not in taken), None)
-        taken[len(PALETTE) + start if place is None else place] = label
-    return {label: PALETTE[place % len(PALETTE)] for place, label in taken.items()}
+        preferred = [(start + step) % len(PALETTE) for step in range(len(PALETTE))]
+        places[label] = next((place for place in preferred if place in free), preferred[0])
+        free.discard(places[label])
+    return {label: PALETTE[place] for label, place in places.items()}
 
 
 def contrast(color: Color) -> Color:

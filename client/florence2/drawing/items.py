@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from math import isnan
 
+from florence2.drawing.clusters import is_blank
 from florence2.drawing.geometry import Point, Rectangle, bounds, box_inside, polygon_inside
 from florence2.results import Detections, Float32Array, Segmentation, TextRegions
 
@@ -48,14 +49,14 @@ def drawn_items(
     result: Detections | Segmentation | TextRegions, size: tuple[int, int], show_scores: bool
 ) -> list[DrawnItem]:
     """The items that can be drawn on a picture of that size; those outside of it, or with NaN, are left out."""
-    numbered = sum(not label.strip() for label in result.labels) > 1
+    numbered = sum(map(is_blank, result.labels)) > 1
     drawn = []
     for number, (kind, outlines, label, score) in enumerate(_items(result, size), start=1):
         if not any(outlines):
             continue
-        named = bool(label.strip())
+        named = not is_blank(label)
         percent = percentage(score) if named and show_scores else ""
-        text = label if named or not numbered else str(number)
+        text = label if named else str(number) if numbered else ""
         drawn.append(DrawnItem(kind, [outline for outline in outlines if outline], number, text, percent))
     return drawn
 

@@ -36,7 +36,9 @@ class _Canvas:
 
     @classmethod
     def around(cls, box: Rectangle, margin: float, size: tuple[int, int]) -> "_Canvas":
-        left, top = max(0, floor(box[0] - margin)), max(0, floor(box[1] - margin))
+        # A shape on the right or lower edge is in the last pixels.
+        left = max(0, min(size[0] - 1, floor(box[0] - margin)))
+        top = max(0, min(size[1] - 1, floor(box[1] - margin)))
         right, bottom = min(size[0], ceil(box[2] + margin)), min(size[1], ceil(box[3] + margin))
         width, height = max(1, right - left), max(1, bottom - top)
         scale = next((s for s in (4, 2) if width * height * s * s <= _SMOOTHED_PIXELS), 1)

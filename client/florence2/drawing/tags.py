@@ -64,19 +64,20 @@ def placed_tags(items: list[DrawnItem], size: tuple[int, int], pen: Pen, typeset
     boxes = np.array([item.bounds for item in items], np.float64).reshape(-1, 4)
     costs = np.array([_cost(item) for item in items])
     placed: list[PlacedTag] = []
+    places = np.empty((len(items), 4))
     for index in np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable").tolist():
         item = items[index]
-        if not item.label.strip():
+        if not item.label:
             continue
-        tags = np.array([other.place for other in placed], np.float64).reshape(-1, 4)
         is_text = item.kind is Kind.TEXT
         for shown in (item, replace(item, label=str(item.number), score="")) if is_text else (item,):
             tag = _fitting(shown, size, pen, typesetter)
             if tag.width > size[0] or tag.width * tag.height > _HIDDEN * size[0] * size[1]:
                 continue
             near = _near(tag, _reach(item, pen), 0 if is_text else _FAR)
-            place, hidden = _place(tag, near, (boxes, costs), tags, size)
+            place, hidden = _place(tag, near, (boxes, costs), places[: len(placed)], size)
             if not is_text or hidden < _TOO_MUCH:
+                places[len(placed)] = place
                 placed.append(PlacedTag(tag, place, item))
                 break
     return placed
@@ -189,10 +190,16 @@ def _near(tag: _Tag, item: Rectangle, farthest: int) -> npt.NDArray[np.float64]:
 
 def _overlaps(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The areas in which boxes overlap, of shape (N, M)."""
-    starts = np.maximum(some[:, None, :2], others[None, :, :2])
-    ends = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    areas: npt.NDArray[np.float64] = np.clip(ends - starts, 0.0, None).prod(axis=2)
+    areas: npt.NDArray[np.float64] = _shared(some, others, 0) * _shared(some, others, 1)
     return areas
+
+
+def _shared(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
+    """How far boxes overlap along an axis, of shape (N, M)."""
+    starts = np.maximum(some[:, axis, None], others[:, axis])
+    lengths = np.minimum(some[:, axis + 2, None], others[:, axis + 2])
+    lengths -= starts
+    return np.maximum(lengths, 0.0, out=lengths)
 
 
 def _draw(picture: Image.Image, placed: PlacedTag, color: Color, pen: Pen) -> None:

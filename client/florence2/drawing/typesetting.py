@@ -2,6 +2,7 @@
 
 import logging
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import chain, groupby
@@ -68,8 +69,8 @@ class Typesetter:
         faces: list[Typeface | None] = [None] * len(parts)
         hint = language(text)
         letters = [place for place, part in enumerate(parts) if not part.isspace() and not is_emoji(part)]
-        spans = [letters, *([p for p in letters if start <= p < end] for start, end in words(parts))]
-        for places in spans:
+        spans = (letters[bisect_left(letters, start) : bisect_left(letters, end)] for start, end in words(parts))
+        for places in (letters, *spans):
             missing = [place for place in places if faces[place] is None]
             if missing and (face := self._face("".join(parts[place] for place in missing), hint)):
                 for place in missing:

@@ -19,7 +19,8 @@ class CandidateFinder:
 
     Args:
         bos_token_id, eos_token_id: the tokens that a search can be forced to take.
-        locations: the location tokens; None if the checkpoint has none, so that all masses are probabilities.
+        locations: the location tokens; None if the checkpoint has none: then, and if the model's vocabulary lacks some,
+            all masses are probabilities.
     """
 
     def __init__(self, bos_token_id: int, eos_token_id: int, locations: LocationTokens | None = None) -> None:
@@ -65,8 +66,8 @@ class CandidateFinder:
 
     def _located(self, own: Tensor) -> Tensor | None:
         """(rows, LOCATIONS + 1): a copy of the columns of location tokens, and one of tokens that do not exist."""
-        if self._locations is None:
-            return None
+        if self._locations is None or self._locations.first + LOCATIONS > own.shape[1]:
+            return None  # tokenizers may have tokens that are outside the model's vocabulary
         return torch.constant_pad_nd(own.narrow(1, self._locations.first, LOCATIONS), (0, 1), -torch.inf)
 
     def _around(self, located: Tensor, token_ids: Tensor) -> Tensor:
