@@ -31,7 +31,7 @@ _READS: Final = 5  # of a file in a bucket
 _LASTING_READ_ERRORS: Final = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ValueError)
 
 _PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE)
-"""Errors of reading a file on this machine that say nothing about the file."""
+"""Errors of reading a local file that may pass, because they are not about the file."""
 
 
 class Runner(Protocol):

@@ -9,7 +9,7 @@ from florence2.bulk.storage import Location
 class FolderSource:
     """The images in a folder and its subfolders, in the order of their paths. An id is a prefix and the path.
 
-    Hidden files and folders, whose names begin with a dot, are left out, and so is what the run itself writes.
+    Hidden files and folders, whose names begin with a dot, are left out, and so are the run's own outputs.
     """
 
     has_inputs = False

@@ -68,7 +68,7 @@ class Source(Protocol):
 
 
 def listed_item(id_: str, image: str, folder: Location, inputs: Mapping[str, object]) -> Item:
-    """An image that a file in a folder lists by its path or URL. A URL that is not valid is that image's fault."""
+    """An image that a manifest or a table lists by its path or URL. An invalid URL makes only this image fail."""
     try:
         return Item(id_, image, folder.resolve(image), inputs)
     except InvalidArgumentError as error:
@@ -76,7 +76,7 @@ def listed_item(id_: str, image: str, folder: Location, inputs: Mapping[str, obj
 
 
 def id_text(id_: str) -> str:
-    """An id as text that can be written: what is not Unicode, e.g. in a file's name, is in hexadecimal."""
+    """An id as text that can be written: what is not Unicode, e.g. in a file's name, is escaped in hexadecimal."""
     return id_ if id_.isascii() else _SURROGATE.sub(_in_hexadecimal, id_)
 
 

@@ -181,7 +181,7 @@ class BulkJob:
 
 
 def _is_relative(source: str) -> bool:
-    """Whether a source is another one in another directory."""
+    """Whether a source depends on the current directory."""
     return not (is_url(source) or source.startswith("~") or Path(source).is_absolute())
 
 

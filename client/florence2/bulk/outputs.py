@@ -60,7 +60,7 @@ class Output:
 
     @property
     def files(self) -> list[Location]:
-        """The files that are written; none of a folder, whose files are beside no others of the same name."""
+        """The files that are written; only the list of failed images if the output is a folder."""
         return [self.failures] if self._format == "folder" else [self.location, self.failures]
 
     def check(self) -> None:

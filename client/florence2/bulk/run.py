@@ -114,7 +114,7 @@ class BulkRun:
         def is_wanted(id_: str) -> bool:
             nonlocal position
             if self._has_ended.is_set():
-                raise RuntimeError("the run has ended")  # its thread is waited for, and nobody else listens
+                raise RuntimeError("the run has ended")  # ends the listing thread, for which the process waits
             position += 1
             return self._state.is_wanted(id_, retry_failed=self._retry_failed)
 

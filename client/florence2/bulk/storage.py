@@ -17,7 +17,7 @@ _PROTOCOL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+::)*[A-Za-z][A-Za-z0-9+.
 _PART: Final = ".part"
 
 MOST_BYTES: Final = 2**30
-"""Of an image file: what is larger is not read, because no server would take it."""
+"""The maximum size of an image file: larger ones are not read, because no server accepts them."""
 
 
 def is_url(path: str) -> bool:

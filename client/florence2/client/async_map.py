@@ -93,7 +93,7 @@ class _Tasks(Generic[ImageT]):
         self._changed.set()
         self.done.put_nowait(task)
         if not task.cancelled():
-            task.exception()  # asyncio would log the error of a task that nobody asks, after another task's was raised
+            task.exception()  # retrieved, or asyncio would log it if another task's error was raised first
 
     async def _outcome(self, index: int, image: ImageT) -> MapOutcome[ImageT]:
         try:

@@ -65,7 +65,7 @@ class Filters:
     def _of_step(self, step: StepAnswer) -> StepAnswer:
         if not isinstance(step.outcome, Answer):
             return step
-        # In a task list, results without labels are not the ones that the labels are meant for.
+        # In a task list, `labels` does not apply to results without labels.
         own = replace(self, labels=None) if _form(step.request) in _WITHOUT_LABELS else self
         return replace(step, outcome=own._applied(step.outcome))
 
