@@ -58,7 +58,7 @@ def draw_tags(
 def placed_tags(items: list[DrawnItem], size: tuple[int, int], pen: Pen, typesetter: Typesetter) -> list[PlacedTag]:
     """The tags of the items that have a label, if the picture has room for them; each is inside the picture.
 
-    Small items come first, because they have the fewest places that hide nothing. The label of a text region can be read
+    Small items come first, because they have the fewest places that hide nothing. The label of a text region is legible
     in the picture: if its tag would hide other text, the tag shows the region's number instead.
     """
     boxes = np.array([item.bounds for item in items], np.float64).reshape(-1, 4)
