@@ -1,5 +1,6 @@
 """What `florence2` does without a server: help, completion, errors in one line, exit statuses."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -54,6 +55,14 @@ def test_the_version_is_the_packages(florence2):
         (["detect", "--timeout=-1", "a.png"], "timeout: got -1.0, expected a finite number of seconds above 0"),
         (["detect", "--url=", "a.png"], "--url: got '', expected HOST:PORT"),
         (["detect", "--url=http://a", "a.png"], "url: got 'http://a', expected \"host:port\" of Triton's gRPC port"),
+        (["detect", "--url=a", "--url=", "a.png"], "--url: got '', expected HOST:PORT"),
+        (["detect", "--header=a b=secret", "a.png"], "headers: got a name that is none, expected letters"),
+        (
+            ["detect", "--header=a=secret\n", "a.png"],
+            "headers['a']: got characters that are not printable ASCII, which",
+        ),
+        (["ground", "--phrase=\udce9", "a.png"], "phrase_grounding.phrases[0]: got '\\udce9', expected text"),
+        (["bulk", SCENE, "--task=caption", "-o", "/dev/full"], "/dev/full is no regular file"),
         (["detect", "--header=secret", "a.png"], "--header: expected NAME=VALUE"),
         (["detect", "--tls-root-certificates=none.pem", "a.png"], "none.pem: No such file or directory"),
         (["detect", "--tls-private-key=a.pem", "a.png"], "tls: got one of private_key and certificate_chain, expected"),
@@ -142,7 +151,7 @@ def test_completion_is_installed(tmp_path):
     assert "_florence2_completion" in (tmp_path / ".bash_completions" / "florence2.sh").read_text()
 
 
-@pytest.mark.parametrize("line", ["--help", "detect --help", "health --help"])
+@pytest.mark.parametrize("line", ["--help", "detect --help", "health --help", "bulk --help"])
 def test_a_reader_that_stops_early_is_no_error(line):
     done = shell(f"florence2 {line} | head -1; exit ${{PIPESTATUS[0]}}")
     assert done.status in (0, 141)
@@ -154,7 +163,34 @@ def test_a_full_disk_is_one_line():
     assert (done.status, done.err) == (1, "florence2: standard output: No space left on device\n")
 
 
-def test_ctrl_c_ends_the_command_quietly():
+def test_bulk_is_the_same_command_as_a_module():
+    done = shell(f"{COMMAND[0]} -m florence2.bulk --help | head -1; exit ${{PIPESTATUS[0]}}")
+    assert (done.status in (0, 141), done.err) == (True, "")
+    assert done.out == "Usage: florence2 bulk [OPTIONS] {SOURCE...}...\n"
+
+
+def test_without_standard_error_a_command_has_its_status_and_output():
+    done = shell(f"florence2 caption none.png {REFUSED} 2>&-")
+    assert (done.status, done.out) == (3, "")
+
+
+def test_names_do_not_change_the_terminal(florence2):
+    done = florence2("detect", "--draw=\x1b[31m.abc\u202e", "a.png")
+    assert "--draw: got \\x1b[31m.abc" in done.err
+
+
+def test_ctrl_c_ends_a_pipe_that_nobody_writes_to(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with subprocess.Popen([*COMMAND, "caption", str(tmp_path / "x.png"), REFUSED], stderr=subprocess.PIPE) as process:
+        # Opened for writing as soon as the command reads.
+        writer = os.open(tmp_path / "x.png", os.O_WRONLY)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=SECONDS)[1]
+        os.close(writer)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_ctrl_c_ends_the_command_the_command_quietly():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"--url=127.0.0.1:{silent.getsockname()[1]}"
         with subprocess.Popen(

@@ -47,6 +47,20 @@ def test_one_server_of_two_is_enough(florence2, server):
     assert florence2("caption", SCENE, "--url=127.0.0.1:1", f"--url={server.url}").status == 0
 
 
+def test_a_name_does_not_add_lines_or_columns(florence2, server, tmp_path):
+    server.answer("</s><s>A dog.</s>")
+    name = tmp_path / "a\tb\nc.png"
+    name.write_bytes(EXAMPLE_SCENE.read_bytes())
+    assert florence2("caption", name, name, f"--url={server.url}").out == f"{tmp_path}/a\\x09b\\x0ac.png\tA dog.\n" * 2
+
+
+def test_an_image_too_large_to_draw_is_one_line(florence2, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1000)
+    done = florence2("caption", SCENE, f"--url={server.url}", f"--draw={tmp_path}")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert "decompression bomb" in done.err
+
+
 def test_tls_is_used(florence2, certificate):
     key, chain = (file.read_bytes() for file in certificate)
     fake = FakeServer()

@@ -74,6 +74,13 @@ def test_headers_are_sent_with_every_request(server, use):
     assert server.last.metadata["authorization"] == "Bearer secret"
 
 
+@pytest.mark.parametrize("headers", [{"key": "secret\n"}, {"a secret": "x"}, {"": "secret"}])
+def test_a_header_that_http_does_not_take_is_found_at_once_and_not_shown(headers):
+    with pytest.raises(InvalidArgumentError, match="headers") as raised:
+        Client("localhost:1", headers=headers)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("access_token", ["secret", lambda: "secret"], ids=["a str", "a function"])
 def test_an_access_token_is_sent_with_every_request(server, use, access_token):
     use(lambda client: client.caption(IMAGE), access_token=access_token)

@@ -1,7 +1,6 @@
 """The command `florence2 bulk`."""
 
 import asyncio
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from florence2.bulk import BulkJob, GaveUpError, JobSettings, Summary
 from florence2.bulk.progress import shown
 from florence2.bulk.tasks import task_words
 from florence2.cli.connecting import adapter_name, client_keywords
-from florence2.cli.exits import FAILED, MISUSED, SUCCEEDED, UNREACHABLE, CommandError, complain, finished
+from florence2.cli.exits import FAILED, MISUSED, SUCCEEDED, UNREACHABLE, CommandError, complain
 from florence2.cli.option_groups import AdapterOption, ItemOptions, ServerOptions, generation_options
 from florence2.cli.signatures import with_options
 from florence2.client import AsyncClient
@@ -91,7 +90,10 @@ def _bulk(
         options.state,
         options=generation if name is None else {**generation, "adapter": name},
         filters=items.given(),
-        model=server.checkpoint or server.model,
+        # An adapter of a checkpoint has its folder here.
+        model=server.model
+        if server.checkpoint is None
+        else " ".join([server.checkpoint, adapter.adapter or ""]).strip(),
         timeout=server.timeout,
         concurrency=options.concurrency,
         give_up_seconds=options.give_up_after,
@@ -117,19 +119,9 @@ bulk.__doc__ = (
 
 def main() -> None:
     """Run the command by itself and exit with its status."""
-    # Before gRPC is imported: its own log lines would stand between the command's.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    sys.exit(finished(_run_command))
+    from florence2.cli import main as florence2  # which imports this module
 
-
-def _run_command() -> int:
-    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    app.command("bulk")(bulk)
-    try:
-        status = typer.main.get_command(app).main(sys.argv[1:], prog_name="florence2 bulk", standalone_mode=False)
-    except typer.TyperException as error:
-        raise CommandError(f"{error.format_message()} (see florence2 bulk --help)", error.exit_code) from error
-    return SUCCEEDED if status is None else int(status)
+    florence2(["bulk", *sys.argv[1:]])
 
 
 async def _run(job: BulkJob, server: ServerOptions, adapter: str | None) -> Summary:

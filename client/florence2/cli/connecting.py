@@ -55,8 +55,8 @@ def _of_servers(options: ServerOptions) -> dict[str, Any]:
     if options.device is not None:
         raise CommandError("--device: only with --checkpoint; a server has devices of its own")
     urls = options.url or [DEFAULT_URL]
-    if not all(url.strip() for url in urls):
-        raise CommandError(f"--url: got {urls[0]!r}, expected HOST:PORT")
+    if blank := [url for url in urls if not url.strip()]:
+        raise CommandError(f"--url: got {blank[0]!r}, expected HOST:PORT")
     files = (options.tls_root_certificates, options.tls_private_key, options.tls_certificate_chain)
     name = options.tls_server_name
     return {

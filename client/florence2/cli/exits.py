@@ -1,6 +1,7 @@
 """How commands end: exit statuses, and errors in one line on standard error."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +19,8 @@ INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
 """The program that reads the output ended first, as `head` does. Shells report the same after SIGPIPE."""
 
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 class CommandError(Exception):
     """The command cannot go on. The message is for the person at the terminal."""
@@ -29,6 +32,8 @@ class CommandError(Exception):
 
 def finished(command: Callable[[], int]) -> int:
     """Run a command to its end. Returns its exit status."""
+    if sys.stderr is None:  # closed: what a command opens must not take its number, and become the log of a library
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - to the end of the process
     try:
         try:
             return command()
@@ -52,7 +57,12 @@ def finished(command: Callable[[], int]) -> int:
 
 def complain(line: str) -> None:
     """Print a line to standard error, after the command's name."""
-    print(f"florence2: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201 - what a command is for
+    print(f"florence2: {visible(' '.join(line.split()))}", file=sys.stderr)  # noqa: T201 - what a command is for
+
+
+def visible(text: str) -> str:
+    """A text, e.g. a file's name, with its control characters escaped, which could change the terminal or the line."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def reason(error: Exception) -> str:

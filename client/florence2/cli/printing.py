@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from florence2.cli.exits import visible
 from florence2.cli.tables import COLUMNS, Section, sections
 from florence2.client import Answer
 from florence2.errors import Florence2Error
@@ -48,7 +49,7 @@ class TabPrinter:
         """Print a line for a text and for each row of a table."""
         for section in sections(answer.result, self._columns):
             for row in section.rows if section.header else [[section.text]]:
-                _write("\t".join([name, *row] if self._is_named else row))
+                _write("\t".join([visible(name), *row] if self._is_named else row))
 
     def error(self, name: str, error: Florence2Error | OSError) -> None:
         """Nothing: errors are on standard error."""
@@ -65,7 +66,7 @@ class TablePrinter:
     def answer(self, name: str, answer: Answer) -> None:
         """Print texts and tables, under the image's name if there are several images."""
         if self._is_named:
-            self._console.print(Text(name, style="bold"), soft_wrap=True)
+            self._console.print(Text(visible(name), style="bold"), soft_wrap=True)
         for section in sections(answer.result, self._columns):
             self._console.print(rich_table(section) if section.header else Text(section.text))
 

@@ -1,10 +1,15 @@
 """Runs a request about many images: progress, answers in their order, errors, pictures, and the exit status."""
 
+import os
+import stat
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, cast
+
+from PIL.Image import DecompressionBombError
 
 from florence2 import v1
 from florence2.cli.connecting import adapter_name, connected
@@ -95,7 +100,19 @@ def _sources(names: Sequence[str]) -> list[ImageSource]:
     """What to send for each name of the command line."""
     if names.count(STANDARD_INPUT) > 1:
         raise CommandError("IMAGE: got - twice, but standard input can be read only once")
-    return [_standard_input() if name == STANDARD_INPUT else name for name in names]
+    return [_standard_input() if name == STANDARD_INPUT else _source(name) for name in names]
+
+
+def _source(name: str) -> ImageSource:
+    """A file's name; the content of a pipe, which is read here, where Ctrl-C ends it."""
+    try:
+        kind = stat.S_IFMT(os.stat(name).st_mode)  # noqa: PTH116 - not all names are paths
+    except (OSError, ValueError):
+        return name  # that image's error
+    try:
+        return Path(name).read_bytes() if kind in (stat.S_IFIFO, stat.S_IFCHR) else name
+    except OSError as error:
+        raise CommandError(f"{name}: {reason(error)}") from error
 
 
 def _standard_input() -> bytes:
@@ -118,7 +135,7 @@ def _warn(name: str, answer: Answer) -> int:
 def _draw(pictures: Pictures, outcome: MapOutcome[ImageSource], answer: Answer, name: str) -> int:
     try:
         pictures.save(outcome.index, outcome.image, answer.result)
-    except (Florence2Error, OSError) as error:
+    except (Florence2Error, OSError, DecompressionBombError) as error:
         complain(f"{name}: --draw: {reason(error)}")
         return FAILED
     return SUCCEEDED

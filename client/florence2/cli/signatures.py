@@ -4,7 +4,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from florence2.cli.exits import CommandError
 from florence2.cli.option_groups import Group
+from florence2.errors import InvalidArgumentError
 
 
 def with_options(command: Callable[..., int], *groups: Group) -> Callable[..., int]:
@@ -15,9 +17,11 @@ def with_options(command: Callable[..., int], *groups: Group) -> Callable[..., i
     names = [list(inspect.signature(group).parameters) for group in groups]
 
     def function(**values: Any) -> int:
-        return command(
-            *(group(**{name: values[name] for name in own}) for group, own in zip(groups, names, strict=True))
-        )
+        try:
+            given = [group(**{name: values[name] for name in own}) for group, own in zip(groups, names, strict=True)]
+        except InvalidArgumentError as error:
+            raise CommandError(str(error)) from error
+        return command(*given)
 
     parameters = [each for group in groups for each in inspect.signature(group).parameters.values()]
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]

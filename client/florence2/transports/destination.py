@@ -1,6 +1,7 @@
 """Where a model is served, how to connect to it, and how to retry."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -22,6 +23,7 @@ _FIRST_RECONNECT_MILLISECONDS = 100
 # gRPC gives up connecting after 20 seconds by default. A machine that is off answers no packet, and the requests that
 # wait for a connection to it go to the next server after this time: enough for two lost packets.
 _CONNECT_MILLISECONDS = 5_000
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ class Destination:
         check_optional("retry", self.retry, Retry)
         check_optional("headers", self.headers, Mapping)
         for name, value in (self.headers or {}).items():
-            check_text("headers", name)
+            if not _HEADER_NAME.fullmatch(check_text("headers", name)):
+                # Not the name itself: of a password without one, it may be a part.
+                raise InvalidArgumentError("headers: got a name that is none, expected letters, digits, -, _ and .")
             _check_secret(f"headers[{name!r}]", value)
         if self.access_token is not None and not callable(self.access_token):
             _check_secret("access_token", self.access_token, "a str or a function that returns one")
@@ -196,6 +200,8 @@ def _check_secret(argument: str, value: object, accepted: str = "a str") -> str:
     """Like `check_text`, but with errors that do not show the value, which may be a password."""
     if not isinstance(value, str):
         raise TypeError(f"{argument}: got a value of type {type(value).__name__}, expected {accepted}")
-    if not value.isascii():
-        raise InvalidArgumentError(f"{argument}: got non-ASCII characters, expected ASCII, as HTTP/2 headers require")
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidArgumentError(
+            f"{argument}: got characters that are not printable ASCII, which HTTP/2 headers require; a line's end?"
+        )
     return value
