@@ -330,3 +330,5 @@ def test_a_truncated_answer_error_can_be_pickled(server, use):
     assert str(copy) == str(caught.value)
     assert copy.answer == caught.value.answer
     assert copy.answer.image_size == IMAGE_SIZE
+    assert copy.request_id == copy.answer.request_id != ""
+    assert copy.url == copy.answer.url

@@ -99,6 +99,7 @@ class TruncatedAnswerError(Florence2Error):
             "this error's answer.result holds what is complete"
         )
         self.answer = answer
+        self.request_id, self.url = answer.request_id or None, answer.url or None
 
     def __reduce__(self) -> tuple[type["TruncatedAnswerError"], tuple[Answer]]:
         # By default an exception is unpickled from its message, but the constructor takes an answer.
