@@ -24,7 +24,7 @@ pytest_plugins = ["tests.client.fake_server", "tests.client.echo"]
 
 def test_a_timeout_starts_when_its_request_is_sent(map_over):
     """All together take longer than the timeout of each."""
-    outcomes = map_over(Echo(lambda _: 0.02), NUMBERS[:40], concurrency=2, timeout=0.2)
+    outcomes = map_over(Echo(lambda _: 0.1), NUMBERS[:40], concurrency=2, timeout=1.5)
     assert [outcome.error for outcome in outcomes] == [None] * 40
 
 
@@ -58,9 +58,9 @@ def test_a_full_server_loses_nothing_and_is_sent_less(map_over, figure):
 
 def test_refusals_until_the_deadline_are_the_images_error(map_over):
     full = Full(slots=0)
-    outcomes = map_over(full, NUMBERS[:3], timeout=0.3)
-    assert all(isinstance(outcome.error, (UnavailableError, DeadlineExceededError)) for outcome in outcomes)
-    assert all("queue_requests: full" in str(outcome.error) for outcome in outcomes)
+    errors = [outcome.error for outcome in map_over(full, NUMBERS[:3], timeout=1)]
+    assert all(isinstance(error, UnavailableError | DeadlineExceededError) for error in errors)
+    assert any("queue_requests: full" in str(error) for error in errors)
 
 
 def test_the_servers_refusals_lower_the_number_of_requests(server, use):
