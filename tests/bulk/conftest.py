@@ -94,3 +94,10 @@ def bulk_server(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("bulk") / "log.txt")
     yield server
     server.close()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    """Backoff without its seconds."""
+    monkeypatch.setattr("florence2.bulk.outage._FIRST_SECONDS", 0.0001)
+    monkeypatch.setattr("florence2.bulk.outage._MOST_SECONDS", 0.0001)

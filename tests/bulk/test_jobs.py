@@ -1,15 +1,10 @@
 """Runs over a mock of a server: what is requested, recorded, resumed and refused."""
 
-import asyncio
 import json
-import shutil
-import sqlite3
-import time
 
 import pytest
 from florence2 import TASKS, v1
 from florence2.bulk import GaveUpError, JobSettings, OptionsError, StateInUseError, StateMismatchError
-from florence2.bulk.outage import Outage
 from florence2.bulk.state import Record, State
 from florence2.bulk.tasks import bulk_tasks
 from florence2.errors import (
@@ -23,6 +18,8 @@ from florence2.errors import (
 
 from tests.bulk.conftest import RecordingTransport, ids, lines, picture, respond
 from tests.bulk.test_sources import FOLDER_IDS, write_manifest, write_shard
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 INVALID = InvalidArgumentError.of_field("IMAGE", "bytes", "an image")
 
@@ -39,13 +36,6 @@ def failing(error, image, times=10**9):
         return respond(given, request)
 
     return RecordingTransport(handle)
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    """Backoff without its seconds."""
-    monkeypatch.setattr("florence2.bulk.outage._FIRST_SECONDS", 0.0001)
-    monkeypatch.setattr("florence2.bulk.outage._MOST_SECONDS", 0.0001)
 
 
 def test_several_tasks_are_one_request(run_job, folder, transport, tmp_path):
@@ -243,67 +233,6 @@ def test_every_task_has_a_name_here():
         for name in filter(None, (task.name, task.token)):
             (found,) = bulk_tasks([f"{name}{inputs[task.input]}"])
             assert found.request({}).WhichOneof("task") == task.name
-
-
-def test_a_relative_source_is_another_one_in_another_directory(run_job, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder)
-    run_job(["a"], ["caption"], tmp_path / "out.jsonl")
-    monkeypatch.chdir(folder.parent)
-    (folder.parent / "a").mkdir()
-    with pytest.raises(StateMismatchError, match="directory was"):
-        run_job(["a"], ["caption"], tmp_path / "out.jsonl")
-
-
-def test_drawn_pictures_are_no_images_of_the_run(run_job, folder, tmp_path):
-    for source, draw in ((folder, folder / "a0"), (f"{folder}/**/*.png", folder / "b" / "drawn")):
-        output = tmp_path / f"{draw.name}.jsonl"
-        first = run_job([source], ["detect"], output, draw=str(draw))
-        assert run_job([source], ["detect"], output, draw=str(draw)).images == first.images
-        shutil.rmtree(draw)
-    with pytest.raises(InvalidArgumentError, match="another place than that of an output"):
-        run_job([folder], ["detect"], tmp_path / "out.jsonl", draw=str(folder))
-
-
-def test_an_output_does_not_replace_a_source(run_job, folder):
-    manifest = write_manifest(folder / "list.jsonl", [{"image": "c.png"}])
-    with pytest.raises(InvalidArgumentError, match="another place than that of an output"):
-        run_job([manifest], ["caption"], manifest)
-    assert lines(manifest) == [{"image": "c.png"}]
-
-
-@pytest.mark.parametrize("error", [RecursionError("too deep"), OverflowError("too large")])
-def test_no_error_of_an_image_stops_the_run(run_job, folder, tmp_path, error):
-    transport = failing(error, picture(2))
-    assert run_job([folder], ["detect"], tmp_path / "out.jsonl", with_transport=transport).failed == 1
-
-
-def test_a_task_that_fails_for_good_leaves_the_results_of_the_others(run_job, folder, tmp_path):
-    def handle(image, request):
-        if request.WhichOneof("task") == "object_detection" and image == picture(2):
-            raise ServerError("INTERNAL")
-        return respond(image, request)
-
-    run_job([folder], ["detect", "caption"], tmp_path / "out.jsonl", with_transport=RecordingTransport(handle))
-    results = lines(tmp_path / "out.jsonl")[-1]["results"]
-    assert (results["caption"]["text"], results["detect"]["error"]["type"]) == ("A dog.", "ServerError")
-
-
-def test_a_full_disk_ends_the_run_at_once(run_job, folder, tmp_path, monkeypatch):
-    def write(*_):
-        raise sqlite3.OperationalError("database or disk is full")
-
-    manifest = write_manifest(folder / "list.jsonl", [{"image": "c.png"}] * 3000)
-    transport = RecordingTransport(lambda image, request: time.sleep(0.002) or respond(image, request))
-    monkeypatch.setattr(State, "_insert", write)
-    with pytest.raises(OSError, match=r"state\.sqlite: database or disk is full"):
-        run_job([manifest], ["caption"], tmp_path / "out.jsonl", with_transport=transport)
-    assert len(transport.requests) < 3000
-
-
-def test_a_slow_source_is_no_outage():
-    outage = Outage(0.01)
-    time.sleep(0.02)  # nothing is sent meanwhile
-    asyncio.run(outage.wait(UnavailableError("full"), 1))
 
 
 def test_a_source_without_images_is_refused(run_job, tmp_path):

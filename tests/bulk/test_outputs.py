@@ -83,6 +83,13 @@ def test_pictures_are_drawn_for_results_with_places(run_job, folder, tmp_path):
     assert PIL.Image.open(tmp_path / "drawn" / drawn[0]).size == (64, 48)
 
 
+def test_an_image_that_cannot_be_drawn_is_listed_with_its_results_kept(run_job, folder, tmp_path):
+    (tmp_path / "drawn" / "c.png.png").mkdir(parents=True)
+    assert run_job([folder], ["detect"], tmp_path / "out.jsonl", draw=str(tmp_path / "drawn")).failed == 1
+    assert len(lines(tmp_path / "out.jsonl")) == len(FOLDER_IDS)
+    assert [line["id"] for line in lines(tmp_path / "out.failed.jsonl")] == ["c.png"]
+
+
 def test_an_output_in_a_bucket_is_written_there(run_job, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run_job([folder], ["detect"], "memory://results/out.parquet", draw="memory://results/drawn")

@@ -74,20 +74,22 @@ class Exchange:
             GaveUpError: no server has answered for too long.
             OptionsError: the server rejects an option of all requests.
         """
+        line = None  # without the picture, there still are the results
         try:
             request = bulk_request(self.tasks, item.inputs, self.options)
             image = await _read(item)
             answer = self._kept(await self._answer(image, request))
+            line = result_line(item, self.tasks, answer)
             if self.pictures is not None:
                 await asyncio.to_thread(self.pictures.draw, item.id, image, self.tasks, answer)
         except (GaveUpError, OptionsError):
             raise
         # Whatever an image or its inputs cause, e.g. in the libraries that read its file: it would end each run again.
         except Exception as error:  # noqa: BLE001 - named in the list of failed images
-            return Record(item.id, position, None, error_line(item, error))
+            return Record(item.id, position, line, error_line(item, error))
         failure = failed_task(self.tasks, answer)
         error_text = None if failure is None else error_line(item, *failure)
-        return Record(item.id, position, result_line(item, self.tasks, answer), error_text)
+        return Record(item.id, position, line, error_text)
 
     def _kept(self, answer: Answer) -> Answer:
         try:

@@ -14,6 +14,7 @@ from florence2.errors import Florence2Error, InvalidArgumentError
 
 _FILE: Final = "state.sqlite"
 _VERSION: Final = 1
+_ROWS: Final = 100  # in memory at once
 _TABLES: Final = """
     CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS records (
@@ -90,7 +91,7 @@ class State:
         """
         given = {name: json.dumps(value) for name, value in {**settings, "state": _VERSION}.items()}
         is_new = not self.counts()[0]
-        with self._lock:
+        with self._open():
             if is_new:
                 self._database.execute("BEGIN")
                 self._database.execute("DELETE FROM settings")
@@ -130,7 +131,7 @@ class State:
 
     def counts(self) -> tuple[int, int]:
         """The number of images that are done, failed ones included, and of those that failed."""
-        with self._lock:
+        with self._open():
             row = self._database.execute("SELECT COUNT(*), COUNT(error) FROM records").fetchone()
         return int(row[0]), int(row[1])
 
@@ -144,7 +145,8 @@ class State:
 
     def close(self) -> None:
         """Release the state for other runs."""
-        self._database.close()
+        with self._lock:  # closed under a thread that reads, it would end the process
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,5 +172,11 @@ class State:
 
     def _column(self, name: str) -> Iterator[str]:
         query = f"SELECT {name} FROM records WHERE {name} NOTNULL ORDER BY position, id"  # noqa: S608 - one of two
-        for (value,) in self._database.execute(query):
-            yield value
+        with self._open():
+            cursor = self._database.execute(query)
+        while True:
+            with self._open():
+                rows = cursor.fetchmany(_ROWS)
+            if not rows:
+                return
+            yield from (value for (value,) in rows)
