@@ -2,6 +2,7 @@ import gc
 import io
 import os
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,14 @@ def plain_environment():
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("FLORENCE2_")}
     yield
     os.environ.update(kept)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Let SIGINT interrupt the processes that tests start, which a shell's background jobs ignore and pass on."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(scope="session")

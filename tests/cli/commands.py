@@ -6,6 +6,8 @@ import select
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -39,6 +41,17 @@ def florence2(capsys, monkeypatch):
         return Ended(ended.value.code, out, err)
 
     return florence2
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen]:
+    """A command as a process of its own, in the repository's folder; killed if it outlives the `with` block."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*COMMAND, *map(str, arguments)], cwd=ROOT, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def run(*arguments: object, data: bytes = b"", **environment: str) -> Ended:

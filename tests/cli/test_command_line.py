@@ -9,8 +9,8 @@ import time
 import pytest
 from florence2.cli.task_commands import COMMANDS
 
-from tests.cli.commands import COMMAND, SECONDS, run, shell
-from tests.conftest import EXAMPLE_SCENE, ROOT
+from tests.cli.commands import COMMAND, SECONDS, run, running, shell
+from tests.conftest import EXAMPLE_SCENE
 
 SCENE = str(EXAMPLE_SCENE)
 REFUSED = "--url=127.0.0.1:1"
@@ -181,21 +181,19 @@ def test_names_do_not_change_the_terminal(florence2):
 
 def test_ctrl_c_ends_a_pipe_that_nobody_writes_to(tmp_path):
     os.mkfifo(tmp_path / "x.png")
-    with subprocess.Popen([*COMMAND, "caption", str(tmp_path / "x.png"), REFUSED], stderr=subprocess.PIPE) as process:
+    with running("caption", tmp_path / "x.png", REFUSED) as process:
         # Opened for writing as soon as the command reads.
         writer = os.open(tmp_path / "x.png", os.O_WRONLY)
         process.send_signal(signal.SIGINT)
-        err = process.communicate(timeout=SECONDS)[1]
+        out, err = process.communicate(timeout=SECONDS)
         os.close(writer)
-    assert (process.returncode, err) == (130, b"")
+    assert (process.returncode, out, err) == (130, b"", b"")
 
 
-def test_ctrl_c_ends_the_command_the_command_quietly():
+def test_ctrl_c_ends_the_command_quietly():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"--url=127.0.0.1:{silent.getsockname()[1]}"
-        with subprocess.Popen(
-            [*COMMAND, "caption", SCENE, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
-        ) as process:
+        with running("caption", SCENE, url) as process:
             silent.settimeout(SECONDS)
             connection, _ = silent.accept()  # gRPC connects once the command waits for its server
             process.send_signal(signal.SIGINT)

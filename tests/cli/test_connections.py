@@ -1,16 +1,15 @@
 """How commands reach servers, and how they end if servers do not answer: with a server that a test controls."""
 
 import signal
-import subprocess
 
 import grpc
 import pytest
 from florence2.options import EARLY_STOPPING
 from tritonclient.grpc import service_pb2
 
-from tests.cli.commands import COMMAND, SECONDS, run, shell
+from tests.cli.commands import SECONDS, run, running, shell
 from tests.client.fake_server import FakeServer, serve
-from tests.conftest import EXAMPLE_SCENE, ROOT
+from tests.conftest import EXAMPLE_SCENE
 
 pytest_plugins = ["tests.client.fake_server"]
 
@@ -34,12 +33,12 @@ def test_headers_timeout_options_and_adapter_are_sent(florence2, server):
 
 def test_the_variable_names_several_servers(florence2, server, monkeypatch):
     other = FakeServer()
-    running = serve(other)
+    serving = serve(other)
     try:
         monkeypatch.setenv("FLORENCE2_URL", f"{server.url} {other.url}")
         assert florence2("caption", *[SCENE] * 8).status == 0
     finally:
-        running.stop(None)
+        serving.stop(None)
     assert (len(server.received) + len(other.received), len(other.received) > 0) == (8, True)
 
 
@@ -64,7 +63,7 @@ def test_an_image_too_large_to_draw_is_one_line(florence2, server, tmp_path, mon
 def test_tls_is_used(florence2, certificate):
     key, chain = (file.read_bytes() for file in certificate)
     fake = FakeServer()
-    running = serve(fake, grpc.ssl_server_credentials([(key, chain)]))
+    serving = serve(fake, grpc.ssl_server_credentials([(key, chain)]))
     try:
         url = f"--url={fake.url}"
         trusted = ["--tls-root-certificates", certificate[1], "--tls-server-name=localhost"]
@@ -72,7 +71,7 @@ def test_tls_is_used(florence2, certificate):
         untrusted = florence2("caption", SCENE, url, "--tls")
         assert (untrusted.status, untrusted.err.count("\n")) == (3, 1)
     finally:
-        running.stop(None)
+        serving.stop(None)
 
 
 def test_a_server_that_refuses_until_the_timeout_is_unavailable(florence2, server):
@@ -104,16 +103,15 @@ class ReadyServer(FakeServer):
 
 def test_ctrl_c_cancels_the_requests_and_ends_quietly():
     server = ReadyServer()
-    running = serve(server)
+    serving = serve(server)
     server.hold()
-    line = [*COMMAND, "caption", *[SCENE] * 3, f"--url={server.url}"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+    with running("caption", *[SCENE] * 3, f"--url={server.url}") as process:
         assert server.arrived.wait(SECONDS)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, out, err) == (130, b"", b"")
     assert server.cancelled.wait(SECONDS)
-    running.stop(None)
+    serving.stop(None)
 
 
 def test_a_reader_that_stops_early_ends_the_command_quietly(server):
