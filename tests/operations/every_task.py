@@ -124,12 +124,19 @@ def outcome(call: Callable[[], object]) -> dict[str, Any]:
 def plain(value: Any) -> Any:
     """A result as JSON."""
     if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: plain(getattr(value, field)) for name, field in common_fields(value).items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     return value if isinstance(value, str | float | int | None) else repr(value)
+
+
+def common_fields(value: Any) -> dict[str, str]:
+    """The fields of a dataclass by the names of the older client, whose scores are the likelihoods of the newer one."""
+    fields = [field.name for field in dataclasses.fields(value)]
+    renamed = {field.replace("likelihood", "score"): field for field in fields if "likelihood" in field}
+    return {field: field for field in fields if "likelihood" not in field} | renamed
 
 
 def main() -> None:
