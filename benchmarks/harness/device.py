@@ -17,7 +17,7 @@ def device() -> torch.device:
 
 
 def accelerator() -> str | None:
-    """The name of the GPU; None if there is none."""
+    """The name of the GPU; None without a GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 

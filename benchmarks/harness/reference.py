@@ -104,7 +104,7 @@ class Reference:
         """The first attempt at a group whose answers are all decided, with these answers.
 
         Raises:
-            UndecidedError: there is none.
+            UndecidedError: no attempt has only decided answers.
         """
         for attempt in range(_ATTEMPTS):
             answers: list[str] = []

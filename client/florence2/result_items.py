@@ -245,7 +245,7 @@ def score_at(scores: Scores, index: int) -> Score:
 
 
 def _chosen(values: Any, indices: Sequence[int]) -> Any:
-    """Some elements of an array or a list; None if there is none."""
+    """Some elements of an array or a list; None if `values` is None."""
     if isinstance(values, list):
         return [values[index] for index in indices]
     return None if values is None else values[indices]

@@ -147,7 +147,7 @@ class AdapterConfig:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of adapters; None if there is none."""
+        """The folder of adapters; None if no folder is configured."""
         return Path(self.adapters) if self.adapters and is_folder(self.adapters) else None
 
     @property

@@ -17,6 +17,6 @@ def report_start_error(message: str) -> None:
 
 
 def read_start_error(file: Path) -> str | None:
-    """The first recorded reason, in one line; None if there is none."""
+    """The first recorded reason, in one line; None if no reason was recorded."""
     lines = file.read_text().splitlines() if file.is_file() else []
     return lines[0] if lines else None

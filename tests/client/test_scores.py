@@ -37,14 +37,14 @@ def mean(*tokens: tuple[str, float]) -> float:
     return prod(probability for _, probability in tokens) ** (1 / len(tokens))
 
 
-def assert_scores(result, scores: list[float], label_scores: list[float] | None, location_scores: list[float]):
+def assert_likelihoods(result, items: list[float], labels: list[float] | None, locations: list[float]):
     assert result.likelihoods.dtype == np.float32
-    np.testing.assert_allclose(result.likelihoods, scores, rtol=1e-6)
-    np.testing.assert_allclose(result.location_likelihoods, location_scores, rtol=1e-6)
-    if label_scores is None:
+    np.testing.assert_allclose(result.likelihoods, items, rtol=1e-6)
+    np.testing.assert_allclose(result.location_likelihoods, locations, rtol=1e-6)
+    if labels is None:
         assert result.label_likelihoods is None
     else:
-        np.testing.assert_allclose(result.label_likelihoods, label_scores, rtol=1e-6)
+        np.testing.assert_allclose(result.label_likelihoods, labels, rtol=1e-6)
 
 
 @pytest.mark.parametrize("task", [task.token for task in TASKS if task.answer is AnswerForm.TEXT] + ["<DocVQA>"])
@@ -62,7 +62,7 @@ def test_a_text_about_a_region_is_scored_with_the_locations_that_it_repeats():
 def test_a_box_is_scored_over_its_label_and_its_locations(task):
     big, dog = (" big", 0.25), (" dog", 0.04)
     found = scored(task, [START, ("car", 0.5), *BOX, big, dog, *OTHER, END])
-    assert_scores(
+    assert_likelihoods(
         found,
         [mean(("car", 0.5), *BOX), mean(big, dog, *OTHER)],
         [0.5, 0.1],
@@ -73,11 +73,13 @@ def test_a_box_is_scored_over_its_label_and_its_locations(task):
 def test_boxes_of_one_label_share_its_tokens_and_have_locations_of_their_own():
     car = [("c", 0.5), ("ar", 0.9)]
     found = scored("<OD>", [START, *car, *BOX, *OTHER, END])
-    assert_scores(found, [mean(*car, *BOX), mean(*car, *OTHER)], [mean(*car), mean(*car)], [mean(*BOX), mean(*OTHER)])
+    assert_likelihoods(
+        found, [mean(*car, *BOX), mean(*car, *OTHER)], [mean(*car), mean(*car)], [mean(*BOX), mean(*OTHER)]
+    )
 
 
 def test_region_proposals_have_no_label_scores():
-    assert_scores(
+    assert_likelihoods(
         scored("<REGION_PROPOSAL>", [START, *BOX, *OTHER, END]),
         [mean(*BOX), mean(*OTHER)],
         None,
@@ -88,7 +90,7 @@ def test_region_proposals_have_no_label_scores():
 def test_a_piece_of_text_is_scored_over_its_text_and_its_quad():
     words = [("HE", 0.5), ("LLO", 0.7)]
     regions = scored("<OCR_WITH_REGION>", [START, *words, *BOX, *OTHER, *BOX, END])
-    assert_scores(regions, [mean(*words, *BOX, *OTHER)], [mean(*words)], [mean(*BOX, *OTHER)])
+    assert_likelihoods(regions, [mean(*words, *BOX, *OTHER)], [mean(*words)], [mean(*BOX, *OTHER)])
 
 
 def test_the_separators_between_an_outlines_polygons_count():
@@ -110,7 +112,7 @@ def test_locations_of_incomplete_vertices_and_boxes_at_the_ends_do_not_count():
 def test_open_vocabulary_answers_may_mix_scores_of_boxes_and_outlines():
     car, dog = ("car", 0.5), ("dog", 0.7)
     found = scored("<OPEN_VOCABULARY_DETECTION>", [START, car, *BOX, dog, POLY, *OTHER, SEP, *BOX, END_POLY, END])
-    assert_scores(
+    assert_likelihoods(
         found,
         [mean(car, *BOX), mean(dog, *OTHER, SEP, *BOX)],
         [0.5, 0.7],
@@ -123,14 +125,14 @@ def test_dropped_text_counts_inside_a_label_but_not_around_it(around):
     dropped, big, dog = (around, 0.01), (" big", 0.5), (" dog", 0.9)
     outside = scored("<OD>", [START, dropped, big, dog, dropped, *BOX])
     assert outside.labels == ["big dog"]
-    assert_scores(outside, [mean(big, dog, *BOX)], [mean(big, dog)], [mean(*BOX)])
+    assert_likelihoods(outside, [mean(big, dog, *BOX)], [mean(big, dog)], [mean(*BOX)])
     assert scored("<OD>", [START, big, dropped, dog, *BOX]).label_likelihoods == pytest.approx(
         [mean(big, dropped, dog)]
     )
 
 
 def test_a_control_token_inside_a_location_shifts_no_score():
-    assert_scores(
+    assert_likelihoods(
         scored(
             "<OD>", [("ca", 0.5), ("<s>", 0.01), ("r", 0.6), ("<loc", 0.7), ("<pad>", 0.8), ("_10>", 0.9), *BOX[1:]]
         ),
@@ -141,25 +143,25 @@ def test_a_control_token_inside_a_location_shifts_no_score():
 
 
 def test_a_blank_label_has_the_score_of_its_blanks():
-    assert_scores(scored("<OD>", [(" ", 0.5), *BOX]), [mean(("", 0.5), *BOX)], [0.5], [mean(*BOX)])
+    assert_likelihoods(scored("<OD>", [(" ", 0.5), *BOX]), [mean(("", 0.5), *BOX)], [0.5], [mean(*BOX)])
 
 
 def test_a_token_that_extends_from_the_label_into_a_location_counts_for_both_and_once_for_the_object():
     found = scored("<OD>", [("Mr", 0.5), (".<", 0.4), ("loc_10>", 0.9), *BOX[1:]])
     assert found.labels == ["Mr."]
     locations = [("", 0.4), ("", 0.9), *BOX[1:]]
-    assert_scores(found, [mean(("", 0.5), *locations)], [mean(("", 0.5), ("", 0.4))], [mean(*locations)])
+    assert_likelihoods(found, [mean(("", 0.5), *locations)], [mean(("", 0.5), ("", 0.4))], [mean(*locations)])
 
 
 def test_one_token_may_contain_everything():
-    assert_scores(scored("<OD>", [("</s>car<loc_1><loc_2><loc_3><loc_4></s>", 0.5)]), [0.5], [0.5], [0.5])
+    assert_likelihoods(scored("<OD>", [("</s>car<loc_1><loc_2><loc_3><loc_4></s>", 0.5)]), [0.5], [0.5], [0.5])
 
 
 def test_all_tokens_of_a_letter_count():
     text = "日<loc_1><loc_2><loc_3><loc_4>犬<loc_1><loc_2><loc_3><loc_4>"
     probabilities = [0.9, 0.5, 0.2, 0.8, 0.7, 0.6, 0.3]
     found = decode("<OD>", text, SIZE, TokenScores(np.log(probabilities), [1, 2, 3, 31, 32, 33, 62]))
-    assert_scores(
+    assert_likelihoods(
         found,
         [(0.9 * 0.5 * 0.2 * 0.8) ** 0.25, (0.7 * 0.6 * 0.3) ** (1 / 3)],
         [(0.9 * 0.5 * 0.2) ** (1 / 3), (0.7 * 0.6 * 0.3) ** (1 / 3)],
@@ -171,7 +173,7 @@ def test_a_token_that_adds_nothing_belongs_to_the_next_character():
     text = "\ufffd<loc_1><loc_2><loc_3><loc_4>é<loc_1><loc_2><loc_3><loc_4>"
     probabilities = [0.9, 0.5, 0.8, 0.7, 0.6, 0.3, 0.01]
     found = decode("<OD>", text, SIZE, TokenScores(np.log(probabilities), [0, 3, 31, 31, 33, 61, 61]))
-    assert_scores(
+    assert_likelihoods(
         found,
         [(0.9 * 0.5 * 0.8) ** (1 / 3), (0.7 * 0.6 * 0.3) ** (1 / 3)],
         [(0.9 * 0.5) ** 0.5, (0.7 * 0.6) ** 0.5],
@@ -189,66 +191,6 @@ def test_an_answer_without_objects_has_scores_without_items():
     found = decode("<OD>", "</s>", SIZE, TokenScores([-1], [4]))
     assert found.likelihoods.shape == found.label_likelihoods.shape == found.location_likelihoods.shape == (0,)
     assert decode("<CAPTION>", "", SIZE, TokenScores([0], [0])) == Text("", likelihood=1.0)
-
-
-# Scores, from masses.
-
-
-def with_masses(task: str, tokens: Tokens):
-    """The decoded answer of these tokens, given with their masses; their probabilities are a tenth of these."""
-    text = "".join(words for words, _ in tokens)
-    ends = np.cumsum([len(words.encode()) for words, _ in tokens])
-    masses = np.array([mass for _, mass in tokens])
-    return decode(task, text, SIZE, TokenScores(np.log(masses / 10), ends, masses))
-
-
-def test_the_location_of_a_box_has_the_product_of_its_masses_as_score():
-    (score,) = with_masses("<REGION_PROPOSAL>", [START, *BOX, END]).location_scores
-    assert score == pytest.approx(0.9 * 0.8 * 0.7 * 0.6)
-
-
-def test_quads_and_outlines_count_as_much_as_a_box():
-    alike = [(words, 0.9) for words, _ in (*BOX, *OTHER)]
-    (quad,) = with_masses("<OCR_WITH_REGION>", [START, ("HI", 0.5), *alike, END]).location_scores
-    (outline,) = with_masses("<REGION_TO_SEGMENTATION>", [START, *alike, END]).scores
-    assert [quad, outline] == pytest.approx([0.9**4, 0.9**4])
-
-
-def test_a_label_is_scored_per_token():
-    (score,) = with_masses("<OD>", [START, ("big", 0.25), (" dog", 0.04), *BOX, END]).label_scores
-    assert score == pytest.approx(0.1)
-
-
-def test_the_score_of_an_object_is_the_geometric_mean_of_label_and_location():
-    found = with_masses("<OD>", [START, ("car", 0.5), *BOX, END])
-    assert found.scores == pytest.approx(np.sqrt(found.label_scores * found.location_scores))
-    assert found.likelihoods == pytest.approx([mean(("car", 0.5), *BOX) / 10])
-
-
-def test_without_a_label_the_score_is_that_of_the_location():
-    found = with_masses("<REGION_PROPOSAL>", [START, *BOX, END])
-    assert found.label_scores is None
-    assert found.scores == pytest.approx(found.location_scores)
-
-
-def test_a_text_is_scored_per_token():
-    answer = [START, ("A", 0.5), (" dog", 0.9), END]
-    text = with_masses("<CAPTION>", answer)
-    assert (text.score, text.likelihood) == pytest.approx((mean(*answer), mean(*answer) / 10))
-
-
-def test_without_masses_there_are_likelihoods_but_no_scores():
-    found = scored("<OD>", [START, ("car", 0.5), *BOX, END])
-    assert (found.scores, found.label_scores, found.location_scores) == (None, None, None)
-    assert found.likelihoods is not None
-    assert scored("<CAPTION>", [START, END]).score is None
-
-
-def test_an_impossible_token_has_a_score_near_zero():
-    found = with_masses("<REGION_PROPOSAL>", [START, *BOX])
-    ends = [7 + 8 * index for index in range(5)]
-    impossible = decode("<REGION_PROPOSAL>", "</s><s>" + "<loc_10>" * 4, SIZE, TokenScores([-80] * 5, ends, [0.0] * 5))
-    assert 0 <= impossible.scores[0] < 1e-30 < found.scores[0]
 
 
 # Invalid tokens.

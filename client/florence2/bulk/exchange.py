@@ -134,7 +134,7 @@ class Exchange:
         is_ready = getattr(self.runner, "is_ready", None)
         try:
             return is_ready is None or bool(await is_ready())
-        except AccessDeniedError:  # for this question, perhaps not for requests
+        except AccessDeniedError:  # to the readiness check, perhaps not to requests
             return True
 
 

@@ -29,7 +29,7 @@ def kept(answer: Answer, filters: Mapping[str, Any]) -> Answer:
 def result_line(item: Item, tasks: Sequence[BulkTask], answer: Answer) -> str:
     """The results about an image: `{"id", "image", "image_size", "results": {task: ...}, "usage"}`.
 
-    `truncated` lists the tasks whose answers ended at their length limit; it is missing if there are none.
+    `truncated` lists the tasks whose answers ended at their length limit. It is left out if there are no such tasks.
     """
     outcomes = _outcomes(tasks, answer)
     line: dict[str, Any] = {

@@ -39,7 +39,7 @@ class Record:
     Attributes:
         id: the image's id.
         position: the image's number in its source.
-        line: the results as JSON; None if there are none.
+        line: the results as JSON; None if the image has no results.
         error: why the image or one of its tasks failed, as JSON; None if everything succeeded.
     """
 

@@ -49,7 +49,7 @@ class BulkOptions:
             "--output",
             "-o",
             metavar="FILE|FOLDER",
-            help="Where the results go: .jsonl, .parquet, .json (COCO), or a folder with a JSON file for each image.",
+            help="The output: .jsonl, .parquet, .json (COCO), or a folder with a JSON file for each image.",
             rich_help_panel=_OUTPUT,
         ),
     ]
