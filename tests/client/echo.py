@@ -24,10 +24,15 @@ async def collect(outcomes):
 
 
 class Echo(MockTransport):
-    """Both kinds of transport: the answer is the image's text, after as many seconds as a function says."""
+    """Both kinds of transport: the answer is the image's text, after as many seconds as a function says.
 
-    def __init__(self, seconds=lambda _: 0.0):
+    Requests about the later half of `NUMBERS` are not answered before `until_active` of them have been under way at
+    once, or 30 seconds have passed: the most at once does not depend on how fast a client starts them.
+    """
+
+    def __init__(self, seconds=lambda _: 0.0, until_active=1):
         self._seconds = seconds
+        self._until_active = until_active
         self._lock = threading.Lock()
         self.sent, self.ended = [], []
         self.active = self.most_active = 0
@@ -45,13 +50,24 @@ class Echo(MockTransport):
                 self.active -= 1
                 self.ended.append(image)
 
+    def _pauses(self, image):
+        """Short pauses, until enough requests have been under way at once."""
+        for _ in range(30_000):
+            if self.most_active >= self._until_active or image not in NUMBERS[len(NUMBERS) // 2 :]:
+                return
+            yield 0.001
+
     def infer(self, image, request, context):
         with self._sending(image, request, context):
+            for pause in self._pauses(image):
+                time.sleep(pause)
             time.sleep(self._seconds(image))
             return Reply(task_response(image.decode()))
 
     async def infer_async(self, image, request, context):
         with self._sending(image, request, context):
+            for pause in self._pauses(image):
+                await asyncio.sleep(pause)
             await asyncio.sleep(self._seconds(image))
             return Reply(task_response(image.decode()))
 

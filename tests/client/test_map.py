@@ -46,7 +46,7 @@ def test_outcomes_may_come_as_they_arrive(map_over):
 
 @pytest.mark.parametrize("concurrency", [1, 3, 16])
 def test_no_more_requests_are_under_way_than_allowed(map_over, concurrency):
-    echo = Echo(lambda _: 0.002)
+    echo = Echo(until_active=concurrency)  # the limit has grown to its maximum long before the first is held
     map_over(echo, NUMBERS, concurrency=concurrency)
     assert echo.most_active == concurrency
 
