@@ -68,7 +68,7 @@ class ChatCompletions:
 
     def _event_source(self, events: AsyncGenerator[ServerSentEvent, None]) -> Response:
         # Without the grace period, streams would be cut as soon as the server is told to stop.
-        return EventSourceResponse(events, sep="\n", shutdown_grace_period=self._door.config.drain)
+        return EventSourceResponse(events, shutdown_grace_period=self._door.config.drain)
 
 
 async def _json_body(request: Request) -> Any:

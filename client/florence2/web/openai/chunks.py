@@ -14,7 +14,8 @@ from florence2.web.openai.errors import error_body
 from florence2.web.openai.growing_text import GrowingText
 from florence2.web.problems import problem_of
 
-_DONE: Final = ServerSentEvent("[DONE]")
+_LINE_END: Final = "\n"
+_DONE: Final = ServerSentEvent("[DONE]", sep=_LINE_END)
 
 
 class Chunks:
@@ -79,4 +80,4 @@ class Chunks:
 
 
 def _event(chunk: dict[str, Any]) -> ServerSentEvent:
-    return ServerSentEvent(json_text(chunk), sep="\n")
+    return ServerSentEvent(json_text(chunk), sep=_LINE_END)

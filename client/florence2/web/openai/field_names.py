@@ -47,12 +47,12 @@ class FieldNames:
 
     def of(self, path: str) -> str:
         """The body's name for a field, such as `messages` for `phrase_grounding.caption`."""
+        path = path.removeprefix("generation.")
         head, _, rest = path.partition(".")
-        if head == "generation":
-            return self.length if rest == "max_new_tokens" else rest
         if head == "prompt" or head in _TASKS:
             return self._input(head, rest)
-        return {"adapter": "model", "image": self.image, "timeout_seconds": "timeout"}.get(path, path)
+        names = {"adapter": "model", "image": self.image, "max_new_tokens": self.length, "timeout_seconds": "timeout"}
+        return names.get(path, path)
 
     def _input(self, head: str, rest: str) -> str:
         steps = [step.partition("[")[0] for step in rest.split(".")] if rest else [head]

@@ -16,19 +16,20 @@ from florence2.web.openai.model_ids import ModelId, parse_model_id
 from florence2.web.openai.task_choice import named_tasks
 
 _LOG: Final = logging.getLogger("florence2.web")
-_CACHED_SECONDS: Final = 10.0
 _OWNER: Final = "florence2-triton"
 
 
 class ServedModels:
-    """What the servers serve, at most ten seconds old.
+    """What the servers serve.
 
     Args:
         models: the models.
+        cached_seconds: the age at which what is known is read again.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, cached_seconds: float = 10.0) -> None:
         self._models = models
+        self._cached_seconds = cached_seconds
         self._created = int(time.time())
         self._lock = asyncio.Lock()
         self._info: Mapping[str, Sequence[ServerInfo]] = {}
@@ -61,7 +62,7 @@ class ServedModels:
                     self._info = await self._models.server_info()
                 except Florence2Error as error:
                     _LOG.warning("what is served is not known: %s", error)
-                self._expires = time.monotonic() + _CACHED_SECONDS
+                self._expires = time.monotonic() + self._cached_seconds
             return self._info
 
     def fingerprint(self, model: str) -> str | None:
