@@ -59,7 +59,7 @@ class Filters:
         return answer if self == Filters() else self._applied(answer)
 
     def of_step(self, request: v1.TaskRequest) -> "Filters":
-        """The conditions for the result of a step: in a task list, `labels` does not apply to results without labels."""
+        """The conditions for a step's result: in a task list, `labels` does not apply to results without labels."""
         return replace(self, labels=None) if _form(request) in _WITHOUT_LABELS else self
 
     def _applied(self, answer: Answer) -> Answer:

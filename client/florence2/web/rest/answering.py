@@ -66,7 +66,7 @@ async def _sent(
                 async for following in stream:
                     for event in writer.write(following):
                         yield event
-        except Exception as error:  # the status has been sent, so that the error must be an event
+        except Exception as error:  # noqa: BLE001 - the status has been sent, so the error must be an event
             yield error_event(problem_of(error, call.options["request_id"]))
 
 

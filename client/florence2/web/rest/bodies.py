@@ -49,7 +49,7 @@ async def read_body(request: Request, operation: Operation) -> Body:
     """Read the body of a request for an operation.
 
     Raises:
-        InvalidArgumentError: the body cannot be read, a field is unknown, missing or given twice, or has the wrong type.
+        InvalidArgumentError: the body cannot be read, or a field is unknown, missing, given twice or of the wrong type.
         HTTPException: 415, the body is neither a form nor JSON.
     """
     for name, value in request.query_params.items():
@@ -71,9 +71,11 @@ async def _of_form(request: Request, operation: Operation) -> Body:
         form = await parser.parse()
     except MultiPartException as error:
         raise InvalidArgumentError.of_field(BODY_FIELD, FORM_TYPE, f"a form ({error.message})") from None
-    async with form:
-        image = await _file(form.getlist(IMAGE_FIELD))
-        return Body(image, _checked(operation, _form_values(form, operation)))
+    try:
+        values = _checked(operation, _form_values(form, operation))
+        return Body(await _file(form.getlist(IMAGE_FIELD)), values)
+    finally:
+        await form.close()
 
 
 def _form_values(form: FormData, operation: Operation) -> dict[str, Any]:
@@ -81,8 +83,8 @@ def _form_values(form: FormData, operation: Operation) -> dict[str, Any]:
     for name in form:
         if name == IMAGE_FIELD:
             continue
-        field = _known(operation, name)
         given = form.getlist(name)
+        field = _known(operation, name, given[0])
         # curl -F caption=@caption.txt sends a file.
         if files := [each for each in given if isinstance(each, UploadFile)]:
             raise InvalidArgumentError.of_field(name, f"the file {files[0].filename!r}", field.accepted)
@@ -105,8 +107,9 @@ def _of_json(body: bytes, operation: Operation) -> Body:
     members = parsed_json(BODY_FIELD, body)
     if not isinstance(members, dict):
         raise InvalidArgumentError.of_field(BODY_FIELD, members, "a JSON object")
-    values = {name: _known(operation, name).of_json(value) for name, value in members.items() if name != IMAGE_FIELD}
-    return Body(_text_image(members.get(IMAGE_FIELD)), _checked(operation, values))
+    image = members.pop(IMAGE_FIELD, None)
+    values = {name: _known(operation, name, value).of_json(value) for name, value in members.items()}
+    return Body(_text_image(image), _checked(operation, values))
 
 
 def _text_image(value: object) -> bytes:
@@ -115,14 +118,13 @@ def _text_image(value: object) -> bytes:
     return value.encode(errors="replace")  # what is no base64 is no image, either
 
 
-def _known(operation: Operation, name: str) -> Field:
+def _known(operation: Operation, name: str, value: object) -> Field:
     if name in operation.fields:
         return operation.fields[name]
     known = [IMAGE_FIELD, *operation.fields]
     nearest = get_close_matches(name, known, 1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    requirement = f"no field of this name{hint} The fields are {', '.join(known)}"
-    raise InvalidArgumentError.of_field(name, "a field", requirement)
+    raise InvalidArgumentError.of_field(name, value, f"a field of {operation.path} ({', '.join(known)}){hint}")
 
 
 def _checked(operation: Operation, values: dict[str, Any]) -> dict[str, Any]:

@@ -106,6 +106,8 @@ def _renamed(error: InvalidArgumentError, operation: Operation) -> InvalidArgume
 def _field_of(path: str, operation: Operation) -> str | None:
     """The field of the body that a path in a `TaskRequest` is about; None if it is none."""
     parts = path.split(".")
+    if operation.name == RUN and parts[0] not in operation.fields:
+        return path if parts[0] == IMAGE_FIELD else f"request.{path}"
     # The request of `run` has fields of the same names as the body.
     for part in parts[:1] if operation.name == RUN else parts:
         name, bracket, index = part.partition("[")

@@ -86,9 +86,9 @@ class Field:
                 return value
             case Kind.CHOICE, str() | bool() if value in self.choices:
                 return value
-            case (Kind.TEXT | Kind.PHRASES), str():
+            case ((Kind.TEXT | Kind.PHRASES), str()):
                 return value
-            case (Kind.PHRASES | Kind.LABELS), list() if all(isinstance(each, str) for each in value):
+            case ((Kind.PHRASES | Kind.LABELS), list()) if all(isinstance(each, str) for each in value):
                 return value
             case Kind.REGION, list() if len(value) == REGION_SIDES and all(map(_is_number, value)):
                 return [self._finite(each) for each in value]

@@ -29,7 +29,7 @@ _WITHOUT_ITEMS: Final = ("Text", "RegionAnalysis")
 _INPUTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "detail": "One sentence, a few, or a paragraph.",
-        "caption": 'What the image shows, such as `a dog beside a green car`, or several phrases: an array in JSON, a '
+        "caption": "What the image shows, such as `a dog beside a green car`, or several phrases: an array in JSON, a "
         "repeated field in a form. Not blank.",
         "query": "What to look for, such as `a green car`, or several queries: an array in JSON, a repeated field in a "
         "form. Not blank.",
@@ -212,7 +212,9 @@ def _option_field(option: Option) -> Field:
 
 
 _ADAPTER: Final = Field(
-    "adapter", Kind.TEXT, "The adapter (LoRA) to answer with, one of those that `GET /v1/server` lists. By default none."
+    "adapter",
+    Kind.TEXT,
+    "The adapter (LoRA) to answer with, one of those that `GET /v1/server` lists. By default none.",
 )
 _STREAM: Final = Field(
     STREAM_FIELD,
