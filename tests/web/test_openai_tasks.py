@@ -6,7 +6,7 @@ from florence2.errors import InvalidArgumentError
 from florence2.tasks import TASKS
 from florence2.web.openai.chat_request import read_chat
 from florence2.web.openai.model_ids import ModelId, parse_model_id
-from florence2.web.openai.task_choice import named_tasks
+from florence2.web.openai.task_choice import NAMED_TASKS
 
 from tests.web.chats import chat, data_uri, image_part, message
 
@@ -195,7 +195,7 @@ def test_a_body_that_is_no_object_is_refused(body):
 )
 def test_a_model_id_is_written_as_it_is_read(parts):
     model = ModelId(*parts)
-    assert parse_model_id(str(model), ["florence2"], list(named_tasks())) == model
+    assert parse_model_id(str(model), ["florence2"], list(NAMED_TASKS)) == model
 
 
 def test_a_model_whose_name_has_a_colon_is_found():
@@ -212,5 +212,5 @@ def test_an_unknown_model_id_is_refused_with_those_possible(text):
 
 
 def test_every_task_and_cascade_has_a_name():
-    assert {task.client_method for task in TASKS} <= {name.replace("-", "_") for name in named_tasks()}
-    assert {"ground-caption", "analyze-regions"} <= named_tasks().keys()
+    assert {task.client_method for task in TASKS} <= {name.replace("-", "_") for name in NAMED_TASKS}
+    assert {"ground-caption", "analyze-regions"} <= NAMED_TASKS.keys()

@@ -1,28 +1,26 @@
 """`POST /v1/chat/completions`."""
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, cast
+from typing import Any, cast
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from florence2.errors import InvalidArgumentError
 from florence2.options import CallOptions, RunOptions
+from florence2.plain_data import json_text
 from florence2.web.door import Door
 from florence2.web.openai.chat_request import ChatRequest, read_chat
 from florence2.web.openai.chunks import Chunks
-from florence2.web.openai.completions import Completion, json_text
-from florence2.web.openai.field_names import invalid_types
+from florence2.web.openai.completions import Completion
 from florence2.web.openai.leaving import unless_left
 from florence2.web.openai.served_models import ServedModels
 from florence2.web.requests import request_id_of
-
-_JSON: Final = "application/json"
+from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE
+from florence2.web.rest.fields import parsed_json
 
 
 class ChatCompletions:
@@ -42,7 +40,7 @@ class ChatCompletions:
         chat = read_chat(await _json_body(request), self._door.models.names)
         fingerprint = self._served.fingerprint(chat.model.model)
         completion = Completion(request_id_of(request), str(chat.model), fingerprint)
-        with chat.names.in_errors(), invalid_types():
+        with chat.names.in_errors():
             options = cast(RunOptions, {**chat.options, "request_id": completion.request_id})
             options["timeout"] = self._door.timeout(chat.options.get("timeout"))
             image = await asyncio.to_thread(self._door.image, chat.image.data)
@@ -52,7 +50,7 @@ class ChatCompletions:
             answer = await unless_left(request, client.run(image, chat.request, **options))
         if chat.is_stream:
             return self._event_source(Chunks(chat, completion).of_answer(answer))
-        return Response(json_text(completion.whole(answer)), media_type=_JSON)
+        return Response(json_text(completion.whole(answer)), media_type=JSON_TYPE)
 
     async def _streamed(
         self, request: Request, chat: ChatRequest, image: bytes, chunks: Chunks, options: CallOptions
@@ -79,14 +77,6 @@ async def _json_body(request: Request) -> Any:
         InvalidArgumentError: it is not JSON.
     """
     # A script of another website can send any other type to a server on the user's own machine without permission.
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the content type is not {_JSON}")
-    body = await request.body()
-    try:
-        return json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgumentError.of_field("body", f"{len(body)} bytes", f"JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type: expected {JSON_TYPE}")
+    return parsed_json(BODY_FIELD, await request.body())

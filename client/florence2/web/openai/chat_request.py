@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from florence2 import v1
 from florence2.client.filters import Filters
-from florence2.errors import InvalidArgumentError, require_type
+from florence2.errors import InvalidArgumentError
 from florence2.options import GENERATION_OPTIONS, RunOptions, TaskOptions, set_options
 from florence2.plans import check_plan, is_single_step
 from florence2.tasks import task_of
-from florence2.web.openai.field_names import FieldNames, invalid_types
-from florence2.web.openai.fields import FILTERS, LENGTHS, check_fields
+from florence2.web.openai.field_names import FieldNames
+from florence2.web.openai.fields import LENGTH, LENGTHS, read_fields
 from florence2.web.openai.growing_text import TEXT_FORMS
 from florence2.web.openai.messages import ChatImage, read_messages
 from florence2.web.openai.model_ids import ModelId, parse_model_id
-from florence2.web.openai.task_choice import choose, input_names, named_tasks
-
-_T = TypeVar("_T")
+from florence2.web.openai.task_choice import INPUTS, NAMED_TASKS, choose
 
 
 @dataclass(frozen=True)
@@ -51,60 +49,54 @@ def read_chat(body: Any, models: Sequence[str]) -> ChatRequest:
     Raises:
         InvalidArgumentError: the body is invalid. The error's field is that of the body.
     """
-    with invalid_types():
-        if not isinstance(body, dict):
-            raise InvalidArgumentError.of_field("body", body, "a JSON object")
-        given = check_fields(body)
-        model = parse_model_id(_value(given, "model", models[0]), models, list(named_tasks()))
-        prompt = read_messages(given.get("messages"))
-        inputs = {name: given[name] for name in input_names() if name in given}
-        length = _length_field(given)
-        names = FieldNames(inputs, prompt.image.field, length or LENGTHS[0])
-        with names.in_errors(), invalid_types():
-            request = choose(prompt.text, model.task, inputs)
-            set_options(request, _task_options(given, model, length))
-            check_plan(request)
-            options = _run_options(given, request)
-        is_stream = _value(given, "stream", default=False)
-        chat = ChatRequest(model, request, prompt.image, options, names, is_stream, _includes_usage(given))
-        _check_format(given, chat)
+    if not isinstance(body, dict):
+        raise InvalidArgumentError.of_field("body", body, "a JSON object")
+    given = read_fields(body)
+    model = parse_model_id(given.get("model", models[0]), models, list(NAMED_TASKS))
+    prompt = read_messages(body.get("messages"))
+    inputs = {name: value for name, value in given.items() if name in INPUTS}
+    length = _length_field(given)
+    names = FieldNames(inputs, prompt.image.field, length)
+    with names.in_errors():
+        request = choose(prompt.text, model.task, inputs)
+        set_options(request, _task_options(given, model, length))
+        check_plan(request)
+        options = _run_options(given, request)
+    is_stream, includes_usage = given.get("stream", False), _includes_usage(given)
+    chat = ChatRequest(model, request, prompt.image, options, names, is_stream, includes_usage)
+    _check_format(given, chat)
     return chat
 
 
-def _task_options(given: Mapping[str, Any], model: ModelId, length: str | None) -> TaskOptions:
+def _task_options(given: Mapping[str, Any], model: ModelId, length: str) -> TaskOptions:
     options = {name: given[name] for name in GENERATION_OPTIONS if name in given}
-    if length is not None:
-        options["max_new_tokens"] = given[length]
-    return cast(TaskOptions, {"adapter": model.adapter, **options})
+    return cast(TaskOptions, {**options, LENGTH: given.get(length), "adapter": model.adapter})
 
 
 def _run_options(given: Mapping[str, Any], request: v1.TaskRequest) -> RunOptions:
-    names = ("priority", "timeout", *FILTERS)
-    options = cast(RunOptions, {name: given[name] for name in names if name in given})
+    options = cast(RunOptions, {name: given[name] for name in RunOptions.__optional_keys__ if name in given})
     Filters.of_options(options).check(request)
     return options
 
 
-def _length_field(given: Mapping[str, Any]) -> str | None:
-    """The name that the body has for `max_new_tokens`; None if it does not set it."""
+def _length_field(given: Mapping[str, Any]) -> str:
+    """The name that the body has for `max_new_tokens`."""
     names = [name for name in LENGTHS if name in given]
     if len(names) > 1:
         raise InvalidArgumentError.of_field(names[1], given[names[1]], f"null, because {names[0]} is given")
-    return names[0] if names else None
+    return names[0] if names else LENGTH
 
 
 def _includes_usage(given: Mapping[str, Any]) -> bool:
-    options: dict[str, Any] = _value(given, "stream_options", default={})
-    include = options.get("include_usage")
+    include = given.get("stream_options", {}).get("include_usage")
     if not isinstance(include, bool | None):
         raise InvalidArgumentError.of_field("stream_options.include_usage", include, "true or false")
     return bool(include)
 
 
 def _check_format(given: Mapping[str, Any], chat: ChatRequest) -> None:
-    """Refuse a format of the answer that the task does not have."""
-    chosen: dict[str, Any] = _value(given, "response_format", default={})
-    name = chosen.get("type", "text")
+    """Refuse a form of the answer that the task does not have."""
+    name = given.get("response_format", {}).get("type", "text")
     if name == "text" or (name == "json_object" and not chat.is_text):
         return
     if name == "json_object":
@@ -112,10 +104,3 @@ def _check_format(given: Mapping[str, Any], chat: ChatRequest) -> None:
     else:
         requirement = '"text", or "json_object" for a task whose result is not a text; no schema can be imposed'
     raise InvalidArgumentError.of_field("response_format.type", name, requirement)
-
-
-def _value(given: Mapping[str, Any], name: str, default: _T) -> _T:
-    """The value of a field, of the same type as its default."""
-    value = given.get(name, default)
-    require_type(name, value, type(default))
-    return cast(_T, value)

@@ -7,9 +7,10 @@ from sse_starlette import ServerSentEvent
 
 from florence2.client.answers import Answer
 from florence2.client.events import AsyncEventStream, Event, Finished, TextDelta
+from florence2.plain_data import json_text
 from florence2.tasks import task_of
 from florence2.web.openai.chat_request import ChatRequest
-from florence2.web.openai.completions import Completion, content_of, json_text
+from florence2.web.openai.completions import Completion, content_of
 from florence2.web.openai.errors import error_body
 from florence2.web.openai.growing_text import GrowingText
 from florence2.web.problems import problem_of

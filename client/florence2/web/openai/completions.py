@@ -1,6 +1,5 @@
 """Chat completions and their chunks, in the form of OpenAI's API."""
 
-import json
 import time
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -62,8 +61,3 @@ def usage_of(usage: v1.Usage) -> dict[str, int]:
         "completion_tokens": usage.generated_tokens,
         "total_tokens": usage.prompt_tokens + usage.generated_tokens,
     }
-
-
-def json_text(value: Any) -> str:
-    """JSON in ASCII, which can express whatever a model writes, also a lone surrogate."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -58,15 +58,3 @@ class FieldNames:
         steps = [step.partition("[")[0] for step in rest.split(".")] if rest else [head]
         arguments = [_ARGUMENTS.get(step, step) for step in steps]
         return next((each for each in arguments if each in self.inputs), "messages")
-
-
-@contextmanager
-def invalid_types() -> Iterator[None]:
-    """Turn the TypeError for an argument of the wrong type, which a caller sent, into an InvalidArgumentError."""
-    try:
-        yield
-    except TypeError as error:
-        invalid = InvalidArgumentError.of_message(str(error))
-        if invalid.field is None:  # a fault of ours
-            raise
-        raise invalid from error

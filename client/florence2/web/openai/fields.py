@@ -1,32 +1,42 @@
 """The fields of a chat completion's request: those that are used, ignored or refused."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from florence2.errors import InvalidArgumentError
-from florence2.options import GENERATION_OPTIONS, FilterOptions
-from florence2.web.openai.task_choice import input_names
+from florence2.web.openai.task_choice import INPUTS
+from florence2.web.rest.fields import Field, Kind
+from florence2.web.rest.operations import OPERATIONS
 
-LENGTHS: Final = ("max_completion_tokens", "max_tokens", "max_new_tokens")
-"""The names of the option `max_new_tokens`: two of OpenAI's and our own."""
-FILTERS: Final = tuple(FilterOptions.__optional_keys__)
-OWN: Final = ("priority", "timeout", *FILTERS, *GENERATION_OPTIONS)
-"""Options of the client's methods, for `extra_body` of OpenAI's package."""
+LENGTH: Final = "max_new_tokens"
+LENGTHS: Final = ("max_completion_tokens", "max_tokens", LENGTH)
+"""The names of that option: OpenAI's two, and our own."""
 
-USED: Final = ("messages", "model", "response_format", "stream", "stream_options", *LENGTHS, *OWN)
+_OPTIONS: Final = {field.name: field for operation in OPERATIONS.values() for field in operation.options}
+# The model id names the adapter.
+_OWN: Final = {name: field for name, field in _OPTIONS.items() if name != "adapter"}
+_OPENAIS: Final = [
+    Field("response_format", Kind.MESSAGE, "The form of the answer."),
+    Field("stream_options", Kind.MESSAGE, "What a stream contains."),
+    *(replace(_OWN[LENGTH], name=name) for name in LENGTHS),
+]
+
+USED: Final[Mapping[str, Field]] = MappingProxyType({**INPUTS, **_OWN, **{field.name: field for field in _OPENAIS}})
+"""The fields that matter, beside `messages`: OpenAI's, and those of the REST API."""
 
 IGNORED: Final = frozenset(
     {
-        # Sampling: answers are greedy or beam search, and always the same.
+        # Sampling: answers are those of greedy or beam search, and always the same.
         *("temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "frequency_penalty", "presence_penalty"),
-        # Labels for a provider's records, and hints that change the speed or the style of a chat model.
+        # Labels for a provider's records, and hints for the speed or the style of a chat model.
         *("user", "metadata", "safety_identifier", "service_tier", "prediction", "parallel_tool_calls"),
         *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort", "verbosity"),
     }
 )
-"""Fields that cannot change the answer of this model, or only ask for what it does anyway."""
+"""Fields that cannot change the answer of this model."""
 
 
 class Refusal(NamedTuple):
@@ -41,52 +51,51 @@ class Refusal(NamedTuple):
     requirement: str
 
 
-_TOOLS: Final = "none, because the model calls no tools"
-_SCORES: Final = "none, because there are no probabilities of tokens; results with items have scores"
+_TOOLS: Final = "null, because the model calls no tools"
+_NO_PROBABILITIES: Final = "because there are no probabilities of tokens; results with items have scores"
 
 REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
-        "n": Refusal((1,), "1, because each request has one answer"),
-        "stop": Refusal(("", []), "none, because the model ends its answer itself"),
-        "logprobs": Refusal((False,), _SCORES),
-        "top_logprobs": Refusal((0,), _SCORES),
-        "logit_bias": Refusal(({},), "none, because tokens cannot be biased"),
+        "n": Refusal((1,), "1, because a request has one answer"),
+        "stop": Refusal(("", []), "null, because the model itself ends its answer"),
+        "logprobs": Refusal((False,), f"false, {_NO_PROBABILITIES}"),
+        "top_logprobs": Refusal((0,), f"0, {_NO_PROBABILITIES}"),
+        "logit_bias": Refusal(({},), "null, because tokens cannot be biased"),
         "tools": Refusal(([],), _TOOLS),
         "tool_choice": Refusal(("none", "auto"), _TOOLS),
         "functions": Refusal(([],), _TOOLS),
         "function_call": Refusal(("none", "auto"), _TOOLS),
-        "audio": Refusal((), "none, because the model has no audio"),
+        "audio": Refusal((), "null, because the model has no audio"),
         "modalities": Refusal((["text"],), '["text"]'),
-        "web_search_options": Refusal((), "none, because there is no web search"),
-        "moderation": Refusal((), "none, because answers are not moderated"),
+        "web_search_options": Refusal((), "null, because there is no web search"),
+        "moderation": Refusal((), "null, because answers are not moderated"),
         "store": Refusal((False,), "false, because completions are not stored"),
     }
 )
 """Fields that promise what cannot be kept."""
 
 
-def known_fields() -> Collection[str]:
-    """The names of all fields that a request may have."""
-    return {*USED, *IGNORED, *REFUSED, *input_names()}
-
-
-def check_fields(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a request's fields, and return those that are used and not null.
+def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the fields that matter and are not null, of the fields' types. `messages` is not among them.
 
     Raises:
-        InvalidArgumentError: a field is unknown, or promises what cannot be kept.
+        InvalidArgumentError: a field is unknown, has the wrong type, or promises what cannot be kept.
     """
-    known = known_fields()
-    for name, value in body.items():
-        if name not in known:
-            raise InvalidArgumentError.of_field(name, value, _known_instead(name, known))
-        refusal = REFUSED.get(name)
-        if refusal is not None and value is not None and value not in refusal.harmless:
-            raise InvalidArgumentError.of_field(name, value, refusal.requirement)
-    used = {*USED, *input_names()}
-    return {name: value for name, value in body.items() if name in used and value is not None}
+    return {
+        name: USED[name].of_json(value) for name, value in body.items() if value is not None and _matters(name, value)
+    }
 
 
-def _known_instead(name: str, known: Collection[str]) -> str:
-    meant = get_close_matches(name, sorted(known), n=1)
+def _matters(name: str, value: Any) -> bool:
+    if name in REFUSED and value not in REFUSED[name].harmless:
+        raise InvalidArgumentError.of_field(name, value, REFUSED[name].requirement)
+    if name in USED or name == "messages":
+        return name in USED
+    if name not in IGNORED and name not in REFUSED:
+        raise InvalidArgumentError.of_field(name, value, _known_instead(name))
+    return False
+
+
+def _known_instead(name: str) -> str:
+    meant = get_close_matches(name, sorted({"messages", *USED, *IGNORED, *REFUSED}), n=1)
     return f"a field of chat completions{f'; did you mean {meant[0]}?' if meant else ''}"

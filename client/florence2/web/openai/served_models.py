@@ -13,7 +13,7 @@ from florence2.errors import Florence2Error, InvalidArgumentError
 from florence2.transports import ServerInfo
 from florence2.web.models import Models
 from florence2.web.openai.model_ids import ModelId, parse_model_id
-from florence2.web.openai.task_choice import named_tasks
+from florence2.web.openai.task_choice import NAMED_TASKS
 
 _LOG: Final = logging.getLogger("florence2.web")
 _OWNER: Final = "florence2-triton"
@@ -45,7 +45,7 @@ class ServedModels:
     async def retrieve(self, request: Request) -> Response:
         """`GET /v1/models/{id}`: any id that a chat completion accepts."""
         text = request.path_params["id"]
-        model = parse_model_id(text, self._models.names, list(named_tasks()))
+        model = parse_model_id(text, self._models.names, list(NAMED_TASKS))
         adapters = _adapters((await self.info()).get(model.model, ()))
         if model.adapter is not None and model.adapter not in adapters:
             known = (
@@ -77,7 +77,7 @@ class ServedModels:
 
 
 def _ids(model: str, info: Sequence[ServerInfo]) -> Sequence[ModelId]:
-    tasks = [ModelId(model, task) for task in named_tasks()]
+    tasks = [ModelId(model, task) for task in NAMED_TASKS]
     return [ModelId(model), *tasks, *(ModelId(model, adapter=name) for name in _adapters(info))]
 
 
