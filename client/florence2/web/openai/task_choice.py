@@ -44,7 +44,7 @@ def choose(text: str, task: str | None, inputs: Mapping[str, Any]) -> v1.TaskReq
     if token is FREE_PROMPT and task is not None:
         return _named_request(NAMED_TASKS[task], text, inputs)
     for name, value in inputs.items():
-        raise InvalidArgumentError.of_field(name, value, "null, because the model id names no task that the text obeys")
+        raise InvalidArgumentError.of_field(name, value, "null, because the text chooses the task, not the model id")
     if not text:
         raise InvalidArgumentError.of_field("messages", text, f"text, or a task in the model id: {_choices()}")
     if token.takes_region:
@@ -58,9 +58,8 @@ def _named_request(operation: Operation, text: str, inputs: Mapping[str, Any]) -
     names = [field.name for field in operation.inputs]
     for name, value in inputs.items():
         if name not in names:
-            raise InvalidArgumentError.of_field(
-                name, value, f"null: {operation.name} takes {', '.join(names) or 'none'}"
-            )
+            takes = f"takes {', '.join(names)}" if names else "has no inputs"
+            raise InvalidArgumentError.of_field(name, value, f"null, because {operation.name} {takes}")
     required = next((field for field in operation.inputs if field.is_required), None)
     if required is None or required.name in inputs:
         return operation.request(inputs)
