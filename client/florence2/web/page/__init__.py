@@ -2,7 +2,7 @@
 
 import mimetypes
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,8 +10,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-if TYPE_CHECKING:
-    from florence2.web.app import Door
+from florence2.web.door import Door
 
 STATIC: Final = Path(__file__).parent / "static"
 """The page's files."""
@@ -30,7 +29,7 @@ class PageFiles(StaticFiles):
         return response
 
 
-def routes(door: "Door") -> list[BaseRoute]:  # noqa: ARG001 - the page uses only what the other faces serve
+def routes(door: Door) -> list[BaseRoute]:  # noqa: ARG001 - the page uses only what the other faces serve
     """The routes of the page: `/` and `/static/...`."""
     for extension, media_type in _MEDIA_TYPES.items():
         mimetypes.add_type(media_type, extension)

@@ -1,6 +1,6 @@
 // One request while it is answered: what its events have shown so far, and when.
 
-import { Colors, markOf, shown, withoutTokens } from "./marks.js";
+import { Colors, answerRegion, markOf, shown, withoutTokens } from "./marks.js";
 
 export class Answering {
   /** The finished answer, as /v1/... returns it; null before. */
@@ -12,8 +12,10 @@ export class Answering {
   #marks = [];
   #started = performance.now();
 
-  constructor(task) {
+  /** @param task the row of /v1/tasks; @param inputs those that are sent. */
+  constructor(task, inputs) {
     this.task = task;
+    this.name = inputs.expression ?? "";
   }
 
   get elapsed() {
@@ -28,10 +30,11 @@ export class Answering {
 
   /** What is known so far: {marks, prose, errors}. */
   get view() {
-    if (this.answer) return shown(this.answer.result, this.#colors);
+    if (this.answer) return shown(this.answer.result, this.#colors, this.name);
     for (const step of this.#steps) {
       const mark = step?.item === undefined ? null : this.#marks[step.item];
-      if (mark) mark.said = step.error ?? (withoutTokens(step.text) || null);
+      if (mark && step.result) answerRegion(mark, step.result);
+      else if (mark) mark.said = withoutTokens(step.text) || null;
     }
     return { marks: this.#marks, prose: this.#prose(), errors: [] };
   }
@@ -70,7 +73,7 @@ export class Answering {
   }
 
   #finishStep(data) {
-    if (data.error) this.#step(data).error = data.error.message;
+    this.#step(data).result = data.error ? { error: data.error } : data.result;
   }
 
   #finish(data) {

@@ -44,8 +44,9 @@ export async function getJson(path) {
 export async function readiness() {
   try {
     const response = await fetch("ready", { cache: "no-store" });
-    const body = await response.json().catch(() => ({}));
-    return { isReady: response.ok, reason: body.detail ?? body.reason ?? "" };
+    const { models = [] } = await response.json().catch(() => ({}));
+    const servers = models.filter((model) => !model.ready).flatMap((model) => model.servers ?? []);
+    return { isReady: response.ok, reason: servers.map(({ reason, engine }) => reason || engine).find(Boolean) ?? "" };
   } catch {
     return { isReady: false, reason: "the web server cannot be reached" };
   }

@@ -6,13 +6,26 @@ import { make } from "./dom.js";
 export const inWords = (name) => (name[0].toUpperCase() + name.slice(1)).replaceAll(/[-_]/g, " ");
 
 export const kindOf = ({ name, type = "", choices }) => {
-  if (choices?.length) return "choice";
+  if (choices?.length || type === "boolean") return "choice";
   if (name === "region") return "region";
   if (/phrases|array|list/.test(type)) return "phrases";
   return /int|number|float/.test(type) ? "number" : "text";
 };
 
-/** The control of an input. Calls `onChange` after each change of `values[input.name]`. */
+/** The controls of a task's inputs: choices side by side, and what few people need folded away. */
+export function fieldsOf(inputs, values, onChange) {
+  const isFolded = (input) => !input.required && kindOf(input) !== "choice";
+  const build = (input) => fieldOf(input, values, onChange);
+  const choices = inputs.filter((input) => kindOf(input) === "choice").map(build);
+  const folded = inputs.filter(isFolded).map(build);
+  return [
+    ...inputs.filter((input) => input.required && kindOf(input) !== "choice").map(build),
+    ...(choices.length > 1 ? [make("div", { class: "pair" }, ...choices)] : choices),
+    ...(folded.length ? [make("details", { class: "more" }, make("summary", {}, "More inputs"), ...folded)] : []),
+  ];
+}
+
+/** The control of an input or option. Calls `onChange` after each change of `values[input.name]`. */
 export function fieldOf(input, values, onChange) {
   const change = (value) => {
     values[input.name] = value;
@@ -24,28 +37,30 @@ export function fieldOf(input, values, onChange) {
 const PLACEHOLDERS = { caption: "a red circle", query: "a red circle", expression: "red circle", prompt: "What is shown?" };
 
 function titleOf(input) {
+  if (input.title) return [input.title];
   return input.required ? [inWords(input.name)] : [`${inWords(input.name)} `, make("span", { class: "optional" }, "(optional)")];
 }
 
 function single(input, value = "", change) {
   const id = `field-${input.name}`;
   const control = make("input", {
-    id, "data-field": input.name, autocomplete: "off", placeholder: PLACEHOLDERS[input.name],
-    ...(kindOf(input) === "number" ? { type: "number", inputmode: "numeric" } : { type: "text", dir: "auto" }),
+    id, "data-field": input.name, autocomplete: "off", placeholder: input.placeholder ?? PLACEHOLDERS[input.name],
+    ...(kindOf(input) === "number" ? { type: "number", inputmode: "decimal", step: input.type === "integer" ? 1 : "any" } : { type: "text", dir: "auto" }),
     oninput: (event) => change(event.target.value.trim()),
   });
   control.value = value;
-  return make("div", { class: "field" }, make("label", { for: id }, ...titleOf(input)), control);
+  return make("div", { class: "field" }, make("label", { for: id, title: input.description }, ...titleOf(input)), control);
 }
 
 function choice(input, value, change) {
   const id = `field-${input.name}`;
   const standard = input.default ?? null;
-  const options = input.choices.map((each) => make("option", { value: each }, each === standard ? `${each} (default)` : each));
+  const choices = (input.choices ?? [true, false]).map(String);
+  const options = choices.map((each) => make("option", { value: each }, each === "" ? "none" : each === standard && choices.length > 2 ? `${each} (default)` : each));
   if (!input.required && standard === null) options.unshift(make("option", { value: "" }, "default"));
   const control = make("select", { id, "data-field": input.name, onchange: (event) => change(event.target.value) }, ...options);
   control.value = value ?? standard ?? control.value;
-  return make("div", { class: "field" }, make("label", { for: id }, inWords(input.name)), control);
+  return make("div", { class: "field" }, make("label", { for: id, title: input.description }, input.title ?? inWords(input.name)), control);
 }
 
 function phrases(input, value, change) {

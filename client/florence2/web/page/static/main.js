@@ -3,8 +3,8 @@
 import { Answering, duration, facts } from "./answering.js";
 import { Problem, getJson, hasKey, readiness, saveKey, stream } from "./api.js";
 import * as code from "./code.js";
-import { announce, byId, copy, make, save, setUpTabs } from "./dom.js";
-import { fieldOf, showRegion } from "./fields.js";
+import { announce, byId, copy, save, setUpTabs } from "./dom.js";
+import { fieldsOf, showRegion } from "./fields.js";
 import { formOf, inputsOf } from "./request.js";
 import { History } from "./history.js";
 import { Options } from "./options.js";
@@ -46,10 +46,10 @@ function onPicture() {
 function onTask(task) {
   clearProblems();
   byId("description").textContent = task.description ?? "";
-  byId("inputs").replaceChildren(...task.inputs.map((input) => fieldOf(input, values, (name) => {
+  byId("inputs").replaceChildren(...fieldsOf(task.inputs, values, (name) => {
     if (name === "region") region.set(values.region);
     showCode();
-  })));
+  }));
   region.enable(task.inputs.some((input) => input.name === "region"));
   byId("run").disabled = !picture.current;
   showCode();
@@ -70,7 +70,7 @@ async function run() {
   clearProblems();
   forget();
   const { task } = choice;
-  answering = new Answering(task);
+  answering = new Answering(task, inputsOf(task, values));
   running = new AbortController();
   const [own, { signal }] = [answering, running];
   setRunning(true);
@@ -262,8 +262,9 @@ function askForKey(problem) {
 
 async function load() {
   try {
-    const [{ tasks }, server] = await Promise.all([getJson("v1/tasks"), getJson("v1/server").catch(() => ({ models: [] }))]);
+    const [{ tasks, options: declared }, server] = await Promise.all([getJson("v1/tasks"), getJson("v1/server").catch(() => ({ models: [] }))]);
     byId("key-form").hidden = true;
+    options.declare(declared ?? []);
     options.offer(server.models);
     choice.offer(tasks);
   } catch (error) {

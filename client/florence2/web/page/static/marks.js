@@ -21,18 +21,18 @@ export class Colors {
   }
 }
 
-/** The mark of an item of detections, a segmentation or text regions; null if nothing of it can be drawn. */
-export function markOf(item, index, colors) {
-  const label = item.label ?? item.text ?? "";
+/** The mark of an item of detections, a segmentation or text regions; `name` is the label of one that has none. */
+export function markOf(item, index, colors, name = "") {
+  const label = item.label || item.text || name;
   const polygons = [...(item.polygons ?? []), ...(item.quad ? [pairs(item.quad)] : [])].filter(isDrawable);
   const box = item.box && item.box.every(Number.isFinite) ? item.box : null;
   const shape = { box: polygons.length ? null : box, polygons };
   const color = colors.of(label || `#${index}`);
-  return { index, label, score: item.score ?? null, ...shape, bounds: bounds(shape), where: box, color, said: null };
+  return { index, label, score: item.score ?? null, ...shape, bounds: bounds(shape), isText: Boolean(item.quad), color, said: null };
 }
 
 /** Everything that a result shows: `marks`, and `prose`, the texts that belong to the whole picture. */
-export function shown(result, colors = new Colors()) {
+export function shown(result, colors = new Colors(), name = "") {
   const empty = { marks: [], prose: [], errors: [] };
   if (!result) return empty;
   if (result.error) return { ...empty, errors: [result.error.message] };
@@ -57,11 +57,12 @@ export function shown(result, colors = new Colors()) {
       };
     }
     default:
-      return { ...empty, marks: (result.items ?? []).map((item, index) => markOf(item, index, colors)) };
+      return { ...empty, marks: (result.items ?? []).map((item, index) => markOf(item, index, colors, name)) };
   }
 }
 
-function answerRegion(mark, result) {
+/** Add the answer about a region to its mark. */
+export function answerRegion(mark, result) {
   if (!mark || !result) return;
   if (result.error) Object.assign(mark, { said: result.error.message, isFailed: true });
   else if (result.type === "text") mark.said = result.text;

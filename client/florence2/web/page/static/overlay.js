@@ -3,7 +3,7 @@
 
 import { makeSvg } from "./dom.js";
 import { ink } from "./marks.js";
-import { placeTags } from "./tags.js";
+import { TAG_FONT, placeTags } from "./tags.js";
 
 /** Draw marks.
  * @param svg the element; its content is replaced.
@@ -39,14 +39,14 @@ function described(marks) {
   return `${marks.length} marked: ${labels.join(", ")}${marks.length > 20 ? ", and more" : ""}`;
 }
 
-function lines({ box, polygons, color }, unit) {
+function lines({ box, polygons, isText, color }, unit) {
   const shapes = polygons.map((points) => ["polygon", { points: points.map((point) => point.join(",")).join(" ") }]);
   if (box) {
     const [x0, y0, x1, y1] = box;
     const sides = { x: Math.min(x0, x1), y: Math.min(y0, y1), width: Math.abs(x1 - x0), height: Math.abs(y1 - y0) };
     shapes.push(["rect", { ...sides, rx: 2 * unit }]);
   }
-  const fill = polygons.length ? 0.26 : 0.07;
+  const fill = isText ? 0.1 : polygons.length ? 0.26 : 0.07;
   const stroke = { fill: "none", "stroke-linejoin": "round" };
   return shapes.flatMap(([tag, geometry]) => [
     makeSvg(tag, { ...geometry, class: "fill", fill: color, "fill-opacity": fill }),
@@ -59,7 +59,7 @@ function tagGroup({ mark, x, y, width, height, text, isCrowded }, unit) {
   const place = { x, y, width, height, rx: 4 * unit };
   const written = makeSvg("text", {
     x: x + width / 2, y: y + height * 0.71, fill: ink(mark.color), "font-size": 12.5 * unit, "font-weight": 600,
-    "font-family": "system-ui, 'Liberation Sans', Arial, sans-serif", "text-anchor": "middle",
+    "font-family": TAG_FONT, "text-anchor": "middle",
   });
   written.textContent = text;
   const parts = [

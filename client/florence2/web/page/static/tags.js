@@ -6,6 +6,8 @@ const PADDING = 7;
 // A tag that hides more than this of another one is shown only when its mark is pointed at.
 const CROWDED = 0.35;
 
+export const TAG_FONT = "-apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif";
+
 let pen = null;
 
 /** Places for the tags of marks.
@@ -40,7 +42,7 @@ function tagText({ label, score }) {
 
 function textWidth(text) {
   pen ??= document.createElement("canvas").getContext("2d");
-  pen.font = "600 12.5px system-ui, 'Liberation Sans', Arial, sans-serif";
+  pen.font = `600 12.5px ${TAG_FONT}`;
   return pen.measureText(text).width;
 }
 
