@@ -1,7 +1,7 @@
 // Generation options, adapter and model. What is empty is not sent: the checkpoint's own settings apply.
 
 import { byId } from "./dom.js";
-import { fieldOf } from "./fields.js";
+import { fieldOf, inWords } from "./fields.js";
 
 // Options of /v1/tasks that have a place of their own, or none: the page has a slider for scores.
 const ELSEWHERE = ["model", "adapter", "priority", "timeout", "stream", "min_score", "max_items", "labels"];
@@ -23,8 +23,7 @@ export class Options {
     const shown = options.filter(({ name }) => !ELSEWHERE.includes(name));
     const rank = ({ name }) => (FIRST.includes(name) ? FIRST.indexOf(name) : FIRST.length);
     shown.sort((one, other) => rank(one) - rank(other));
-    const titled = shown.map((option) => ({ ...option, placeholder: "default", ...(TITLES[option.name] ? { title: TITLES[option.name] } : {}) }));
-    byId("option-grid").replaceChildren(...titled.map((option) => this.#field(option)));
+    byId("option-grid").replaceChildren(...shown.map((option) => this.#field(option)));
   }
 
   /** Offer the models and adapters of /v1/server. */
@@ -50,7 +49,8 @@ export class Options {
   }
 
   #field(option) {
-    return fieldOf({ required: false, ...option, title: option.title }, this.values, () => this.#changed(option));
+    const title = TITLES[option.name] ?? inWords(option.name);
+    return fieldOf({ ...option, title, placeholder: "default", required: false }, this.values, () => this.#changed(option));
   }
 
   #changed({ name, default: standard }) {
