@@ -1,0 +1,81 @@
+// The request as Python, curl and JSON.
+
+const MOST_BYTES_IN_JSON = 1_000_000;
+
+/** @param request {task, inputs, options, name, minScore}: the inputs and options as they are sent, by name.
+ *  @param served {url, checkpoint, origin, hasKey}: where the server is. */
+export function python(request, served) {
+  const { task, inputs, options, name, minScore } = request;
+  const { model, ...others } = options;
+  const positional = task.inputs.filter((input) => input.required && input.name in inputs).map((input) => input.name);
+  const keywords = { ...omit(inputs, positional), ...others, ...(minScore > 0 ? { min_score: minScore } : {}) };
+  const given = [
+    literal(name),
+    ...positional.map((each) => literal(inputs[each])),
+    ...Object.entries(keywords).map(([each, value]) => `${each}=${literal(value)}`),
+  ];
+  const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
+  const isInProcess = served.url === "in-process";
+  const client = [
+    ...(isInProcess ? ["transport=InProcess()"] : [literal(served.url)]),
+    ...(model ? [`model=${literal(model)}`] : []),
+  ].join(", ");
+  return [
+    "import florence2",
+    ...(isInProcess ? ["from florence2_server.in_process import InProcess"] : []),
+    "",
+    `with florence2.Client(${client}) as client:`,
+    `    result = ${call}`,
+    "    print(result.to_json(indent=2))",
+  ].join("\n");
+}
+
+export function curl({ task, inputs, options, name, minScore }, served) {
+  const fields = Object.entries({ ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) });
+  const parts = [
+    `curl ${served.origin}${task.path}`,
+    ...(served.hasKey ? ['-H "Authorization: Bearer $FLORENCE2_API_KEY"'] : []),
+    `-F ${shell(`image=@"${name.replaceAll(/["\\]/g, "\\$&")}"`)}`,
+    // --form-string, because -F gives a meaning to @, < and ; in values.
+    ...fields.flatMap(([field, value]) => formValues(field, value).map((each) => `--form-string ${shell(`${field}=${each}`)}`)),
+  ];
+  return parts.join(" \\\n  ");
+}
+
+/** The JSON body; `image` is its base64 text, or words in its place. */
+export function body({ inputs, options, minScore }, image) {
+  const numbers = Object.fromEntries(Object.entries(options).map(([name, value]) => [name, numberOr(value)]));
+  return JSON.stringify({ image, ...inputs, ...numbers, ...(minScore > 0 ? { min_score: minScore } : {}) }, null, 2);
+}
+
+/** A picture as base64 text; words in place of a large one. */
+export async function base64(blob, name) {
+  if (blob.size > MOST_BYTES_IN_JSON) return inPlaceOf(name);
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  let text = "";
+  for (let at = 0; at < bytes.length; at += 0x8000) text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
+  return btoa(text);
+}
+
+export const inPlaceOf = (name) => `<base64 of ${name}>`;
+
+/** The values of a form's field. */
+export function formValues(name, value) {
+  if (name === "region") return [value.join(",")];
+  return Array.isArray(value) ? value : [String(value)];
+}
+
+function literal(value) {
+  if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
+  const number = numberOr(value);
+  if (typeof number === "number") return String(number);
+  // JSON's strings are Python's, except for surrogate pairs, which JSON.stringify leaves as they are.
+  return JSON.stringify(value);
+}
+
+const numberOr = (value) =>
+  typeof value === "string" && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value) ? Number(value) : value;
+
+const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+
+const omit = (values, names) => Object.fromEntries(Object.entries(values).filter(([name]) => !names.includes(name)));
