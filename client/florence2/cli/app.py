@@ -30,6 +30,7 @@ from florence2.options import TaskOptions
 _NAME: Final = "florence2"
 _COMPLETION: Final = "_FLORENCE2_COMPLETE"
 _BULK: Final = "florence2.cli.bulk_command"
+_MCP: Final = "florence2.cli.mcp_command"
 _EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 wrong usage, 3 no server."
 
 
@@ -69,6 +70,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     for command in COMMANDS:
         app.command(command.name, help=command.request.__doc__)(_function(command))
     _add_bulk(app)
+    _add_mcp(app)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )
@@ -117,6 +119,11 @@ def _add_bulk(app: typer.Typer) -> None:
     """Register `florence2 bulk`, which has a module of its own."""
     if find_spec(_BULK) is not None:
         app.command("bulk")(import_module(_BULK).bulk)
+
+
+def _add_mcp(app: typer.Typer) -> None:
+    """Register `florence2 mcp`, which imports what it needs when it runs."""
+    app.command("mcp")(import_module(_MCP).mcp)
 
 
 def _usage_error(error: typer.TyperException) -> str:

@@ -1,0 +1,19 @@
+"""Running the MCP server: over standard input and output, or over HTTP."""
+
+import signal
+from typing import Any
+
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+
+
+async def serve_stdio(server: Server[Any]) -> None:
+    """Serve the one client at standard input, until it closes it.
+
+    Meanwhile standard output is standard error for everything else in this process, so that nothing but messages of
+    the protocol reaches the client.
+    """
+    # A thread waits for input, and would outlive an interrupt until the next line: end at once, as SIGTERM does.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
