@@ -13,7 +13,7 @@ IS_TRUNCATED: Final = "is_truncated"
 
 def definitions() -> dict[str, Any]:
     """The schemas of all results by name, as docs/results.md shows them."""
-    schema = json.loads(files("florence2.mcp").joinpath("results.schema.json").read_text())
+    schema = json.loads((files("florence2") / "results.schema.json").read_text())
     found = schema["$defs"]
     assert isinstance(found, dict)
     return found
