@@ -4,23 +4,23 @@ import asyncio
 import logging
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from florence2.cli.connecting import adapter_name, client_keywords
-from florence2.cli.exits import SUCCEEDED, CommandError, complain
+from florence2.cli.exits import SUCCEEDED, CommandError, reason
 from florence2.cli.option_groups import AdapterOption, ServerOptions
 from florence2.cli.signatures import with_options
 from florence2.client import AsyncClient
 from florence2.errors import Florence2Error
 
-if TYPE_CHECKING:
-    from florence2.mcp.calls import CallLimits
-    from florence2.mcp.roots import Roots
-
 _FILES: Final = "Files"
+_HTTP: Final = "HTTP"
+_HOST: Final = "127.0.0.1"
+_PORT: Final = 8090
 _MIB: Final = 1024 * 1024
 
 
@@ -46,55 +46,126 @@ class McpOptions:
     concurrency: Annotated[int, typer.Option(min=1, help="Calls in work at the same time.")] = 64
 
 
-def _mcp(options: McpOptions, server: ServerOptions, adapter: AdapterOption) -> int:
+@dataclass(frozen=True)
+class HttpOptions:
+    """How the server is reached, if not by standard input and output."""
+
+    http: Annotated[
+        bool, typer.Option("--http", help="Serve streamable HTTP instead of stdio.", rich_help_panel=_HTTP)
+    ] = False
+    host: Annotated[
+        str | None,
+        typer.Option(help=f"The address to listen on. Default: {_HOST}.", rich_help_panel=_HTTP, show_default=False),
+    ] = None
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help=f"0 for any free port. Default: {_PORT}.",
+            rich_help_panel=_HTTP,
+            show_default=False,
+        ),
+    ] = None
+    api_keys: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Require a key of this file; needed if other machines can connect.",
+            rich_help_panel=_HTTP,
+        ),
+    ] = None
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            metavar="NAME",
+            help="Refuse requests for other hosts; may be repeated.",
+            rich_help_panel=_HTTP,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Check that the options of HTTP are given only with it.
+
+        Raises:
+            CommandError: one is given without `--http`.
+        """
+        given = {
+            "--host": self.host,
+            "--port": self.port,
+            "--api-keys": self.api_keys,
+            "--allowed-host": self.allowed_host,
+        }
+        if not self.http and (names := [name for name, value in given.items() if value is not None]):
+            raise CommandError(f"{names[0]}: only with --http")
+
+
+def _mcp(options: McpOptions, http: HttpOptions, server: ServerOptions, adapter: AdapterOption) -> int:
+    http.check()
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         from florence2.mcp.calls import CallLimits
         from florence2.mcp.roots import Roots
+        from florence2.mcp.serving import ToolSettings, serve_stdio
     except ImportError as error:
         raise CommandError(f'needs more packages, run: pip install "florence2-triton[mcp]" ({error})') from error
-    limits = CallLimits(options.max_image_bytes, options.max_pixels, options.concurrency)
     try:
-        roots = Roots(options.root or [])
-    except Florence2Error as error:
+        settings = ToolSettings(
+            partial(_client, server, adapter.adapter),
+            Roots(options.root or []),
+            adapter_name(server, adapter.adapter),
+            CallLimits(options.max_image_bytes, options.max_pixels, options.concurrency),
+        )
+        if http.http:
+            _serve_http(settings, http)
+        else:
+            asyncio.run(serve_stdio(settings))
+    except (Florence2Error, OSError) as error:
         raise CommandError(str(error)) from error
-    asyncio.run(_serve(roots, limits, server, adapter.adapter))
     return SUCCEEDED
 
 
-async def _serve(roots: "Roots", limits: "CallLimits", options: ServerOptions, adapter: str | None) -> None:
-    from florence2.mcp.server import make_server
-    from florence2.mcp.serving import serve_stdio
+def _serve_http(settings: Any, http: HttpOptions) -> None:
+    from florence2.mcp.serving import serve_http
+    from florence2.web.config import WebConfig
+    from florence2.web.serving import bound, url_of
 
-    client = asyncio.create_task(_client(options, adapter))
-
-    async def connect() -> AsyncClient:
-        return await asyncio.shield(client)  # a call that is cancelled does not cancel it for the others
-
+    limits = settings.limits
+    config = WebConfig(
+        host=http.host or _HOST,
+        port=_PORT if http.port is None else http.port,
+        api_keys=http.api_keys,
+        allowed_hosts=tuple(http.allowed_host or ()),
+        # Base64 has four characters for three bytes, and there are other arguments.
+        max_body_bytes=limits.image_bytes * 4 // 3 + _MIB,
+        max_image_pixels=limits.image_pixels,
+        concurrency=limits.concurrency,
+    )
     try:
-        await serve_stdio(make_server(connect, roots, adapter_name(options, adapter), limits))
-    finally:
-        if client.done() and client.exception() is None:
-            await client.result().close()
+        listener = bound(config)
+    except OSError as error:
+        raise CommandError(f"{config.host}:{config.port}: {reason(error)}") from error
+    with listener:
+        print(f"florence2 mcp: {url_of(config, listener)}/mcp", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
+        asyncio.run(serve_http(settings, config, listener))
 
 
-async def _client(options: ServerOptions, adapter: str | None) -> AsyncClient:
-    """The client. With a checkpoint, loading takes longer than hosts wait for a server's first response.
+def _client(options: ServerOptions, adapter: str | None) -> AsyncClient:
+    """The client that answers.
 
     Raises:
-        Florence2Error: it cannot be made. Each call of a tool then has this error.
+        Florence2Error: an option is wrong, or the checkpoint cannot be loaded.
     """
     try:
-        keywords = await asyncio.to_thread(client_keywords, options, adapter)
-        return AsyncClient(**keywords)
-    except (CommandError, Florence2Error, OSError) as error:
-        complain(str(error))
-        raise Florence2Error(f"this server cannot answer: {error}") from error
+        return AsyncClient(**client_keywords(options, adapter))
+    except (CommandError, OSError) as error:
+        raise Florence2Error(str(error)) from error
 
 
-mcp: Any = with_options(_mcp, McpOptions, ServerOptions, AdapterOption)
+mcp: Any = with_options(_mcp, McpOptions, HttpOptions, ServerOptions, AdapterOption)
 """The command's function, for typer."""
 mcp.__doc__ = (
     "Serve tools for language models (MCP): caption, detect, read, ground, segment, describe_region.\n\n"
-    "Exit status: 0 the client has closed the connection, 2 wrong usage."
+    "Exit status: 0 the client has closed standard input, 2 wrong usage or an address in use."
 )

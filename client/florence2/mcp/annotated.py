@@ -19,6 +19,7 @@ MOST_BYTES: Final = 700_000
 """The largest annotated image as a file. Some hosts refuse tool results above 1 MB, of which base64 takes a third."""
 
 _QUALITIES: Final = (90, 75, 60)
+_PNG_LEVEL: Final = 3  # of photographs, which do not fit anyway, each level takes longer
 _SMALLER: Final = 0.7
 
 
@@ -62,7 +63,7 @@ def _scaled(
 
 def _encoded(picture: PIL.Image.Image) -> tuple[bytes, str]:
     """The smallest loss that fits: PNG, JPEG of falling quality, then a smaller image."""
-    data = _file(picture, "PNG")
+    data = _file(picture, "PNG", compress_level=_PNG_LEVEL)
     if len(data) <= MOST_BYTES:
         return data, "png"
     while True:

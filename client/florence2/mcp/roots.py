@@ -14,8 +14,8 @@ _SHARED_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "
 _FOLDER_FLAGS: Final = _SHARED_FLAGS | getattr(os, "O_DIRECTORY", 0)
 # A named pipe would otherwise block until somebody writes to it.
 _FILE_FLAGS: Final = _SHARED_FLAGS | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-# What the system reports if a component became a link, or no longer is a folder, after it was resolved.
-_REPLACED: Final = frozenset({errno.ELOOP, errno.ENOTDIR, errno.EMLINK})
+# Of a component that is not a folder, or a link: one in a loop, or one that was none when the path was resolved.
+_MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK})
 
 
 class Roots:
@@ -66,14 +66,18 @@ class Roots:
         try:
             descriptor = _open_beneath(root, parts)
         except OSError as error:
-            raise self._refusal(path, error) from error
-        with os.fdopen(descriptor, "rb") as file:
+            is_missing = error.errno in _MISSING
+            requirement = "an existing file" if is_missing else f"a readable file ({error.strerror})"
+            raise InvalidArgumentError.of_field("path", path, requirement) from error
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise InvalidArgumentError.of_field("path", path, "a regular file")
             # A file may grow while it is read.
-            data = b"" if status.st_size > most_bytes else file.read(most_bytes + 1)
-        if len(data) > most_bytes or status.st_size > most_bytes:
+            data = _content(descriptor, most_bytes + 1) if status.st_size <= most_bytes else None
+        finally:
+            os.close(descriptor)
+        if data is None or len(data) > most_bytes:
             raise InvalidArgumentError.of_field("path", path, f"a file of at most {most_bytes:,} bytes")
         return data
 
@@ -91,19 +95,9 @@ class Roots:
             raise InvalidArgumentError.of_field("path", path, "the path of a file")
         found = [(root, parts) for root in self._folders if (parts := _below(root, path)) is not None]
         if not found:
-            raise self._outside(path)
-        return next((each for each in found if each[0].joinpath(*each[1]).exists()), found[0])
-
-    def _refusal(self, path: str, error: OSError) -> InvalidArgumentError:
-        if error.errno in _REPLACED:
-            return self._outside(path)
-        if isinstance(error, FileNotFoundError):
-            return InvalidArgumentError.of_field("path", path, "an existing file")
-        return InvalidArgumentError.of_field("path", path, f"a readable file ({error.strerror})")
-
-    def _outside(self, path: str) -> InvalidArgumentError:
-        folders = ", ".join(map(str, self._folders))
-        return InvalidArgumentError.of_field("path", path, f"a file inside a folder given by --root: {folders}")
+            folders = ", ".join(map(str, self._folders))
+            raise InvalidArgumentError.of_field("path", path, f"a file inside a folder given by --root: {folders}")
+        return next((each for each in found if os.path.exists(each[0].joinpath(*each[1]))), found[0])  # noqa: PTH110 - raises nothing
 
 
 def _below(root: Path, path: str) -> tuple[str, ...] | None:
@@ -127,3 +121,8 @@ def _open_beneath(root: Path, parts: Sequence[str]) -> int:
         return os.open(parts[-1] if parts else ".", _FILE_FLAGS, dir_fd=folder)
     finally:
         os.close(folder)
+
+
+def _content(descriptor: int, most_bytes: int) -> bytes:
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(most_bytes)
