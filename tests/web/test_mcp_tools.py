@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from florence2 import AsyncClient
-from florence2.errors import UnavailableError
+from florence2.errors import Florence2Error, UnavailableError
 from florence2.mcp.annotated import MOST_BYTES, MOST_SIDE
 from florence2.mcp.calls import CallLimits
 from florence2.mcp.roots import Roots
@@ -59,13 +59,9 @@ def call(*calls, transport=None, handler=respond, mode="auto", **settings):
     """The results of calls `(tool, arguments)`, one after the other."""
 
     async def results():
-        async with AsyncClient(transport=transport or MockTransport(handler)) as client:
-
-            async def connect():
-                return client
-
-            async with asyncio.timeout(SECONDS), Client(make_server(connect, **settings), mode=mode) as caller:
-                return [await caller.call_tool(name, arguments) for name, arguments in calls]
+        server = make_server(lambda: AsyncClient(transport=transport or MockTransport(handler)), **settings)
+        async with asyncio.timeout(SECONDS), Client(server, mode=mode) as caller:
+            return [await caller.call_tool(name, arguments) for name, arguments in calls]
 
     return asyncio.run(results())
 
@@ -74,7 +70,7 @@ def listed(**settings):
     """The tools by name."""
 
     async def tools():
-        async with Client(make_server(None, **settings)) as caller:
+        async with Client(make_server(AsyncClient, **settings)) as caller:
             return {tool.name: tool for tool in (await caller.list_tools()).tools}
 
     return asyncio.run(tools())
@@ -136,7 +132,7 @@ def test_a_summary_of_many_items_is_short_and_says_how_many_are_missing():
 
 
 def test_the_annotated_image_of_a_large_photograph_is_small_and_drawn_where_the_object_is():
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 2000, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (400, 1600, 3), np.uint8)
     (result,) = call(("detect", {"image": encoded(PIL.Image.fromarray(noise))}))
     text, image = result.content
     assert text.type == "text"
@@ -248,6 +244,18 @@ def test_an_error_of_the_server_is_shown_and_an_unexpected_one_is_not():
     assert "Traceback" not in shown
 
 
+def test_a_client_that_cannot_be_made_is_the_error_of_each_call():
+    def fail():
+        raise Florence2Error("the checkpoint cannot be loaded")
+
+    async def messages() -> list[str]:
+        async with Client(make_server(fail)) as caller:
+            results = [await caller.call_tool("caption", {"image": PICTURE}) for _ in range(2)]
+        return [result.content[0].text for result in results if result.is_error]
+
+    assert asyncio.run(messages()) == ["the checkpoint cannot be loaded"] * 2
+
+
 def test_a_truncated_answer_says_so_in_its_text_and_in_its_data():
     def truncated(image, request):
         response = respond(image, request)
@@ -284,16 +292,12 @@ class Waiting(MockTransport):
 def test_cancelling_a_call_cancels_its_request(mode):
     async def cancel() -> None:
         transport = Waiting()
-        async with AsyncClient(transport=transport) as client, asyncio.timeout(SECONDS):
-
-            async def connect():
-                return client
-
-            async with Client(make_server(connect), mode=mode) as caller:
-                work = asyncio.create_task(caller.call_tool("caption", {"image": PICTURE}))
-                await transport.started.wait()
-                work.cancel()
-                await transport.cancelled.wait()
+        server = make_server(lambda: AsyncClient(transport=transport))
+        async with asyncio.timeout(SECONDS), Client(server, mode=mode) as caller:
+            work = asyncio.create_task(caller.call_tool("caption", {"image": PICTURE}))
+            await transport.started.wait()
+            work.cancel()
+            await transport.cancelled.wait()
 
     asyncio.run(cancel())
 
@@ -301,16 +305,12 @@ def test_cancelling_a_call_cancels_its_request(mode):
 def test_calls_beyond_the_limit_are_refused_at_once():
     async def refuse() -> None:
         transport = Waiting()
-        async with AsyncClient(transport=transport) as client, asyncio.timeout(SECONDS):
-
-            async def connect():
-                return client
-
-            async with Client(make_server(connect, limits=CallLimits(concurrency=1))) as caller:
-                work = asyncio.create_task(caller.call_tool("caption", {"image": PICTURE}))
-                await transport.started.wait()
-                refused = await caller.call_tool("caption", {"image": PICTURE})
-                work.cancel()
+        server = make_server(lambda: AsyncClient(transport=transport), limits=CallLimits(concurrency=1))
+        async with asyncio.timeout(SECONDS), Client(server) as caller:
+            work = asyncio.create_task(caller.call_tool("caption", {"image": PICTURE}))
+            await transport.started.wait()
+            refused = await caller.call_tool("caption", {"image": PICTURE})
+            work.cancel()
         assert refused.is_error
         assert "1 calls are in work, which is the limit" in refused.content[0].text
 
@@ -325,13 +325,8 @@ def test_a_call_reports_its_progress():
             assert total == 3
             seen.append((progress, message))
 
-        async with AsyncClient(transport=MockTransport(respond)) as client:
-
-            async def connect():
-                return client
-
-            async with Client(make_server(connect)) as caller:
-                await caller.call_tool("detect", {"image": PICTURE}, progress_callback=report)
+        async with Client(make_server(lambda: AsyncClient(transport=MockTransport(respond)))) as caller:
+            await caller.call_tool("detect", {"image": PICTURE}, progress_callback=report)
         return seen
 
     assert asyncio.run(reported()) == [

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,10 +17,17 @@ from florence2.cli.signatures import with_options
 from florence2.client import AsyncClient
 from florence2.errors import Florence2Error
 
+if TYPE_CHECKING:
+    from florence2.mcp.calls import CallLimits
+    from florence2.mcp.server import McpServer
+    from florence2.web.config import WebConfig
+
 _FILES: Final = "Files"
 _HTTP: Final = "HTTP"
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 8090
+# Clients keep a stream open for notifications, so their connections do not end by themselves.
+_DRAIN_SECONDS: Final = 5.0
 _MIB: Final = 1024 * 1024
 
 
@@ -85,6 +92,22 @@ class HttpOptions:
         ),
     ] = None
 
+    def config(self, limits: "CallLimits") -> "WebConfig":
+        """The settings of the web server."""
+        from florence2.web.config import WebConfig
+
+        return WebConfig(
+            host=self.host or _HOST,
+            port=_PORT if self.port is None else self.port,
+            api_keys=self.api_keys,
+            allowed_hosts=tuple(self.allowed_host or ()),
+            # Base64 has four characters for three bytes, and there are other arguments.
+            max_body_bytes=limits.image_bytes * 4 // 3 + _MIB,
+            max_image_pixels=limits.image_pixels,
+            concurrency=limits.concurrency,
+            drain=_DRAIN_SECONDS,
+        )
+
     def check(self) -> None:
         """Check that the options of HTTP are given only with it.
 
@@ -107,48 +130,43 @@ def _mcp(options: McpOptions, http: HttpOptions, server: ServerOptions, adapter:
     try:
         from florence2.mcp.calls import CallLimits
         from florence2.mcp.roots import Roots
-        from florence2.mcp.serving import ToolSettings, serve_stdio
+        from florence2.mcp.server import make_server
+        from florence2.mcp.stdio import serve_stdio
     except ImportError as error:
         raise CommandError(f'needs more packages, run: pip install "florence2-triton[mcp]" ({error})') from error
+    limits = CallLimits(options.max_image_bytes, options.max_pixels, options.concurrency)
+    make_client = partial(_client, server, adapter.adapter)
     try:
-        settings = ToolSettings(
-            partial(_client, server, adapter.adapter),
-            Roots(options.root or []),
-            adapter_name(server, adapter.adapter),
-            CallLimits(options.max_image_bytes, options.max_pixels, options.concurrency),
-        )
-        if http.http:
-            _serve_http(settings, http)
-        else:
-            asyncio.run(serve_stdio(settings))
-    except (Florence2Error, OSError) as error:
+        if server.checkpoint is None:
+            make_client()  # checks the options, and connects to nothing
+        mcp_server = make_server(make_client, Roots(options.root or []), adapter_name(server, adapter.adapter), limits)
+    except Florence2Error as error:
         raise CommandError(str(error)) from error
+    if http.http:
+        _serve_http(mcp_server, http, limits)
+    else:
+        asyncio.run(serve_stdio(mcp_server))
     return SUCCEEDED
 
 
-def _serve_http(settings: Any, http: HttpOptions) -> None:
-    from florence2.mcp.serving import serve_http
-    from florence2.web.config import WebConfig
-    from florence2.web.serving import bound, url_of
+def _serve_http(server: "McpServer", http: HttpOptions, limits: "CallLimits") -> None:
+    from florence2.mcp.http import http_app
+    from florence2.web.requests import MCP_PATH
+    from florence2.web.serving import bound, log_to_streams, serve, url_of
 
-    limits = settings.limits
-    config = WebConfig(
-        host=http.host or _HOST,
-        port=_PORT if http.port is None else http.port,
-        api_keys=http.api_keys,
-        allowed_hosts=tuple(http.allowed_host or ()),
-        # Base64 has four characters for three bytes, and there are other arguments.
-        max_body_bytes=limits.image_bytes * 4 // 3 + _MIB,
-        max_image_pixels=limits.image_pixels,
-        concurrency=limits.concurrency,
-    )
     try:
+        config = http.config(limits)
+        app = http_app(server, config)
         listener = bound(config)
+    except Florence2Error as error:
+        raise CommandError(str(error)) from error
     except OSError as error:
-        raise CommandError(f"{config.host}:{config.port}: {reason(error)}") from error
+        raise CommandError(f"{error.filename or f'{http.host}:{http.port}'}: {reason(error)}") from error
     with listener:
-        print(f"florence2 mcp: {url_of(config, listener)}/mcp", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
-        asyncio.run(serve_http(settings, config, listener))
+        url = f"{url_of(config, listener)}{MCP_PATH}"
+        print(f"florence2 mcp: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
+        log_to_streams(has_access_log=True)
+        serve(app, config, listener)
 
 
 def _client(options: ServerOptions, adapter: str | None) -> AsyncClient:
@@ -167,5 +185,5 @@ mcp: Any = with_options(_mcp, McpOptions, HttpOptions, ServerOptions, AdapterOpt
 """The command's function, for typer."""
 mcp.__doc__ = (
     "Serve tools for language models (MCP): caption, detect, read, ground, segment, describe_region.\n\n"
-    "Exit status: 0 the client has closed standard input, 2 wrong usage or an address in use."
+    "Exit status: 0 the client has closed the connection or a signal stopped it, 2 wrong usage or an address in use."
 )

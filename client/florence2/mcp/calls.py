@@ -22,7 +22,7 @@ from florence2.results import Detections, Segmentation, TextRegions
 from florence2.web.limits import read_image
 
 Connect: TypeAlias = Callable[[], Awaitable[AsyncClient]]
-"""Returns the client that sends the requests, the same each time; the first calls may wait until it is there."""
+"""Returns the client that sends the requests, the same each time; the first calls may wait until it is made."""
 
 Progress: TypeAlias = Callable[[int, str], Awaitable[None]]
 """Reports the number of steps done, and what is next."""
@@ -53,14 +53,12 @@ class Calls:
     """Answers calls of tools, in one event loop.
 
     Args:
-        connect: returns the client.
         roots: the folders whose files a call may name.
         adapter: the adapter that answers; None: none.
         limits: of calls.
     """
 
-    def __init__(self, connect: Connect, roots: Roots, adapter: str | None, limits: CallLimits) -> None:
-        self._connect = connect
+    def __init__(self, roots: Roots, adapter: str | None, limits: CallLimits) -> None:
         self._roots = roots
         self._adapter = adapter
         self._limits = limits
@@ -68,14 +66,16 @@ class Calls:
         # A drawing takes a core, and the memory of a decoded image.
         self._drawings = asyncio.Semaphore(_DRAWINGS)
 
-    async def result(self, tool: ImageTool, given: Mapping[str, Any], progress: Progress) -> CallToolResult:
+    async def result(
+        self, tool: ImageTool, given: Mapping[str, Any], connect: Connect, progress: Progress
+    ) -> CallToolResult:
         """The result of a call; an error is a result, too, which the model can read. Cancelling cancels the request."""
         request_id = uuid.uuid4().hex
         if self._in_work >= self._limits.concurrency:
             return _failed(UnavailableError(f"{self._in_work} calls are in work, which is the limit; try again later"))
         self._in_work += 1
         try:
-            return await self._answered(tool, given, progress, request_id)
+            return await self._answered(tool, given, connect, progress, request_id)
         except Florence2Error as error:
             _LOG.warning("%s, request %s: %s", tool.name, error.request_id or request_id, error)
             return _failed(error)
@@ -86,7 +86,7 @@ class Calls:
             self._in_work -= 1
 
     async def _answered(
-        self, tool: ImageTool, given: Mapping[str, Any], progress: Progress, request_id: str
+        self, tool: ImageTool, given: Mapping[str, Any], connect: Connect, progress: Progress, request_id: str
     ) -> CallToolResult:
         arguments = read_arguments(tool.arguments, given)
         request = arguments.request()
@@ -94,7 +94,7 @@ class Calls:
         await progress(0, "reading the image")
         image = await self._image(arguments)
         await progress(1, "waiting for the answer")
-        client = await self._connect()
+        client = await connect()
         answer = await client.run(image, request, request_id=request_id, **arguments.filters())
         await progress(2, "drawing the result")
         content: list[ContentBlock] = [TextContent(text=summary(answer))]

@@ -30,7 +30,7 @@ _CHECKED_BEFORE: Final = TransportSecuritySettings(enable_dns_rebinding_protecti
 
 
 def http_app(server: Server[Any], config: WebConfig) -> Starlette:
-    """The ASGI app.
+    """The ASGI app. It makes the client when it starts, and closes it when it stops.
 
     Args:
         server: the MCP server; it can have one app.
