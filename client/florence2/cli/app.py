@@ -33,6 +33,7 @@ _BULK: Final = "florence2.cli.bulk_command"
 _WEB: Final = "florence2.cli.web_command"
 _WEB_PACKAGES: Final = ("starlette", "uvicorn", "sse_starlette", "python_multipart")
 _ANY_ARGUMENTS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+_MCP: Final = "florence2.cli.mcp_command"
 _EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 wrong usage, 3 no server."
 
 
@@ -73,6 +74,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
         app.command(command.name, help=command.request.__doc__)(_function(command))
     _add_bulk(app)
     _add_web(app)
+    _add_mcp(app)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )
@@ -134,6 +136,11 @@ def _add_web(app: typer.Typer) -> None:
 def _web_without_extra() -> int:
     """Serve a page and HTTP APIs. Needs: pip install "florence2-triton[web]"."""
     raise CommandError('`florence2 web` needs more packages, run: pip install "florence2-triton[web]"')
+
+
+def _add_mcp(app: typer.Typer) -> None:
+    """Register `florence2 mcp`, which imports what it needs when it runs."""
+    app.command("mcp")(import_module(_MCP).mcp)
 
 
 def _usage_error(error: typer.TyperException) -> str:
