@@ -77,6 +77,19 @@ $(BULK)/installed: requirements/bulk-tests.txt $(INSTALLED)
 test-bulk: $(INSTALLED) $(BULK)/installed ## kill bulk runs, and test a local Ray and buckets of moto's S3; prints figures
 	$(BULK)/bin/python -m pytest -m bulk
 
+WEB := build/web-environment
+
+$(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
+	rm -rf $(WEB) && $(BIN)/python -m venv $(WEB)
+	$(WEB)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/web-tests.txt
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(WEB)/bin/python -c '$(PURELIB)')/packages_of_venv.pth"
+	touch $@
+
+.PHONY: test-web
+test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
+	$(WEB)/bin/python -m pytest -m web
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt

@@ -1,0 +1,135 @@
+"""The command `florence2 web`."""
+
+import inspect
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from florence2.cli.connecting import client_keywords
+from florence2.cli.exits import SUCCEEDED, CommandError, reason
+from florence2.cli.option_groups import AdapterOption, ServerOptions
+from florence2.cli.signatures import with_options
+from florence2.client import AsyncClient
+from florence2.errors import Florence2Error
+from florence2.web.config import WebConfig
+from florence2.web.models import Models
+from florence2.web.serving import bound, serve, url_of
+
+_DEFAULTS: Final = WebConfig()
+_LIMITS: Final = "Limits"
+_ACCESS: Final = "Access"
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """Where the web server listens, who may use it, and its limits."""
+
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = _DEFAULTS.host
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")] = _DEFAULTS.port
+    api_keys: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Require a key of this file.", rich_help_panel=_ACCESS)
+    ] = None
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Let scripts of this website send requests (CORS); may be repeated.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            metavar="NAME",
+            help="Refuse requests for other hosts; may be repeated.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None
+    max_body_bytes: Annotated[
+        int, typer.Option(min=1, help="The largest body of a request.", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.max_body_bytes
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="The largest image, width x height.", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.max_image_pixels
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Requests in work at the same time.", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.concurrency
+    drain: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="For requests in flight when it is stopped.", rich_help_panel=_LIMITS),
+    ] = _DEFAULTS.drain
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False
+
+    def config(self, timeout: float) -> WebConfig:
+        """The settings of the web server."""
+        return WebConfig(
+            host=self.host,
+            port=self.port,
+            api_keys=self.api_keys,
+            allowed_origins=tuple(self.allow_origin or ()),
+            allowed_hosts=tuple(self.allowed_host or ()),
+            max_body_bytes=self.max_body_bytes,
+            max_image_pixels=self.max_pixels,
+            concurrency=self.concurrency,
+            timeout=timeout,
+            drain=self.drain,
+        )
+
+
+def models_options(**values: Any) -> list[ServerOptions]:
+    """The servers of each model: `ServerOptions`, with `--model` repeatable."""
+    names = values.pop("model") or [ServerOptions.model]
+    first = ServerOptions(**values)
+    if first.checkpoint is not None and len(names) > 1:
+        raise CommandError("--model: only once with --checkpoint, which serves one model")
+    return [replace(first, model=name) for name in dict.fromkeys(names)]
+
+
+def _models_signature() -> inspect.Signature:
+    info = typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A model's name in Triton; repeat it for several models. The first is the default.",
+        rich_help_panel="Server",
+        show_default=ServerOptions.model,
+    )
+    model = {"annotation": Annotated[list[str] | None, info], "default": None}
+    parameters = inspect.signature(ServerOptions).parameters
+    return inspect.Signature(
+        [each.replace(**(model if each.name == "model" else {})) for each in parameters.values()]  # type: ignore[arg-type]
+    )
+
+
+assert "model" in {field.name for field in fields(ServerOptions)}
+models_options.__signature__ = _models_signature()  # type: ignore[attr-defined]  # where inspect looks for it
+
+
+def _web(options: WebOptions, servers: list[ServerOptions], adapter: AdapterOption) -> int:
+    try:
+        config = options.config(servers[0].timeout)
+        listener = bound(config)
+    except Florence2Error as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{options.host}:{options.port}: {reason(error)}") from error
+    with listener:
+        clients = {each.model: AsyncClient(**client_keywords(each, adapter.adapter)) for each in servers}
+        url = url_of(config, listener)
+        print(f"florence2 web: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
+        if options.open_browser:
+            typer.launch(url)
+        serve(config, Models(clients), listener)
+    return SUCCEEDED
+
+
+web: Any = with_options(_web, WebOptions, models_options, AdapterOption)
+"""The command's function, for typer."""
+web.__doc__ = (
+    "Serve a page, a REST API and an OpenAI-compatible API over HTTP, in front of servers or with --checkpoint.\n\n"
+    "Exit status: 0 stopped by a signal, 2 wrong usage or an address in use."
+)

@@ -1,0 +1,10 @@
+"""REST: one path for each task, and the description of them."""
+
+from starlette.routing import BaseRoute
+
+from florence2.web.door import Door
+
+
+def routes(door: Door) -> list[BaseRoute]:  # noqa: ARG001
+    """The routes of this face."""
+    return []
