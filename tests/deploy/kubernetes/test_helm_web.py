@@ -144,7 +144,9 @@ def test_the_values_become_options(releases):
 
 
 def test_files_that_options_name_are_mounted_read_only_from_secrets(web):
-    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod_of(web)["volumes"] if "secret" in volume}
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"] for volume in pod_of(web)["volumes"] if "secret" in volume
+    }
     mounts = {mount["mountPath"]: mount for mount in container_of(web)["volumeMounts"] if mount["name"] in secrets}
     files = [value for values in options_of(web).values() for value in values if value.startswith("/")]
     assert {str(PurePosixPath(file).parent) for file in files} == set(mounts)
@@ -154,7 +156,10 @@ def test_files_that_options_name_are_mounted_read_only_from_secrets(web):
 
 
 def test_with_tls_it_trusts_the_authority_and_does_not_see_the_servers_key(releases):
-    for case, name in (("web, TLS", f"{NAME}-florence2-triton.{NAMESPACE}.svc"), ("web, mutual TLS", "florence.example.com")):
+    for case, name in (
+        ("web, TLS", f"{NAME}-florence2-triton.{NAMESPACE}.svc"),
+        ("web, mutual TLS", "florence.example.com"),
+    ):
         options = options_of(releases[case])
         assert options["--tls-root-certificates"] == ["/etc/florence2/tls/ca.crt"]
         assert options["--tls-server-name"] == [name]
@@ -225,7 +230,9 @@ def test_the_servers_network_policy_lets_it_in(web):
 
 
 def test_its_network_policy_admits_its_clients_and_the_namespaces_of_its_routes(releases):
-    admitted = {case: the(releases[case], "NetworkPolicy")["spec"]["ingress"] for case in WEB if releases[case].policies}
+    admitted = {
+        case: the(releases[case], "NetworkPolicy")["spec"]["ingress"] for case in WEB if releases[case].policies
+    }
     everyone = {"podSelector": {}}
     namespaces = {
         case: {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
