@@ -135,6 +135,7 @@ check-protos: $(INSTALLED) ## fail if the generated messages are stale
 
 define generate
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(CLIENT_PROTOS)
+$(BIN)/python docs/proto_comments.py $(1)/florence2/web/rest/comments.json
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(2) --pyi_out=$(2) --grpc_python_out=$(2) \
 	$(SERVER_PROTOS)
 endef
