@@ -2,16 +2,26 @@
 
 import io
 import re
+import socket
 import subprocess
-from contextlib import contextmanager
+import threading
+import time
+from contextlib import ExitStack, contextmanager
 
 import PIL.Image
 import pytest
+import uvicorn
 from florence2 import AsyncClient
 from florence2.testing import MockTransport, task_response
 from florence2.web.app import make_app
 from florence2.web.config import WebConfig
 from florence2.web.models import Models
+from florence2.web.requests import facts_of, request_id_of
+from florence2.web.serving import bound, server_config
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 from starlette.testclient import TestClient
 
 from tests.cli.commands import COMMAND
@@ -38,23 +48,51 @@ def respond(image, request):  # noqa: ARG001
     return task_response(text, IMAGE_SIZE)
 
 
+async def echo(request: Request) -> Response:
+    """The length of the body, after the request's id and the name of its key."""
+    body = await request.body()
+    return JSONResponse({"bytes": len(body), "id": request_id_of(request), "key": facts_of(request.scope).get("key")})
+
+
+def echo_app(*routes: BaseRoute, handler=respond, transport=None, **settings) -> Starlette:
+    """The app over a mock or another transport, with `POST /v1/echo` and other routes."""
+    models = Models({"florence2": AsyncClient(transport=transport or MockTransport(handler))})
+    app = make_app(WebConfig(**settings), models)
+    app.router.routes[:0] = [Route("/v1/echo", echo, methods=["POST"]), *routes]
+    return app
+
+
 @pytest.fixture
 def app_client():
-    """`app_client(handler=..., transport=..., **settings)`: a client of the app over a mock, or another transport.
+    """`app_client(*routes, **settings)`: a client of `echo_app`, entered, because it belongs to one event loop."""
+    with ExitStack() as stack:
 
-    The app's clients belong to one event loop, so each test client is entered, and left at the end of the test.
-    """
-    opened: list[TestClient] = []
+        def open_client(*routes: BaseRoute, **settings) -> TestClient:
+            return stack.enter_context(TestClient(echo_app(*routes, **settings), base_url="http://localhost"))
 
-    def open_client(handler=respond, transport=None, **settings) -> TestClient:
-        models = Models({"florence2": AsyncClient(transport=transport or MockTransport(handler))})
-        client = TestClient(make_app(WebConfig(**settings), models), base_url="http://localhost")
-        opened.append(client.__enter__())
-        return opened[-1]
+        yield open_client
 
-    yield open_client
-    for client in opened:
-        client.__exit__(None, None, None)
+
+@pytest.fixture
+def app_socket():
+    """`app_socket(*routes, **settings)`: connect to `echo_app`, which uvicorn serves in a thread."""
+    with ExitStack() as stack:
+
+        def connect(*routes: BaseRoute, **settings) -> socket.socket:
+            config = WebConfig(port=0, **settings)
+            listener = stack.enter_context(bound(config))
+            address = listener.getsockname()
+            app = echo_app(*routes, **settings)
+            server = uvicorn.Server(server_config(app, config))
+            thread = threading.Thread(target=server.run, args=([listener],))
+            thread.start()
+            stack.callback(thread.join, STOP_SECONDS)
+            stack.callback(setattr, server, "should_exit", True)
+            while not server.started and thread.is_alive():
+                time.sleep(0.01)
+            return stack.enter_context(socket.create_connection(address, timeout=STOP_SECONDS))
+
+        yield connect
 
 
 @contextmanager

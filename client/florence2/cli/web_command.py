@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from starlette.applications import Starlette
 
 from florence2.cli.connecting import client_keywords
-from florence2.cli.exits import SUCCEEDED, CommandError, reason
+from florence2.cli.exits import SUCCEEDED, CommandError, complain, reason
 from florence2.cli.option_groups import AdapterOption, ServerOptions
 from florence2.cli.signatures import with_options
 from florence2.client import AsyncClient
 from florence2.errors import Florence2Error
+from florence2.web.app import make_app
 from florence2.web.config import WebConfig
 from florence2.web.models import Models
-from florence2.web.serving import bound, serve, url_of
+from florence2.web.serving import bound, log_to_streams, serve, url_of
 
 _DEFAULTS: Final = WebConfig()
 _LIMITS: Final = "Limits"
@@ -63,6 +65,12 @@ class WebOptions:
         float,
         typer.Option(metavar="SECONDS", help="For requests in flight when it is stopped.", rich_help_panel=_LIMITS),
     ] = _DEFAULTS.drain
+    body_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", help="In which a request's body must arrive.", rich_help_panel=_LIMITS)
+    ] = _DEFAULTS.body_timeout
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="Print a line of JSON for each request.")
+    ] = True
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False
 
     def config(self, timeout: float) -> WebConfig:
@@ -77,7 +85,9 @@ class WebOptions:
             max_image_pixels=self.max_pixels,
             concurrency=self.concurrency,
             timeout=timeout,
+            body_timeout=self.body_timeout,
             drain=self.drain,
+            access_log=self.access_log,
         )
 
 
@@ -114,17 +124,38 @@ def _web(options: WebOptions, servers: list[ServerOptions], adapter: AdapterOpti
         config = options.config(servers[0].timeout)
         listener = bound(config)
     except Florence2Error as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(_as_options(str(error))) from error
     except OSError as error:
         raise CommandError(f"{options.host}:{options.port}: {reason(error)}") from error
     with listener:
-        clients = {each.model: AsyncClient(**client_keywords(each, adapter.adapter)) for each in servers}
+        app = _app(config, servers, adapter.adapter)
         url = url_of(config, listener)
+        if not config.is_local and config.api_keys is None:
+            complain(f"warning: everyone who reaches {config.host} can use this server; --api-keys FILE restricts it")
         print(f"florence2 web: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
         if options.open_browser:
             typer.launch(url)
-        serve(config, Models(clients), listener)
+        log_to_streams(has_access_log=config.access_log)
+        serve(app, config, listener)
     return SUCCEEDED
+
+
+def _app(config: WebConfig, servers: list[ServerOptions], adapter: str | None) -> Starlette:
+    try:
+        clients = {each.model: AsyncClient(**client_keywords(each, adapter)) for each in servers}
+        return make_app(config, Models(clients))
+    except Florence2Error as error:
+        raise CommandError(_as_options(str(error))) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or config.api_keys}: {reason(error)}") from error
+
+
+def _as_options(message: str) -> str:
+    """A message about a setting, with the setting's name as an option."""
+    name, separator, rest = message.partition(":")
+    option = {"max_image_pixels": "max_pixels"}.get(name, name)
+    is_setting = name in {field.name for field in fields(WebConfig)}
+    return f"--{option.replace('_', '-')}{separator}{rest}" if is_setting else message
 
 
 web: Any = with_options(_web, WebOptions, models_options, AdapterOption)

@@ -44,6 +44,9 @@ class WebConfig:
     drain: float = 30.0
     """Seconds for requests in flight after SIGTERM or SIGINT."""
 
+    access_log: bool = True
+    """Whether to log each request."""
+
     def __post_init__(self) -> None:
         for name in ("max_body_bytes", "max_image_pixels", "concurrency"):
             check_count(name, getattr(self, name))

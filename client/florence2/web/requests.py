@@ -1,13 +1,18 @@
-"""What every route needs to know of a request."""
+"""What is known of a request from its ASGI scope."""
 
 import re
 import uuid
-from typing import Final
+from typing import Any, Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+API_PREFIX: Final = "/v1/"
+"""What keys and limits protect. Everything else is the page, the description of the API, and health."""
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_FACTS: Final = "florence2.web"
 
 
 def request_id_of(request: Request) -> str:
@@ -17,10 +22,19 @@ def request_id_of(request: Request) -> str:
 
 def scope_id(scope: Scope) -> str:
     """The id of a request, by its ASGI scope: the caller's `X-Request-ID` if it is valid, else a random one."""
-    state = scope.setdefault("state", {})
-    if "request_id" not in state:
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        state["request_id"] = given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    request_id = state["request_id"]
-    assert isinstance(request_id, str)
-    return request_id
+    facts = facts_of(scope)
+    if "request_id" not in facts:
+        given = Headers(scope=scope).get("x-request-id", "")
+        facts["request_id"] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(facts["request_id"])
+
+
+def facts_of(scope: Scope) -> dict[str, Any]:
+    """What the parts around the routes learn about a request: `request_id`, `key` (its name), `has_left`."""
+    facts: dict[str, Any] = scope.setdefault(_FACTS, {})
+    return facts
+
+
+def is_api(scope: Scope) -> bool:
+    """Whether a request is one for the API."""
+    return scope["type"] == "http" and str(scope["path"]).startswith(API_PREFIX)
