@@ -177,6 +177,8 @@ locks: $(INSTALLED) ## update the lock files of the images' packages
 	$(LOCK) docker/requirements-cpu.in --no-deps --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 		--index https://download.pytorch.org/whl/cpu --index-strategy unsafe-best-match \
 		--output-file docker/requirements-cpu.lock
+	$(LOCK) pyproject.toml docker/requirements-web.in --extra web --constraint requirements/development.txt \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_36 --output-file docker/requirements-web.lock
 
 .PHONY: bench
 bench: $(INSTALLED) ## this server beside the conventional one; needs an otherwise idle machine

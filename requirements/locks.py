@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of each image.
-LOCKS = {"cpu": ROOT / "docker" / "requirements-cpu.lock", "cuda": ROOT / "docker" / "requirements-cuda.lock"}
+LOCKS = {name: ROOT / "docker" / f"requirements-{name}.lock" for name in ("cpu", "cuda", "web")}
 
 # As uv writes it: the version, an environment marker perhaps, and the hashes on lines of their own.
 _PACKAGE = re.compile(r"^(?P<name>[\w.-]+)==(?P<version>[^\s;\\]+)(?P<rest>(?:[^\n]*\\\n)*[^\n]*)$", re.MULTILINE)

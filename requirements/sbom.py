@@ -27,7 +27,9 @@ import importlib.metadata, json
 packages = ((each.name, each.version, each.metadata["License"]) for each in importlib.metadata.distributions())
 print(json.dumps([package for package in packages if package[2] and len(package[2]) < 80]))
 """
-_PROJECT = ROOT / "server" / "pyproject.toml"
+# The web server's image has the client's package alone.
+_PROJECTS = {LOCKS["web"]: ROOT / "pyproject.toml"}
+_SERVER = ROOT / "server" / "pyproject.toml"
 
 
 def main() -> None:
@@ -61,7 +63,7 @@ def bill_of(lock: Path, licenses: Mapping[tuple[str, str], list[Any]]) -> dict[s
 
 def image_component(lock: Path) -> dict[str, str]:
     """What a bill is about: the image that is built with a lock file."""
-    project = tomllib.loads(_PROJECT.read_text())["project"]
+    project = tomllib.loads(_PROJECTS.get(lock, _SERVER).read_text())["project"]
     name = f"{project['name']}, with {lock.relative_to(ROOT)}"
     return {"bom-ref": "image", "type": "container", "name": name, "version": project["version"]}
 

@@ -1,9 +1,13 @@
 """How commands reach servers, and how they end if servers do not answer: with a server that a test controls."""
 
 import signal
+import time
 
 import grpc
 import pytest
+from florence2 import Client
+from florence2.cli.connecting import client_keywords
+from florence2.cli.option_groups import ServerOptions
 from florence2.options import EARLY_STOPPING
 from tritonclient.grpc import service_pb2
 
@@ -40,6 +44,21 @@ def test_the_variable_names_several_servers(florence2, server, monkeypatch):
     finally:
         serving.stop(None)
     assert (len(server.received) + len(other.received), len(other.received) > 0) == (8, True)
+
+
+def test_all_addresses_of_one_target_take_turns(server):
+    other = FakeServer()
+    serving = serve(other)
+    keywords = client_keywords(ServerOptions(url=[f"ipv4:{server.url},{other.url}"]), None)
+    deadline = time.monotonic() + SECONDS
+    try:
+        with Client(**keywords) as client:
+            while not (server.received and other.received) and time.monotonic() < deadline:
+                client.caption(EXAMPLE_SCENE)  # the second connection may take longer than the first answers
+    finally:
+        serving.stop(None)
+    assert server.received
+    assert other.received
 
 
 def test_one_server_of_two_is_enough(florence2, server):

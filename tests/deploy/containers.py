@@ -94,12 +94,21 @@ class ContainerEngine:
             self.podman("image", "unmount", image)
 
     @contextlib.contextmanager
-    def running(self, image: str, environment: Mapping[str, str], *options: str) -> Iterator["Container"]:
-        """Run a container as a careful operator does; remove it at the end."""
+    def running(
+        self, image: str, environment: Mapping[str, str], *options: str, arguments: Sequence[str] = ()
+    ) -> Iterator["Container"]:
+        """Run a container as a careful operator does; remove it at the end.
+
+        Args:
+            image: what to run.
+            environment: its variables.
+            options: additional options of podman.
+            arguments: of the image's entry point.
+        """
         identity = self.podman(
             *("run", "--detach", "--log-driver=k8s-file", "--no-healthcheck", *_CAREFULLY),
             *(f"--env={name}={value}" for name, value in environment.items()),
-            *(*options, image),
+            *(*options, image, *arguments),
         ).strip()
         try:
             yield Container(identity, self)

@@ -1,17 +1,27 @@
 """Dockerfiles, lock files and the compose file, checked without a build."""
 
+import contextlib
+import http.server
+import importlib.metadata
+import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import threading
+import tomllib
+from collections.abc import Iterator
 
 import pytest
 import yaml
+from florence2.web.config import WebConfig
 from florence2_server.__main__ import main
 from florence2_server.addresses import Ports
 from florence2_server.engine.checkpoint.files import find
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.conftest import DEMO_CHECKPOINT
 from tests.deploy.conftest import DOCKER, ROOT, python_tool, run
@@ -19,8 +29,10 @@ from tests.hub import COMMIT, Hub
 
 pytestmark = pytest.mark.deploy
 
-DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")
-LOCKS = ("requirements-cuda.lock", "requirements-cpu.lock")
+DOCKERFILES = ("Dockerfile", "Dockerfile.cpu")  # of the server
+ALL_DOCKERFILES = (*DOCKERFILES, "Dockerfile.web")
+LOCKS = ("requirements-cuda.lock", "requirements-cpu.lock")  # of the server
+ALL_LOCKS = (*LOCKS, "requirements-web.lock")
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVERS = ("server-cpu", "server-gpu")
 
@@ -40,12 +52,12 @@ def locked(lock: str) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+@pytest.mark.parametrize("dockerfile", ALL_DOCKERFILES)
 def test_hadolint_passes(dockerfile):
     assert run(python_tool("hadolint"), DOCKER / dockerfile) == ""
 
 
-@pytest.mark.parametrize("dockerfile", DOCKERFILES)
+@pytest.mark.parametrize("dockerfile", ALL_DOCKERFILES)
 def test_every_hadolint_exception_has_a_reason(dockerfile):
     ignored = re.findall(r"# hadolint ignore=.*", (DOCKER / dockerfile).read_text())
     assert all(re.fullmatch(r"# hadolint ignore=(DL\d+,?)+ # \w.*", line) for line in ignored)
@@ -95,7 +107,7 @@ def test_the_health_check_is_about_every_served_model(dockerfile, variables, mon
     assert re.fullmatch(expected, line), line
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", ALL_LOCKS)
 def test_every_locked_package_has_a_hash(lock):
     assert [name for name, (_, hashes) in locked(lock).items() if not hashes] == []
 
@@ -118,8 +130,37 @@ def test_the_cpu_lock_adds_only_the_packages_of_its_source_file():
     assert asked["torch"] == f"{server['torch']}+cpu"
 
 
+def test_the_web_lock_has_the_packages_of_the_extra_in_the_versions_that_the_tests_run_with():
+    """`make locks` resolves the extra; a package that it gained or lost makes the file out of date."""
+    builds = pins(*(DOCKER / "requirements-web.in").read_text().splitlines())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["web"]]
+    needed = required(*map(Requirement, lines)) | builds.keys()
+    versions = {name: version for name, (version, _) in locked("requirements-web.lock").items()}
+    assert versions.keys() == needed
+    files = [(ROOT / "requirements" / f"{name}.txt").read_text() for name in ("development", "finetune", "server")]
+    tested = pins(*"\n".join(files).splitlines()) | builds
+    assert versions == {name: tested[name] for name in versions}
+    assert not {"torch", "transformers", "nvidia-pytriton"} & versions.keys()
+
+
+def required(*requirements: Requirement) -> set[str]:
+    """The names of packages and of all that they require, according to those that are installed here."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(each.name, extra) for each in requirements for extra in ("", *each.extras)]
+    while waiting:
+        name, extra = waiting.pop()
+        if (canonicalize_name(name), extra) in found:
+            continue
+        found.add((canonicalize_name(name), extra))
+        for own in map(Requirement, importlib.metadata.requires(name) or ()):
+            if own.marker is None or own.marker.evaluate({"extra": extra}):
+                waiting += [(own.name, each) for each in ("", *own.extras)]
+    return {name for name, _ in found}
+
+
 def test_lock_files_name_no_machine_and_no_index():
-    for lock in LOCKS:
+    for lock in ALL_LOCKS:
         assert not re.search(r"file:|--index|--find-links|https?:", (DOCKER / lock).read_text())
 
 
@@ -169,9 +210,75 @@ def test_the_server_watches_a_folder_of_adapters_that_it_cannot_change(name):
     assert settings["environment"]["FLORENCE2_ADAPTERS"] == f"${{FLORENCE2_ADAPTERS:-{folder}}}"
 
 
+def web_command(**variables: str) -> list[str]:
+    """The web server's arguments, as Compose makes them of its variables."""
+    replaced = re.compile(r"\$\{(\w+):\+([^}]*)\}")
+    return shlex.split(
+        replaced.sub(lambda each: each[2] if each[1] in variables else "", COMPOSE["services"]["web"]["command"])
+    )
+
+
+def test_the_web_server_reaches_the_server_and_requires_keys_if_there_is_a_file_of_them():
+    from florence2.cli.option_groups import URL_VARIABLE
+
+    web = COMPOSE["services"]["web"]
+    (alias,) = {alias for name in SERVERS for alias in COMPOSE["services"][name]["networks"]["default"]["aliases"]}
+    assert web["environment"] == {URL_VARIABLE: f"{alias}:8001"}
+    assert web["profiles"] == ["web"]
+    (secret,) = web["secrets"]
+    assert COMPOSE["secrets"] == {secret: {"file": "${API_KEYS_FILE:-/dev/null}"}}
+    assert "--api-keys" not in web_command()
+    assert web_command(API_KEYS_FILE="keys")[-2:] == ["--api-keys", f"/run/secrets/{secret}"]
+
+
+def test_the_web_server_has_memory_for_all_bodies_and_time_to_finish_requests():
+    web, defaults = COMPOSE["services"]["web"], WebConfig()
+    options = dict(itertools.pairwise(web_command()))
+    bodies = int(options["--concurrency"]) * defaults.max_body_bytes / (1 << 20)
+    assert web["tmpfs"] == [f"/tmp:size={bodies / 1024:g}g,mode=1777"]  # noqa: S108 - its mount
+    assert web["mem_limit"] == f"{256 + 3 * bodies:g}mb"
+    assert int(web["stop_grace_period"].removesuffix("s")) > int(options["--drain"]) >= defaults.timeout
+
+
+def test_the_web_servers_health_check_asks_whether_requests_are_answered():
+    """Runs the command, which finds no server here."""
+    (text,) = re.findall(r"(?s)^HEALTHCHECK .*?CMD (\[.*?\])$", (DOCKER / "Dockerfile.web").read_text(), re.MULTILINE)
+    python, *arguments = json.loads(text)
+    assert python == "python"
+    assert f"localhost:{WebConfig().port}/ready" in arguments[-1]
+    with serving_status(503) as port:
+        assert run_python(arguments, port) == 1
+    with serving_status(200) as port:
+        assert run_python(arguments, port) == 0
+
+
+@contextlib.contextmanager
+def serving_status(status: int) -> Iterator[int]:
+    """A server that responds with this status. Yields its port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def run_python(arguments: list[str], port: int) -> int:
+    """The exit status of Python with these arguments, and another port."""
+    own = [each.replace(f":{WebConfig().port}/", f":{port}/") for each in arguments]
+    return subprocess.run([sys.executable, *own], capture_output=True, timeout=60).returncode
+
+
 def test_every_mounted_file_exists():
     for settings in COMPOSE["services"].values():
-        for volume in settings["volumes"]:
+        for volume in settings.get("volumes", ()):
             source = re.sub(r"^\$\{\w+:-(.*?)\}", r"\1", volume).split(":")[0]
             assert source in COMPOSE["volumes"] or (DOCKER / source).exists(), source
 

@@ -13,6 +13,8 @@ from florence2.errors import AccessDeniedError, Florence2Error, ServerError
 from florence2.transports import TransportNotFoundError, load_transport
 
 _MOST_PROBE_SECONDS: Final = 5.0
+# Targets of gRPC that may stand for several servers, e.g. the pods of a headless Service.
+_SEVERAL_ADDRESSES: Final = ("dns:", "ipv4:", "ipv6:")
 _SERVER_PACKAGE: Final = "florence2-triton-server"
 
 
@@ -58,15 +60,25 @@ def _of_servers(options: ServerOptions) -> dict[str, Any]:
     if blank := [url for url in urls if not url.strip()]:
         raise CommandError(f"--url: got {blank[0]!r}, expected HOST:PORT")
     files = (options.tls_root_certificates, options.tls_private_key, options.tls_certificate_chain)
-    name = options.tls_server_name
     return {
         "url": urls,
         "model": options.model,
         "timeout": options.timeout,
         "headers": header_pairs(options.header) or None,
         "tls": TLS(*files) if options.tls or any(files) else None,
-        "channel_args": [("grpc.ssl_target_name_override", name)] if name else (),
+        "channel_args": [*_balancing(urls), *_overriding(options.tls_server_name)],
     }
+
+
+def _balancing(urls: list[str]) -> Iterator[tuple[str, str]]:
+    """All addresses of a target take turns. By default gRPC stays with the first that accepts a connection."""
+    if any(url.startswith(_SEVERAL_ADDRESSES) for url in urls):
+        yield "grpc.lb_policy_name", "round_robin"
+
+
+def _overriding(name: str | None) -> Iterator[tuple[str, str]]:
+    if name:
+        yield "grpc.ssl_target_name_override", name
 
 
 def _require_reachable(client: Client, timeout: float) -> None:

@@ -16,6 +16,7 @@ Object = dict[str, Any]
 DIGEST = f"sha256:{'5' * 64}"
 PINNED: Object = {
     "image": {"digest": DIGEST},
+    "web": {"image": {"digest": DIGEST}},
     "weights": {"objectStore": {"image": f"rclone/rclone:1.71.0@{DIGEST}"}},
 }
 
@@ -136,6 +137,51 @@ _ADAPTED: Object = {
     ],
 }
 
+_WEB: Object = {"web": {"enabled": True}}
+_WEB_SET: Object = {
+    "imagePullSecrets": [{"name": "registry"}],
+    "web": {
+        "enabled": True,
+        "replicas": 1,
+        "port": 9080,
+        "apiKeys": {"secretName": "callers", "key": "keys.txt"},
+        "allowedOrigins": ["https://app.example.com"],
+        "concurrency": 8,
+        "maxBodyBytes": 1_000_000,
+        "maxPixels": 50_000_000,
+        "timeoutSeconds": 30,
+        "extraArguments": ["--header=x-tenant=web"],
+        "resources": {"limits": {"memory": "1Gi"}},
+        "clients": [],
+        "serviceAnnotations": {"example.com/owner": "vision"},
+        "nodeSelector": {"pool": "cpu"},
+        "tolerations": [{"key": "example.com/web", "operator": "Exists"}],
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "podAnnotations": {"example.com/owner": "vision"},
+        "podLabels": {"example.com/team": "vision", "app.kubernetes.io/instance": "other"},
+    },
+}
+_WEB_GATEWAY = merged(_WEB, merged(_GATEWAY, {"gateway": {"webHostnames": ["page.example.com"]}}))
+_WEB_INGRESS = merged(
+    _WEB,
+    merged(
+        _INGRESS,
+        {
+            "ingress": {
+                "webHost": "page.example.com",
+                "webAnnotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "32m"},
+            }
+        },
+    ),
+)
+# Only the web server can be reached, through a route; it alone reaches the server.
+_WEB_ALONE: Object = {
+    "networkPolicy": {"clients": []},
+    "test": {"enabled": False},
+    "web": {"enabled": True, "clients": []},
+    "gateway": {**_GATEWAY["gateway"], "hostnames": [], "httpHostnames": [], "webHostnames": ["page.example.com"]},
+}
+
 # Every example, and every switch turned on and off.
 CASES: dict[str, Object] = {
     "defaults": {},
@@ -210,6 +256,20 @@ CASES: dict[str, Object] = {
     "no spread": {"topologySpreadConstraints": []},
     "settings": _SET,
     "longer grace period": {"shutdown": {"terminationGracePeriodSeconds": 300}},
+    "web": _WEB,
+    "web, all values": _WEB_SET,
+    "web, models": {**_WEB, **_MODELS["baked"][0], "models": _MODELS["baked"][1]},
+    "web, TLS": merged(_WEB, _TLS),
+    "web, mutual TLS": merged(
+        merged(_WEB, _TLS),
+        {"tls": {"mutual": True}, "web": {"clientSecretName": "client", "tlsServerName": "florence.example.com"}},
+    ),
+    "web, gateway": _WEB_GATEWAY,
+    "web, ingress": _WEB_INGRESS,
+    "web, nothing else reachable": _WEB_ALONE,
+    "web, gateway to TLS": merged(_TLS, _WEB_ALONE),
+    "web, no network policy": {**_WEB, "networkPolicy": {"enabled": False}},
+    "web, IPv6 and another port": {**_WEB, "address": "::", "ports": {"grpc": 9001}},
     "another name": {"fullnameOverride": "florence"},
     "a very long name": {"fullnameOverride": "f" * 80},
     "everything": merged(

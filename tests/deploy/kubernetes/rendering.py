@@ -29,8 +29,12 @@ class Release:
         return [each for each in yaml.load_all(self.text, yaml.CSafeLoader) if each]
 
     def kind(self, kind: str) -> list[Object]:
-        """The objects of a kind."""
-        return [each for each in self.objects if each["kind"] == kind]
+        """The objects of a kind, without those of the web server."""
+        return [each for each in self.objects if each["kind"] == kind and not _is_web(each)]
+
+    def web(self, kind: str) -> list[Object]:
+        """The web server's objects of a kind."""
+        return [each for each in self.objects if each["kind"] == kind and _is_web(each)]
 
     def one(self, kind: str) -> Object:
         """The only object of a kind."""
@@ -87,6 +91,10 @@ class Release:
     def ports(self) -> dict[str, int]:
         """The server's ports by name."""
         return {each["name"]: each["containerPort"] for each in self.server["ports"]}
+
+
+def _is_web(each: Object) -> bool:
+    return each["metadata"]["labels"].get("app.kubernetes.io/component") == "web"
 
 
 def manifests(rendered: Mapping[str, str]) -> str:

@@ -2,14 +2,22 @@
 {{- define "florence2-triton.callers" -}}
 {{- $values := .Values -}}
 {{- $callers := $values.networkPolicy.clients -}}
-{{- range list $values.gateway $values.ingress -}}
-{{- if .enabled -}}
-{{- $labels := dict "kubernetes.io/metadata.name" .namespace -}}
+{{- $gateway := $values.gateway -}}
+{{- $ingress := $values.ingress -}}
+{{- $routes := list (list $gateway (concat $gateway.hostnames $gateway.httpHostnames)) (list $ingress (list $ingress.host $ingress.httpHost | compact)) -}}
+{{- range $routes -}}
+{{- $route := first . -}}
+{{- if and $route.enabled (last .) -}}
+{{- $labels := dict "kubernetes.io/metadata.name" $route.namespace -}}
 {{- $callers = append $callers (dict "namespaceSelector" (dict "matchLabels" $labels)) -}}
 {{- end -}}
 {{- end -}}
 {{- range $values.service.loadBalancerSourceRanges -}}
 {{- $callers = append $callers (dict "ipBlock" (dict "cidr" .)) -}}
+{{- end -}}
+{{- if $values.web.enabled -}}
+{{- $labels := include "florence2-triton.webSelectorLabels" . | fromYaml -}}
+{{- $callers = append $callers (dict "podSelector" (dict "matchLabels" $labels)) -}}
 {{- end -}}
 {{- if include "florence2-triton.tests" . -}}
 {{- $labels := include "florence2-triton.testLabels" . | fromYaml -}}

@@ -2,6 +2,7 @@
 {{- define "florence2-triton.checks" -}}
 {{- include "florence2-triton.checkNumbers" . -}}
 {{- include "florence2-triton.checkNetwork" . -}}
+{{- include "florence2-triton.checkWeb" . -}}
 {{- include "florence2-triton.checkModels" . -}}
 {{- include "florence2-triton.checkAdapters" . -}}
 {{- include "florence2-triton.checkProbes" . -}}
@@ -40,8 +41,8 @@
 {{- if and $values.service.http $values.tls.secretName -}}
 {{- fail "service.http is true with tls.secretName: Triton's HTTP has no TLS, and would be open to everyone whom gRPC refuses" -}}
 {{- end -}}
-{{- if and $values.gateway.enabled $values.tls.secretName -}}
-{{- fail "gateway.enabled with tls.secretName: the routes lead to a Service without TLS; let the gateway terminate TLS" -}}
+{{- if and $values.gateway.enabled $values.gateway.hostnames $values.tls.secretName -}}
+{{- fail "gateway.hostnames with tls.secretName: the route leads to a Service without TLS; let the gateway terminate TLS" -}}
 {{- end -}}
 {{- $servesHttp := include "florence2-triton.servesHttp" . -}}
 {{- if and $values.gateway.enabled $values.gateway.httpHostnames (not $servesHttp) -}}
@@ -55,11 +56,33 @@
 {{- if and $values.ingress.enabled $values.ingress.httpHost (not $servesHttp) -}}
 {{- fail "ingress.httpHost, but HTTP is not served: see service.http" -}}
 {{- end -}}
-{{- if and $values.ingress.enabled (eq $values.ingress.host $values.ingress.httpHost) -}}
+{{- if and $values.ingress.enabled $values.ingress.host (eq $values.ingress.host $values.ingress.httpHost) -}}
 {{- fail (printf "ingress.httpHost is %s, the host name of gRPC" $values.ingress.host) -}}
 {{- end -}}
 {{- if and (ne $values.service.type "ClusterIP") $values.networkPolicy.enabled (not (contains "ipBlock" (include "florence2-triton.callers" . ))) -}}
 {{- fail (printf "service.type is %s, but networkPolicy.clients has no ipBlock: nobody outside the cluster could connect" $values.service.type) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "florence2-triton.checkWeb" -}}
+{{- $values := .Values -}}
+{{- $gateway := $values.gateway -}}
+{{- $ingress := $values.ingress -}}
+{{- if and $values.web.enabled $values.tls.mutual (not $values.web.clientSecretName) -}}
+{{- fail "web.clientSecretName is empty with tls.mutual: the web server needs a client's certificate" -}}
+{{- end -}}
+{{- range $name, $hosts := dict "gateway.webHostnames" (ternary $gateway.webHostnames list $gateway.enabled) "ingress.webHost" (ternary (list $ingress.webHost) list $ingress.enabled | compact) -}}
+{{- if and $hosts (not $values.web.enabled) -}}
+{{- fail (printf "%s, but web.enabled is false" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $gateway.webHostnames -}}
+{{- if has . (concat $gateway.hostnames $gateway.httpHostnames) -}}
+{{- fail (printf "gateway.webHostnames has %s, a host name of gRPC or HTTP" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $ingress.webHost (has $ingress.webHost (list $ingress.host $ingress.httpHost)) -}}
+{{- fail (printf "ingress.webHost is %s, the host name of gRPC or HTTP" $ingress.webHost) -}}
 {{- end -}}
 {{- end }}
 

@@ -53,6 +53,11 @@ the same claim. */}}
 {{ add $seconds 60 }}
 {{- end }}
 
+{{- /* How long a rollout may take to make progress: the start of an engine, and the download before it. */}}
+{{- define "florence2-triton.progressSeconds" -}}
+{{ add (include "florence2-triton.startSeconds" . | int) (ternary 1800 300 (ne (include "florence2-triton.downloads" .) "")) }}
+{{- end }}
+
 {{- /* "true" if there is a volume of adapters, or nothing. */}}
 {{- define "florence2-triton.servesAdapters" -}}
 {{- if or .Values.adapters.claimName .Values.adapters.volume }}true{{ end -}}

@@ -1,18 +1,14 @@
-"""Builds both images and runs them: read-only, as user 1000, without capabilities.
+"""Builds the images of the server and runs them: read-only, as user 1000, without capabilities.
 
 The image for CPUs is built by the documented command and runs with the variables of the chart's example for it. Two
 parts of Dockerfile are replaced through its build arguments: NVIDIA's image by a stand-in, and torch for CUDA by
 the CPU lock file.
 """
 
-import contextlib
 import dataclasses
-import shutil
 import threading
 import time
-import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,130 +19,13 @@ from florence2_server.tritonserver import Ports
 from tests.deploy.certificates import certificates
 from tests.deploy.collector import collector
 from tests.deploy.conftest import DOCKER, ROOT
-from tests.deploy.containers import DEBIAN, ContainerEngine, make_debian, make_stand_in, torch_index
+from tests.deploy.containers import make_stand_in
 from tests.deploy.documented import build_command
-from tests.deploy.kubernetes.cases import example, merged
+from tests.deploy.images.running import CPU, IMAGE, KEY, STOP_SECONDS, serving, status_of
 
 pytestmark = pytest.mark.deploy
 
-CPU, GPU = "localhost/florence2-triton:cpu", "localhost/florence2-triton:gpu"
-IMAGE = ROOT / "examples" / "scene.png"
 CHECKPOINT = "model_repository/florence2/demo_checkpoint"
-START_SECONDS, STOP_SECONDS = 180, 60
-_BUILD_GB = 14  # of layers and of copies of them while they are stored
-KEY = "a=secret:with/marks"
-
-
-@pytest.fixture(scope="session")
-def containers():
-    containers = ContainerEngine()
-    try:
-        make_debian(containers)
-    except AssertionError as error:  # no Debian mirror, or no permission to unpack and mount
-        pytest.skip(f"Debian's image cannot be made on this machine: {str(error).strip().splitlines()[-1]}")
-    containers.require_running(DEBIAN)
-    return containers
-
-
-@pytest.fixture(scope="session")
-def images(containers, figure):
-    """Both images, built in parallel: each takes minutes of one core."""
-    arguments = {
-        "TRITON_IMAGE": make_stand_in(containers),
-        "LOCK": "docker/requirements-cpu.lock",
-    }
-    gpu_arguments = [f"--build-arg={name}={value}" for name, value in arguments.items()]
-    # buildah's own error without space is "read/write on closed pipe".
-    free = shutil.disk_usage(ROOT).free / 1e9
-    assert free > _BUILD_GB, f"{free:.1f} GB of the disk are free, expected at least {_BUILD_GB} to build both images"
-    begin = time.monotonic()
-    with ThreadPoolExecutor(2) as builders:
-        documented = build_command("Dockerfile.cpu").arguments
-        cpu = builders.submit(built, containers, figure, CPU, "Dockerfile.cpu", *documented, *torch_index())
-        gpu = builders.submit(built, containers, figure, GPU, "Dockerfile", *gpu_arguments)
-    figure("s to build both", time.monotonic() - begin)
-    return {"cpu": cpu.result(), "gpu": gpu.result()}
-
-
-@pytest.fixture(scope="session")
-def cpu_image(images):
-    return images["cpu"]
-
-
-@pytest.fixture(scope="session")
-def gpu_image(images):
-    return images["gpu"]
-
-
-def built(containers, figure, name, dockerfile, *arguments):
-    containers.build(name, (DOCKER / dockerfile).read_text(), *arguments)
-    base = " on its stand-in, with torch for CPU" if name == GPU else ""
-    figure(f"MB of {dockerfile}'s image{base}", containers.inspect(name)["Size"] / 1e6)
-    return name
-
-
-class Served:
-    """A ready container and its ports."""
-
-    def __init__(self, container, ports):
-        self.container, self.ports = container, ports
-        self.url, self.http_url = f"127.0.0.1:{ports.grpc}", f"http://127.0.0.1:{ports.http}"
-
-
-def serving(containers, image, *options, **environment):
-    ports = Ports.free()
-    listening = {f"{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(ports).items()}
-    environment = {"ADDRESS": "127.0.0.1", **listening, **environment}
-    settings = {f"FLORENCE2_{name}": value for name, value in environment.items()}
-    return started(containers, image, ports, settings, *options)
-
-
-@contextlib.contextmanager
-def started(containers, image, ports, environment, *options):
-    with containers.running(image, environment, *options) as container:
-        served = Served(container, ports)
-        container.wait_until(lambda: not container.is_running() or is_healthy(containers, image, served), START_SECONDS)
-        assert container.is_running(), container.log()
-        yield served
-
-
-def is_healthy(containers, image, served):
-    """Run the image's own HEALTHCHECK."""
-    kind, *command = containers.inspect(image)["Healthcheck"]["Test"]
-    assert kind == "CMD"
-    return served.container.execute(*command) == 0
-
-
-@pytest.fixture(scope="module")
-def ports():
-    return Ports.free()
-
-
-@pytest.fixture(scope="module")
-def release(render, ports):
-    """The chart with its example for CPUs, on free ports of this machine."""
-    own = {"http": ports.http, "grpc": ports.grpc, "metrics": ports.metrics}
-    own |= {"health": ports.health, "grpcHealth": ports.grpc_health}
-    return render(merged(example("cpu"), {"ports": own, "address": "127.0.0.1", "adminKeySecret": {"name": "admin"}}))
-
-
-@pytest.fixture(scope="module")
-def server(containers, cpu_image, release, ports, tmp_path_factory):
-    """The documented image, with the variables and the secret of the chart's container."""
-    key = tmp_path_factory.mktemp("key") / "key"
-    key.write_text(f"{KEY}\n")
-    assert "args" not in release.server
-    path = release.environment["FLORENCE2_RESTRICTED_PROTOCOL_KEY_FILE"]
-    with started(containers, cpu_image, ports, release.environment, f"--volume={key}:{path}:ro") as served:
-        yield served
-
-
-def status_of(url, **headers):
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as response:
-            return response.status
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 @pytest.mark.parametrize("name", ["cpu_image", "gpu_image"])
