@@ -108,7 +108,7 @@ lint: $(INSTALLED) ## style, types, import contracts, protos
 	for model in model_repository/*/1/model.py; do $(BIN)/mypy "$$model" || exit 1; done
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/buf lint
-	$(MAKE) --no-print-directory check-protos
+	$(MAKE) --no-print-directory check-protos check-breaking
 
 .PHONY: protos
 protos: $(INSTALLED) ## regenerate the Python messages from protos/
@@ -119,6 +119,17 @@ check-protos: $(INSTALLED) ## fail if the generated messages are stale
 	rm -rf build/protos && mkdir -p build/protos/client build/protos/server
 	$(call generate,build/protos/client,build/protos/server)
 	cd build/protos && find . -type f | while read file; do cmp "$$file" "../../$$file" || exit 1; done
+
+# The last commit before the first release: clients built from its messages must keep working.
+PUBLISHED := 0d913e2
+
+.PHONY: check-breaking
+check-breaking: $(INSTALLED) ## fail if the messages break clients built from those of commit PUBLISHED
+	@if git cat-file -e $(PUBLISHED)^{commit} 2> /dev/null; then \
+		rm -rf build/published && mkdir -p build/published && \
+		git archive $(PUBLISHED) buf.yaml protos | tar --extract --directory build/published && \
+		$(BIN)/buf breaking --against build/published; \
+	else echo "check-breaking: skipped, because this clone does not have the commit $(PUBLISHED)"; fi
 
 define generate
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(CLIENT_PROTOS)

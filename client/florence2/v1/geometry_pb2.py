@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66lorence2/v1/geometry.proto\x12\x0c\x66lorence2.v1\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\",\n\x04Quad\x12$\n\x07\x63orners\x18\x01 \x03(\x0b\x32\x13.florence2.v1.Point\"0\n\x07Polygon\x12%\n\x08vertices\x18\x01 \x03(\x0b\x32\x13.florence2.v1.Pointb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x66lorence2/v1/geometry.proto\x12\x0c\x66lorence2.v1\"*\n\tImageSize\x12\r\n\x05width\x18\x01 \x01(\x05\x12\x0e\n\x06height\x18\x02 \x01(\x05\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"I\n\x0b\x42oundingBox\x12\r\n\x05x_min\x18\x01 \x01(\x02\x12\r\n\x05y_min\x18\x02 \x01(\x02\x12\r\n\x05x_max\x18\x03 \x01(\x02\x12\r\n\x05y_max\x18\x04 \x01(\x02\",\n\x04Quad\x12$\n\x07\x63orners\x18\x01 \x03(\x0b\x32\x13.florence2.v1.Point\"0\n\x07Polygon\x12%\n\x08vertices\x18\x01 \x03(\x0b\x32\x13.florence2.v1.PointB9\n\x0c\x66lorence2.v1P\x01Z\x18\x66lorence2/v1;florence2v1\xaa\x02\x0c\x46lorence2.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.geometry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014florence2.v1P\001Z\030florence2/v1;florence2v1\252\002\014Florence2.V1'
   _globals['_IMAGESIZE']._serialized_start=45
   _globals['_IMAGESIZE']._serialized_end=87
   _globals['_POINT']._serialized_start=89

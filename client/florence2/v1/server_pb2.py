@@ -24,13 +24,14 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lorence2/v1/server.proto\x12\x0c\x66lorence2.v1\"W\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x07\x65ngines\x18\x03 \x03(\x0b\x32\x18.florence2.v1.EngineInfo\"\x9f\x01\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06layout\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\r\n\x05slots\x18\x08 \x01(\x05\x12\x10\n\x08\x61\x64\x61pters\x18\t \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lorence2/v1/server.proto\x12\x0c\x66lorence2.v1\"W\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12)\n\x07\x65ngines\x18\x03 \x03(\x0b\x32\x18.florence2.v1.EngineInfo\"\x9f\x01\n\nEngineInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t\x12\x0e\n\x06layout\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\r\n\x05\x64type\x18\x07 \x01(\t\x12\r\n\x05slots\x18\x08 \x01(\x05\x12\x10\n\x08\x61\x64\x61pters\x18\t \x03(\tB9\n\x0c\x66lorence2.v1P\x01Z\x18\x66lorence2/v1;florence2v1\xaa\x02\x0c\x46lorence2.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014florence2.v1P\001Z\030florence2/v1;florence2v1\252\002\014Florence2.V1'
   _globals['_SERVERINFO']._serialized_start=43
   _globals['_SERVERINFO']._serialized_end=130
   _globals['_ENGINEINFO']._serialized_start=133

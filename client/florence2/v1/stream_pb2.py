@@ -26,13 +26,14 @@ from florence2.v1 import inference_pb2 as florence2_dot_v1_dot_inference__pb2
 from florence2.v1 import results_pb2 as florence2_dot_v1_dot_results__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lorence2/v1/stream.proto\x12\x0c\x66lorence2.v1\x1a\x1c\x66lorence2/v1/inference.proto\x1a\x1a\x66lorence2/v1/results.proto\"\xdb\x02\n\x0bStreamEvent\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x31\n\x0cstep_started\x18\x02 \x01(\x0b\x32\x19.florence2.v1.StepStartedH\x00\x12\x14\n\ntext_delta\x18\x03 \x01(\tH\x00\x12,\n\tdetection\x18\x04 \x01(\x0b\x32\x17.florence2.v1.DetectionH\x00\x12/\n\x0btext_region\x18\x05 \x01(\x0b\x32\x18.florence2.v1.TextRegionH\x00\x12\x33\n\rstep_response\x18\x06 \x01(\x0b\x32\x1a.florence2.v1.StepResponseH\x00\x12.\n\x08response\x18\x07 \x01(\x0b\x32\x1a.florence2.v1.TaskResponseH\x00\x12(\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x17.florence2.v1.TaskErrorH\x00\x42\x07\n\x05\x65vent\"U\n\x0bStepStarted\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.florence2.v1.TaskRequest\x12\x11\n\x04item\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_itemb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66lorence2/v1/stream.proto\x12\x0c\x66lorence2.v1\x1a\x1c\x66lorence2/v1/inference.proto\x1a\x1a\x66lorence2/v1/results.proto\"\xdb\x02\n\x0bStreamEvent\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\x31\n\x0cstep_started\x18\x02 \x01(\x0b\x32\x19.florence2.v1.StepStartedH\x00\x12\x14\n\ntext_delta\x18\x03 \x01(\tH\x00\x12,\n\tdetection\x18\x04 \x01(\x0b\x32\x17.florence2.v1.DetectionH\x00\x12/\n\x0btext_region\x18\x05 \x01(\x0b\x32\x18.florence2.v1.TextRegionH\x00\x12\x33\n\rstep_response\x18\x06 \x01(\x0b\x32\x1a.florence2.v1.StepResponseH\x00\x12.\n\x08response\x18\x07 \x01(\x0b\x32\x1a.florence2.v1.TaskResponseH\x00\x12(\n\x05\x65rror\x18\x08 \x01(\x0b\x32\x17.florence2.v1.TaskErrorH\x00\x42\x07\n\x05\x65vent\"U\n\x0bStepStarted\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.florence2.v1.TaskRequest\x12\x11\n\x04item\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_itemB9\n\x0c\x66lorence2.v1P\x01Z\x18\x66lorence2/v1;florence2v1\xaa\x02\x0c\x46lorence2.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'florence2.v1.stream_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014florence2.v1P\001Z\030florence2/v1;florence2v1\252\002\014Florence2.V1'
   _globals['_STREAMEVENT']._serialized_start=102
   _globals['_STREAMEVENT']._serialized_end=449
   _globals['_STEPSTARTED']._serialized_start=451

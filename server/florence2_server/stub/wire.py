@@ -60,10 +60,17 @@ def parse_request(data: bytes) -> tuple[TaskRequest, Encoding]:
 
 
 def serialize(response: TaskResponse | StreamEvent, encoding: Encoding) -> bytes:
-    """Serialize a response, or an event of a stream, into an element of the RESPONSE tensor."""
+    """Serialize a response, or an event of a stream, into an element of the RESPONSE tensor.
+
+    JSON includes empty lists and texts, zeros and false, so that callers need not know the defaults of proto3. Fields
+    that were not set and know the difference, such as scores, are left out.
+    """
     if encoding is Encoding.BINARY:
         return response.SerializeToString()
-    return json_format.MessageToJson(response, indent=None, ensure_ascii=False).encode()
+    text = json_format.MessageToJson(
+        response, indent=None, ensure_ascii=False, always_print_fields_with_no_presence=True
+    )
+    return text.encode()
 
 
 def _parse_json(data: bytes) -> TaskRequest:
