@@ -26,7 +26,8 @@ type InvalidArgumentError struct {
 
 func (e *InvalidArgumentError) Error() string { return e.Message }
 
-// UnavailableError says that a server is full, starting, stopping or unreachable. There was no answer; retrying is safe.
+// UnavailableError says that the server is full, starting, stopping or unreachable. There was no answer; retrying is
+// safe.
 type UnavailableError struct{ Message string }
 
 func (e *UnavailableError) Error() string { return e.Message }
