@@ -90,6 +90,10 @@ $(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
 test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
 	$(WEB)/bin/python -m pytest -m web
 
+.PHONY: test-languages
+test-languages: $(INSTALLED) ## build the examples in other languages, and run them against a real server
+	$(BIN)/python -m pytest -m languages
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt
