@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, cast
 
 from florence2 import v1
 from florence2.client import AsyncClient
 from florence2.client.filters import Filters
 from florence2.errors import InvalidArgumentError
 from florence2.options import FilterOptions, TaskOptions, set_options
+from florence2.plans import check_plan
 from florence2.web.door import Door
 from florence2.web.rest.bodies import Body
 from florence2.web.rest.messages import parsed_request
@@ -57,6 +58,7 @@ def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Ca
     values = body.values
     with named_as_fields(operation):
         request = _request(operation, values)
+        check_plan(request)
         filters = Filters.of_options(_filter_options(values))
         filters.check(request)
         timeout = door.timeout(values.get("timeout", request.timeout_seconds or None))
@@ -74,13 +76,13 @@ def _request(operation: Operation, values: Mapping[str, Any]) -> v1.TaskRequest:
 
 
 def _task_options(values: Mapping[str, Any]) -> TaskOptions:
-    options = {name: value for name, value in values.items() if name in TaskOptions.__optional_keys__}
-    return TaskOptions(**options)  # type: ignore[typeddict-item]
+    names = TaskOptions.__optional_keys__
+    return cast(TaskOptions, {name: value for name, value in values.items() if name in names})
 
 
 def _filter_options(values: Mapping[str, Any]) -> FilterOptions:
-    options = {name: value for name, value in values.items() if name in FilterOptions.__optional_keys__}
-    return FilterOptions(**options)  # type: ignore[typeddict-item]
+    names = FilterOptions.__optional_keys__
+    return cast(FilterOptions, {name: value for name, value in values.items() if name in names})
 
 
 @contextmanager

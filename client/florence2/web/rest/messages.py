@@ -6,7 +6,7 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
@@ -14,11 +14,13 @@ from google.protobuf.json_format import ParseDict, ParseError
 from florence2 import v1
 from florence2.errors import InvalidArgumentError
 
+# The stubs of messages name the class of descriptors in C, which is not public.
+ROOT: Final = cast(Descriptor, v1.TaskRequest.DESCRIPTOR)
 _MOST_CHARACTERS: Final = 200
 _PLACE: Final = re.compile(r' at "?TaskRequest(?P<path>(?:\.[\w.\[\]]+)?)"?\.?$')
 
 
-def parsed_request(name: str, value: Mapping[str, Any]) -> v1.TaskRequest:
+def parsed_request(name: str, value: dict[str, Any]) -> v1.TaskRequest:
     """The request in a JSON object.
 
     Args:
@@ -29,7 +31,7 @@ def parsed_request(name: str, value: Mapping[str, Any]) -> v1.TaskRequest:
         InvalidArgumentError: it is no `TaskRequest`.
     """
     try:
-        _check(value, v1.TaskRequest.DESCRIPTOR, name)
+        _check(value, ROOT, name)
         return ParseDict(value, v1.TaskRequest())
     except ParseError as error:
         text = str(error).partition("\n")[0]
