@@ -108,12 +108,11 @@ def _renamed(error: InvalidArgumentError, operation: Operation) -> InvalidArgume
 def _field_of(path: str, operation: Operation) -> str | None:
     """The field of the body that a path in a `TaskRequest` is about; None if it is none."""
     parts = path.split(".")
-    if operation.name == RUN and parts[0] not in operation.fields:
-        return path if parts[0] == IMAGE_FIELD else f"request.{path}"
-    # The request of `run` has fields of the same names as the body.
-    for part in parts[:1] if operation.name == RUN else parts:
+    if operation.name == RUN:
+        return path if parts[0] in (IMAGE_FIELD, *operation.fields) else f"request.{path}"
+    for part in parts:
         name, bracket, index = part.partition("[")
         field = _FIELD_NAMES.get(name, name)
         if field in operation.fields or field == IMAGE_FIELD:
             return f"{field}{bracket}{index}"
-    return f"request.{path}" if operation.name == RUN else None
+    return None

@@ -18,10 +18,10 @@ _ITEM: Final[Schema] = {
     "anyOf": [{"$ref": f"{_REFERENCE}{result}/properties/items/items"} for result in ("Detections", "TextRegions")],
 }
 _TEXTS: Final = {
-    "step_started": "A step of a cascade or a task list started. Not sent for a single task. `item` is the index of the "
-    "detection, if the step is about one.",
-    "text_delta": "The next piece of generated text, including special tokens. With several beams, pieces are held back "
-    "until all beams agree on them.",
+    "step_started": "A step of a cascade or a task list started. Not sent for a single task. `item` is the index of "
+    "the detection, if the step is about one.",
+    "text_delta": "The next piece of generated text, including special tokens. With several beams, pieces are held "
+    "back until all beams agree on them.",
     "item_found": "The next detection or text region. `min_score` and `labels` apply; `max_items` does not, because it "
     "depends on all items.",
     "step_finished": "A step ended, with a result and what else is known about it, or with an error.",

@@ -73,4 +73,6 @@ def _check_value(value: Any, field: FieldDescriptor, path: str) -> None:
 def _is_known(value: object, enumeration: EnumDescriptor) -> bool:
     if isinstance(value, str):
         return value in enumeration.values_by_name
-    return isinstance(value, int) and not isinstance(value, bool) and value in enumeration.values_by_number
+    # Not `values_by_number`, which truncates what it looks up to 32 bits.
+    numbers = [each.number for each in enumeration.values]
+    return isinstance(value, int) and not isinstance(value, bool) and value in numbers
