@@ -168,6 +168,10 @@ def test_json_may_begin_with_a_byte_order_mark_and_give_integers_as_any_number(c
         ("run", {"request": '{"ocr": {}, "timeout_seconds": 61}'}, "timeout"),
         ("run", {"request": '{"caption_grounding": {"detail": 1099511627776}}'}, "request.caption_grounding.detail"),
         ("run", {"request": '{"ocr": []}'}, "request.ocr"),
+        ("run", {"request": '{"ocr": {}, "caption": {}}'}, "request.caption"),
+        ("run", {"request": '{"phrase_grounding": {"phrases": ["a", 1]}}'}, "request.phrase_grounding.phrases[1]"),
+        ("run", {"request": '{"phrase_grounding": {"phrases": "a"}}'}, "request.phrase_grounding.phrases"),
+        ("run", {"request": '{"ocr": {}, "priority": true}'}, "request.priority"),
     ],
 )
 def test_an_error_names_the_field_of_a_form(client, sent, name, data, field):
