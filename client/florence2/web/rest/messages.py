@@ -93,6 +93,7 @@ def _check_value(value: Any, field: FieldDescriptor, path: str) -> None:
 
 
 def _check_scalar(value: Any, field: FieldDescriptor, path: str) -> None:
+    assert field.containing_type is not None, "a field of a message"
     member = {field.name: [value] if field.is_repeated else value}
     try:
         ParseDict(member, GetMessageClass(field.containing_type)())
