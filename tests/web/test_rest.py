@@ -424,6 +424,18 @@ def test_answers_and_events_conform_to_the_description(client, description):
     check(form(client, "detect", {"num_beams": "9"}).json(), "/components/schemas/Problem")
 
 
+def test_every_example_of_the_description_is_accepted(client, description):
+    for path, item in description["paths"].items():
+        if "post" in item:
+            bodies = item["post"]["requestBody"]["content"]
+            assert client.post(path, json=bodies["application/json"]["example"]).status_code == 200, path
+            fields = bodies["multipart/form-data"]["example"].items()
+            data = {
+                name: json.dumps(value) if name == "request" else value for name, value in fields if name != "image"
+            }
+            assert form(client, path.removeprefix("/v1/"), data).status_code == 200, path
+
+
 def test_every_reference_of_the_description_leads_to_a_schema(description):
     text = json.dumps(description)
     for part in text.split('"$ref": "#/')[1:]:

@@ -19,7 +19,7 @@ from florence2.web.problems import MEDIA_TYPE as PROBLEM_TYPE
 from florence2.web.rest.answering import EVENT_STREAM
 from florence2.web.rest.bodies import FORM_TYPE, JSON_TYPE
 from florence2.web.rest.event_schemas import EVENT_SCHEMA
-from florence2.web.rest.field_schemas import form_schema, json_schema
+from florence2.web.rest.field_schemas import form_body, json_body
 from florence2.web.rest.fields import Field, Kind
 from florence2.web.rest.message_schemas import Schema, message_schemas
 from florence2.web.rest.messages import ROOT
@@ -123,7 +123,7 @@ _TAGS: Final = {
 
 def _operation(operation: Operation) -> Schema:
     is_plan = operation.is_cascade or operation.name == RUN
-    content = {FORM_TYPE: form_schema(operation), JSON_TYPE: {"schema": json_schema(operation)}}
+    content = {FORM_TYPE: form_body(operation), JSON_TYPE: json_body(operation)}
     answered = {
         "description": "The answer. `finish_reason` is `length` if it was truncated at `max_new_tokens`.",
         "content": {
