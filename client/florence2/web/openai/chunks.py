@@ -15,6 +15,7 @@ from florence2.web.openai.errors import error_body
 from florence2.web.openai.growing_text import GrowingText
 from florence2.web.problems import problem_of
 
+_SHOWN_CHARACTERS: Final = 500
 _LINE_END: Final = "\n"
 _DONE: Final = ServerSentEvent("[DONE]", sep=_LINE_END)
 
@@ -25,11 +26,13 @@ class Chunks:
     Args:
         chat: the request.
         completion: what the chunks have in common.
+        facts: what the access log says about the request; an error is added.
     """
 
-    def __init__(self, chat: ChatRequest, completion: Completion) -> None:
+    def __init__(self, chat: ChatRequest, completion: Completion, facts: dict[str, Any]) -> None:
         self._chat = chat
         self._completion = completion
+        self._facts = facts
 
     async def of_answer(self, answer: Answer) -> AsyncGenerator[ServerSentEvent, None]:
         """The events of an answer that is complete."""
@@ -56,6 +59,7 @@ class Chunks:
                     for chunk in self._of_event(text, event):
                         yield chunk
             except Exception as error:  # noqa: BLE001 - the caller gets it; an unexpected one is logged
+                self._facts["error"] = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
                 problem = problem_of(self._chat.names.renamed(error), self._completion.request_id)
                 yield _event(error_body(problem))
 
