@@ -12,7 +12,8 @@ import openai
 from openai.types import Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.conftest import EXAMPLE_SCENE
+from tests.conftest import EXAMPLE_SCENE, ROOT
+from tests.docs.programs import is_same, run_page, shown_outputs
 from tests.web.chats import message
 from tests.web.conftest import web_process
 
@@ -189,3 +190,10 @@ def test_a_caller_that_leaves_a_stream_can_go_on(client):
     with create(client, "<MORE_DETAILED_CAPTION>", stream=True) as stream:
         next(iter(stream))
     assert create(client, "<OCR>").choices[0].finish_reason == "stop"
+
+
+def test_the_page_about_this_api_prints_what_it_shows(door_url, tmp_path):
+    page = ROOT / "docs" / "openai.md"
+    printed = run_page(page, {"http://localhost:8080": door_url}, tmp_path)
+    for (block, shown), output in zip(shown_outputs(page), printed, strict=True):
+        assert is_same(shown or "", output), f"{block}\n{output}"
