@@ -9,13 +9,13 @@ from florence2.client.answers import Answer
 from florence2.client.events import AsyncEventStream, Event, Finished, TextDelta
 from florence2.plain_data import json_text
 from florence2.tasks import task_of
+from florence2.web.failures import logged_error
 from florence2.web.openai.chat_request import ChatRequest
 from florence2.web.openai.completions import Completion, content_of
 from florence2.web.openai.errors import error_body
 from florence2.web.openai.growing_text import GrowingText
 from florence2.web.problems import problem_of
 
-_SHOWN_CHARACTERS: Final = 500
 _LINE_END: Final = "\n"
 _DONE: Final = ServerSentEvent("[DONE]", sep=_LINE_END)
 
@@ -59,7 +59,7 @@ class Chunks:
                     for chunk in self._of_event(text, event):
                         yield chunk
             except Exception as error:  # noqa: BLE001 - the caller gets it; an unexpected one is logged
-                self._facts["error"] = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+                self._facts["error"] = logged_error(error)
                 problem = problem_of(self._chat.names.renamed(error), self._completion.request_id)
                 yield _event(error_body(problem))
 
