@@ -3,11 +3,14 @@
 import pytest
 from florence2 import v1
 from florence2.errors import InvalidArgumentError
+from florence2.options import GENERATION_OPTIONS
 from florence2.tasks import TASKS
 from florence2.web.openai.chat_request import read_chat
+from florence2.web.openai.fields import IGNORED, REFUSED, USED
 from florence2.web.openai.model_ids import ModelId, parse_model_id
 from florence2.web.openai.task_choice import NAMED_TASKS
 
+from tests.conftest import ROOT
 from tests.web.chats import chat, data_uri, image_part, message
 
 REGION = v1.BoundingBox(x_min=1, y_min=2.5, x_max=30, y_max=40)
@@ -214,3 +217,10 @@ def test_an_unknown_model_id_is_refused_with_those_possible(text):
 def test_every_task_and_cascade_has_a_name():
     assert {task.client_method for task in TASKS} <= {name.replace("-", "_") for name in NAMED_TASKS}
     assert {"ground-caption", "analyze-regions"} <= NAMED_TASKS.keys()
+
+
+def test_the_page_about_this_api_names_all_tasks_and_fields():
+    page = (ROOT / "docs" / "openai.md").read_text()
+    own = {name for name in USED if name not in GENERATION_OPTIONS}
+    for name in [*NAMED_TASKS, *IGNORED, *REFUSED, *own]:
+        assert f"`{name}" in page, name

@@ -1,24 +1,23 @@
 """`POST /v1/chat/completions`."""
 
 import asyncio
-from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from typing import Any, cast
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import EventSourceResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from florence2.client.events import AsyncEventStream, Event
 from florence2.options import CallOptions, RunOptions
 from florence2.plain_data import json_text
 from florence2.web.door import Door
-from florence2.web.openai.chat_request import ChatRequest, read_chat
+from florence2.web.openai.chat_request import read_chat
 from florence2.web.openai.chunks import Chunks
 from florence2.web.openai.completions import Completion
-from florence2.web.openai.leaving import unless_left
 from florence2.web.openai.served_models import ServedModels
-from florence2.web.requests import request_id_of
+from florence2.web.requests import facts_of, request_id_of
 from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE
 from florence2.web.rest.fields import parsed_json
 
@@ -40,33 +39,29 @@ class ChatCompletions:
         chat = read_chat(await _json_body(request), self._door.models.names)
         fingerprint = self._served.fingerprint(chat.model.model)
         completion = Completion(request_id_of(request), str(chat.model), fingerprint)
+        chunks = Chunks(chat, completion, facts_of(request.scope))
+        client = self._door.models.client(chat.model.model)
         with chat.names.in_errors():
             options = cast(RunOptions, {**chat.options, "request_id": completion.request_id})
             options["timeout"] = self._door.timeout(chat.options.get("timeout"))
             image = await asyncio.to_thread(self._door.image, chat.image.data)
             if chat.is_stream and chat.is_text:
-                return await self._streamed(request, chat, image, Chunks(chat, completion), options)
-            client = self._door.models.client(chat.model.model)
-            answer = await unless_left(request, client.run(image, chat.request, **options))
+                stream = client.stream(image, chat.request, **cast(CallOptions, options))
+                # What fails before the first event has the status of an error.
+                return EventSourceResponse(chunks.of_text(await _first(stream), stream))
+            answer = await client.run(image, chat.request, **options)
         if chat.is_stream:
-            return self._event_source(Chunks(chat, completion).of_answer(answer))
+            return EventSourceResponse(chunks.of_answer(answer))
         return Response(json_text(completion.whole(answer)), media_type=JSON_TYPE)
 
-    async def _streamed(
-        self, request: Request, chat: ChatRequest, image: bytes, chunks: Chunks, options: CallOptions
-    ) -> Response:
-        """A text while it is generated. What fails before its first piece has the status of an error."""
-        stream = self._door.models.client(chat.model.model).stream(image, chat.request, **options)
-        try:
-            first = await unless_left(request, anext(stream))
-        except BaseException:
-            await stream.close()
-            raise
-        return self._event_source(chunks.of_text(first, stream))
 
-    def _event_source(self, events: AsyncGenerator[ServerSentEvent, None]) -> Response:
-        # Without the grace period, streams would be cut as soon as the server is told to stop.
-        return EventSourceResponse(events, shutdown_grace_period=self._door.config.drain)
+async def _first(stream: AsyncEventStream) -> Event:
+    """The first event of a stream, which is closed if there is none."""
+    try:
+        return await anext(stream)
+    except BaseException:
+        await stream.close()
+        raise
 
 
 async def _json_body(request: Request) -> Any:

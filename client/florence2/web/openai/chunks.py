@@ -9,6 +9,7 @@ from florence2.client.answers import Answer
 from florence2.client.events import AsyncEventStream, Event, Finished, TextDelta
 from florence2.plain_data import json_text
 from florence2.tasks import task_of
+from florence2.web.failures import logged_error
 from florence2.web.openai.chat_request import ChatRequest
 from florence2.web.openai.completions import Completion, content_of
 from florence2.web.openai.errors import error_body
@@ -25,11 +26,13 @@ class Chunks:
     Args:
         chat: the request.
         completion: what the chunks have in common.
+        facts: what the access log says about the request; an error is added.
     """
 
-    def __init__(self, chat: ChatRequest, completion: Completion) -> None:
+    def __init__(self, chat: ChatRequest, completion: Completion, facts: dict[str, Any]) -> None:
         self._chat = chat
         self._completion = completion
+        self._facts = facts
 
     async def of_answer(self, answer: Answer) -> AsyncGenerator[ServerSentEvent, None]:
         """The events of an answer that is complete."""
@@ -56,6 +59,7 @@ class Chunks:
                     for chunk in self._of_event(text, event):
                         yield chunk
             except Exception as error:  # noqa: BLE001 - the caller gets it; an unexpected one is logged
+                self._facts["error"] = logged_error(error)
                 problem = problem_of(self._chat.names.renamed(error), self._completion.request_id)
                 yield _event(error_body(problem))
 

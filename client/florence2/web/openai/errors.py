@@ -5,9 +5,11 @@ from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from florence2.plain_data import json_text
 from florence2.web.problems import Problem
+from florence2.web.rest.bodies import JSON_TYPE
 
 _CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -55,7 +57,7 @@ def error_response(problem: Problem) -> Response:
     """The response for an error."""
     status = error_status(problem)
     retry = {} if status < HTTPStatus.INTERNAL_SERVER_ERROR else {"X-Should-Retry": _should_retry(status)}
-    return JSONResponse(error_body(problem), status, {**problem.headers, **retry})
+    return Response(json_text(error_body(problem)), status, {**problem.headers, **retry}, JSON_TYPE)
 
 
 def _should_retry(status: int) -> str:
