@@ -90,6 +90,10 @@ $(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
 test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
 	$(WEB)/bin/python -m pytest -m web
 
+.PHONY: web-screenshots
+web-screenshots: $(INSTALLED) $(WEB)/installed ## take the pictures of docs/playground.md
+	$(WEB)/bin/python -m tests.web.browser.screenshots
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt
