@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/playground.md, with the demo checkpoint in the web server's process: `make web-screenshots`.
+"""Takes the pictures of docs/playground.md, with the demo checkpoint in the web process: `make web-screenshots`.
 
 Look at them before you commit them.
 """
@@ -30,7 +30,6 @@ class Screenshot:
     rows: tuple[TaskRow, ...]
     context: dict[str, Any]
     sample: str = "scene.png"
-    is_whole_page: bool = False
 
 
 SCREENSHOTS = (
@@ -41,7 +40,7 @@ SCREENSHOTS = (
         {**DESKTOP, "color_scheme": "dark"},
         "park.png",
     ),
-    Screenshot("playground-phone.webp", (TaskRow("Segment", "segment", "blue circle"),), PHONE, "menu.png", True),
+    Screenshot("playground-phone.webp", (TaskRow("Segment", "segment", "blue circle"),), PHONE, "menu.png"),
 )
 
 
@@ -57,7 +56,8 @@ def main() -> None:
                 playground.choose(row)
                 playground.run()
             playground.page.mouse.move(0, 0)
-            _save(playground.page.screenshot(full_page=screenshot.is_whole_page), screenshot.name)
+            playground.page.mouse.wheel(0, -10_000)
+            _save(playground.page.screenshot(), screenshot.name)
             playground.close()
         browser.close()
 
