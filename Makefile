@@ -94,6 +94,10 @@ test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and 
 test-languages: $(INSTALLED) ## build the examples in other languages, and run them against a real server
 	$(BIN)/python -m pytest -m languages
 
+.PHONY: web-screenshots
+web-screenshots: $(INSTALLED) $(WEB)/installed ## take the pictures of docs/playground.md
+	$(WEB)/bin/python -m tests.web.browser.screenshots
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
-MILLISECONDS = 30_000
+MILLISECONDS = 60_000
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class TaskRow:
     region: tuple[int, ...] = ()
 
     @property
-    def fields(self) -> dict[str, str]:
-        """The inputs as fields of a form."""
+    def inputs(self) -> dict[str, Any]:
+        """The inputs as fields of a JSON body."""
         names = {"ground": "caption", "detect-open-vocabulary": "query", "segment": "expression", "generate": "prompt"}
         if self.region:
-            return {"region": ",".join(map(str, self.region))}
+            return {"region": list(self.region)}
         return {names[self.name]: self.text} if self.text else {}
 
 

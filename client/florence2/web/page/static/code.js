@@ -17,7 +17,7 @@ export function python(request, served) {
   const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
   const isInProcess = served.url === "in-process";
   const client = [
-    ...(isInProcess ? ["transport=InProcess()"] : [literal(served.url)]),
+    ...(isInProcess ? [`transport=InProcess(${ofCheckpoint(served.checkpoint)})`] : [literal(served.url)]),
     ...(model ? [`model=${literal(model)}`] : []),
   ].join(", ");
   return [
@@ -29,6 +29,9 @@ export function python(request, served) {
     "    print(result.to_json(indent=2))",
   ].join("\n");
 }
+
+/** The argument of an engine in one's own process; the demo checkpoint is the default. */
+const ofCheckpoint = (checkpoint) => (!checkpoint || checkpoint.endsWith("demo_checkpoint") ? "" : literal(checkpoint));
 
 export function curl({ task, inputs, options, name, minScore }, served) {
   const fields = Object.entries({ ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) });
@@ -69,7 +72,6 @@ function literal(value) {
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
   const number = numberOr(value);
   if (typeof number === "number") return String(number);
-  // JSON's strings are Python's, except for surrogate pairs, which JSON.stringify leaves as they are.
   return JSON.stringify(value);
 }
 

@@ -82,7 +82,9 @@ async function run() {
     }
     finish(own);
   } catch (error) {
-    if (own === answering) fail(error);
+    if (own !== answering) return;
+    running = null;
+    fail(error);
   } finally {
     if (own === answering) setRunning(false);
   }
@@ -134,6 +136,7 @@ function setRunning(isOn) {
   byId("run").hidden = isOn;
   byId("frame").setAttribute("aria-busy", String(isOn));
   if (isOn) {
+    if (matchMedia("(max-width: 900px)").matches) byId("frame").scrollIntoView({ block: "nearest", behavior: "smooth" });
     announce("Running.");
     byId("stop").focus({ preventScroll: true });
     tick();
@@ -166,7 +169,10 @@ function refresh() {
   redraw();
 }
 
-const emptyWords = () => (view.marks.length ? "Every item is below the lowest score." : "The model found nothing.");
+function emptyWords() {
+  if (!answering.answer) return "No result.";
+  return view.marks.length ? "Every item is below the lowest score." : "The model found nothing.";
+}
 
 const minScore = () => Number(byId("min-score").value);
 const visible = () => view.marks.filter((mark) => mark.score === null || mark.score >= minScore());
@@ -219,7 +225,8 @@ function currentRequest() {
 
 function served() {
   const server = options.model?.servers?.[0];
-  return { url: server?.url || "localhost:8001", origin: location.origin, hasKey: hasKey() };
+  const checkpoint = server?.engines?.[0]?.checkpoint ?? "";
+  return { url: server?.url || "localhost:8001", checkpoint, origin: location.origin, hasKey: hasKey() };
 }
 
 function showCode() {

@@ -5,6 +5,10 @@ import { byId, make } from "./dom.js";
 // Fields of messages whose control has another name.
 const CONTROLS = { phrases: "caption", queries: "query", text: "prompt" };
 
+const TITLES = {
+  400: "Not accepted", 401: "A key is needed", 413: "Too large", 503: "Not ready, or too busy", 504: "It took too long",
+};
+
 /** Remove what earlier errors have shown. */
 export function clearProblems() {
   for (const shown of document.querySelectorAll(".field > .problem")) shown.remove();
@@ -25,7 +29,7 @@ export function showProblem(problem) {
   } else if (control) markControl(control, problem);
   const retry = problem.retryAfter ? ` Try again in ${problem.retryAfter} s.` : "";
   byId("problem").replaceChildren(
-    make("strong", {}, problem.title || "It did not work"),
+    make("strong", {}, TITLES[problem.status] ?? problem.title ?? "It did not work"),
     problem.message + retry,
     ...(problem.requestId ? [make("small", {}, `request ${problem.requestId}`)] : []),
   );
