@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from contextlib import asynccontextmanager, contextmanager
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -20,6 +21,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.cli.commands import COMMAND
+from tests.cli.commands import run as run_command
 from tests.conftest import DEMO_CHECKPOINT, ROOT
 from tests.server.observation import metric, seconds_until
 from tests.server.streams import streaming
@@ -189,6 +191,24 @@ def one_slot(start_server):
     server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0")
     with http_process("--url", server.grpc_url) as (url, _):
         yield server, url
+
+
+def test_the_configurations_of_the_page_start_the_command(tmp_path):
+    """Those of several hosts, which differ only in their folders; without input, the command ends."""
+    page = (ROOT / "docs" / "mcp.md").read_text()
+    found = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL)]
+    found += [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
+    servers = [server for each in found for entries in each.values() for server in entries.values()]
+    started = [server for server in servers if "command" in server]
+    assert len(started) == 3
+    calls = {
+        tuple(str(tmp_path) if word.startswith(("/home", "$")) else word for word in server["args"])
+        for server in started
+        if server["command"] == "florence2"
+    }
+    for words in calls:
+        ended = run_command(*words)
+        assert (ended.status, ended.out, ended.err) == (0, "", "")
 
 
 def status(url: str, **headers: str) -> int:
