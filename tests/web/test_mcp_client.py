@@ -28,7 +28,7 @@ from tests.server.streams import streaming
 
 pytestmark = pytest.mark.web
 
-SECONDS = 120
+SECONDS = 300
 KEY = "0123456789abcdef"
 SCENE = {"path": "scene.png"}
 BOX = [50, 60, 230, 240]

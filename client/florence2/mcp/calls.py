@@ -76,8 +76,10 @@ class Calls:
         self._in_work += 1
         try:
             return await self._answered(tool, given, connect, progress, request_id)
+        except InvalidArgumentError as error:
+            return _failed(error)  # not logged, because it shows what the caller sent
         except Florence2Error as error:
-            _LOG.warning("%s, request %s: %s", tool.name, error.request_id or request_id, error)
+            _LOG.warning("%s, request %s: %s", tool.name, request_id, error)
             return _failed(error)
         except Exception:  # noqa: BLE001 - the caller must not see the text of an unexpected error
             _LOG.exception("%s, request %s failed", tool.name, request_id)
