@@ -230,6 +230,15 @@ def test_limits_of_images_are_checked_before_anything_is_sent():
     assert "at most 1,000 bytes" in failure(("caption", {"image": "A" * 2000}), handler=refuse, limits=limits)
 
 
+def test_a_file_that_is_no_image_is_refused_without_a_word_of_it(tmp_path):
+    (tmp_path / "notes.txt").write_text("https://a-secret-address")
+    (tmp_path / "keys.txt").write_text("a secret: 0123")
+    for name in ("notes.txt", "keys.txt"):
+        message = failure(("caption", {"path": name}), roots=Roots([tmp_path]))
+        assert message.startswith(f"path: got '{name}', expected that of")
+        assert "secret" not in message
+
+
 def test_an_error_of_the_server_is_shown_and_an_unexpected_one_is_not():
     def unavailable(image, request):  # noqa: ARG001
         raise UnavailableError("the queue is full")

@@ -76,8 +76,10 @@ class Calls:
         self._in_work += 1
         try:
             return await self._answered(tool, given, connect, progress, request_id)
+        except InvalidArgumentError as error:
+            return _failed(error)  # not logged, because it shows what the caller sent
         except Florence2Error as error:
-            _LOG.warning("%s, request %s: %s", tool.name, error.request_id or request_id, error)
+            _LOG.warning("%s, request %s: %s", tool.name, request_id, error)
             return _failed(error)
         except Exception:  # noqa: BLE001 - the caller must not see the text of an unexpected error
             _LOG.exception("%s, request %s failed", tool.name, request_id)
@@ -114,15 +116,21 @@ class Calls:
         return await asyncio.to_thread(self._read, path, text)
 
     def _read(self, path: str | None, text: str | None) -> bytes:
-        most = self._limits.image_bytes
         if path is not None:
-            data = self._roots.read(path, most)
-        else:
-            assert text is not None, "there is either a path or an image"
-            if len(text) * 3 // 4 > most:  # base64 has four characters for three bytes
-                raise InvalidArgumentError.of_field("image", f"{len(text):,} characters", f"at most {most:,} bytes")
-            data = text.encode(errors="replace")
-        return read_image(data, self._limits.image_pixels)
+            return self._file(path)
+        assert text is not None, "there is either a path or an image"
+        most = self._limits.image_bytes
+        if len(text) * 3 // 4 > most:  # base64 has four characters for three bytes
+            raise InvalidArgumentError.of_field("image", f"{len(text):,} characters", f"at most {most:,} bytes")
+        return read_image(text.encode(errors="replace"), self._limits.image_pixels)
+
+    def _file(self, path: str) -> bytes:
+        data = self._roots.read(path, self._limits.image_bytes)
+        try:
+            return read_image(data, self._limits.image_pixels)
+        except InvalidArgumentError as error:
+            # Its own message quotes the data, which may be a file that is none of the caller's business.
+            raise InvalidArgumentError.of_field("path", path, f"that of {error.requirement}") from None
 
     async def _drawn(self, image: bytes, arguments: ItemArguments, answer: Answer) -> list[ContentBlock]:
         """The annotated image; a text instead if the image cannot be drawn on; nothing without items."""
