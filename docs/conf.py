@@ -17,6 +17,7 @@ include_patterns = [
     "SECURITY.md",
     "benchmarks/**.md",
     "docker/**.md",
+    "examples/*/README.md",
     "training/demo/README.md",
     "training/finetune/README.md",
 ]
