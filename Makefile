@@ -77,6 +77,10 @@ $(BULK)/installed: requirements/bulk-tests.txt $(INSTALLED)
 test-bulk: $(INSTALLED) $(BULK)/installed ## kill bulk runs, and test a local Ray and buckets of moto's S3; prints figures
 	$(BULK)/bin/python -m pytest -m bulk
 
+.PHONY: test-languages
+test-languages: $(INSTALLED) ## build the examples in other languages, and run them against a real server
+	$(BIN)/python -m pytest -m languages
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt
