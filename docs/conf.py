@@ -21,7 +21,8 @@ include_patterns = [
     "training/demo/README.md",
     "training/finetune/README.md",
 ]
-exclude_patterns = [".*", "build", "client", "node_modules", "out", "protos", "server", "tests"]  # not even searched
+# Not even searched.
+exclude_patterns = [".*", "build", "client", "examples/typescript/node_modules", "out", "protos", "server", "tests"]
 myst_heading_anchors = 4  # the anchors that GitHub gives headings
 nitpicky = True
 

@@ -13,6 +13,7 @@ PAGES = sorted(
         *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "docker").rglob("*.md"),
         *(ROOT / "benchmarks").rglob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "training").rglob("*.md"),
         ROOT / "server" / "README.md",
     ]
