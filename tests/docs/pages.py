@@ -10,7 +10,6 @@ PAGES = sorted(
     [
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
         *(ROOT / "docs").glob("*.md"),
-        *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "docker").rglob("*.md"),
         *(ROOT / "benchmarks").rglob("*.md"),
         *(ROOT / "examples").glob("*/README.md"),
