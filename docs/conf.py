@@ -17,10 +17,12 @@ include_patterns = [
     "SECURITY.md",
     "benchmarks/**.md",
     "docker/**.md",
+    "examples/*/README.md",
     "training/demo/README.md",
     "training/finetune/README.md",
 ]
-exclude_patterns = [".*", "build", "client", "node_modules", "out", "protos", "server", "tests"]  # not even searched
+# Not even searched.
+exclude_patterns = [".*", "build", "client", "examples/typescript/node_modules", "out", "protos", "server", "tests"]
 myst_heading_anchors = 4  # the anchors that GitHub gives headings
 nitpicky = True
 

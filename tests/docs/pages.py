@@ -12,6 +12,7 @@ PAGES = sorted(
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / "docker").rglob("*.md"),
         *(ROOT / "benchmarks").rglob("*.md"),
+        *(ROOT / "examples").glob("*/README.md"),
         *(ROOT / "training").rglob("*.md"),
         ROOT / "server" / "README.md",
     ]

@@ -23,6 +23,8 @@ with open({log!r}, "a") as log:
 _DRY_MAKE = '#!/bin/sh\nexec {make} --dry-run "$@" > /dev/null\n'
 # The real command, which is on the PATH only in an activated environment.
 _CLIENT_COMMAND = "#!{python}\nfrom {module} import {function}\n{function}()\n"
+# In an activated environment, `python` is this interpreter.
+_PYTHON = '#!/bin/sh\nexec {python} "$@"\n'
 _SECONDS = 60
 
 
@@ -46,6 +48,7 @@ def run_shell(script: str, folder: Path, **variables: str) -> tuple[list[Call], 
     log.touch()
     scripts = dict.fromkeys(STAND_INS, _RECORD.format(python=sys.executable, log=str(log)))
     scripts["make"] = _DRY_MAKE.format(make=shutil.which("make"))
+    scripts["python"] = _PYTHON.format(python=sys.executable)
     entry_point = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["florence2"]
     module, function = entry_point.split(":")
     scripts["florence2"] = _CLIENT_COMMAND.format(python=sys.executable, module=module, function=function)

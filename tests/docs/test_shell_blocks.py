@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import EXAMPLE_SCENE, ROOT
 from tests.docs.pages import PAGES, Block, blocks, name
 from tests.docs.programs import is_same
 from tests.docs.stand_ins import STAND_INS, Call, check, run_shell
@@ -37,6 +41,12 @@ def check_calls(block: Block, calls: list[Call]) -> None:
         check(call)
 
 
+def require_tools(block: Block) -> None:
+    """Skip a block that needs jq if it is not installed."""
+    if "jq " in block.text and shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+
+
 def shown_output(block: Block) -> str | None:
     """The output that the page shows below a block; None if it shows none."""
     lines = block.page.read_text().splitlines()
@@ -48,6 +58,12 @@ def shown_output(block: Block) -> str | None:
 def decimals(output: str) -> str:
     """An output whose pixels and percents have a decimal point, so that those of another machine may be close."""
     return re.sub(r"\d+", r"\g<0>.0", output)
+
+
+def response_of(output: str) -> dict:
+    """The TaskResponse in the output of curl, which jq may have taken out of Triton's answer."""
+    answer = json.loads(output)
+    return json.loads(answer["RESPONSE"]) if "RESPONSE" in answer else answer
 
 
 def check_response(response: dict) -> None:
@@ -69,6 +85,17 @@ def check_events(output: str) -> None:
     check_response(response)
 
 
+@pytest.fixture(scope="module")
+def large_picture(tmp_path_factory) -> Path:
+    """The example scene, three times as wide and high, with noise that does not compress."""
+    scene = np.asarray(PIL.Image.open(EXAMPLE_SCENE).convert("RGB"), np.int16).repeat(3, 0).repeat(3, 1)
+    noise = np.random.default_rng(0).integers(-12, 13, scene.shape, np.int16)
+    file = tmp_path_factory.mktemp("large") / "photo.png"
+    PIL.Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(file)
+    assert file.stat().st_size > 4_500_000
+    return file
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 def test_a_block_is_valid_shell(block):
     subprocess.run(["bash", "-n", "-c", filled(block.text, PLACEHOLDERS)], check=True, timeout=CALL_SECONDS)
@@ -82,6 +109,7 @@ def test_a_block_runs_with_stand_ins(block, tmp_path):
 
 @pytest.mark.parametrize("block", ON_A_SERVER, ids=str)
 def test_a_block_runs_against_a_server(block, server, tmp_path, request):
+    require_tools(block)
     web = request.getfixturevalue("door_url") if "localhost:8080" in block.text else ""
     values = {
         "localhost:8080": web.removeprefix("http://"),
@@ -95,12 +123,24 @@ def test_a_block_runs_against_a_server(block, server, tmp_path, request):
     calls, output = run_shell(filled(block.text, PLACEHOLDERS | values), tmp_path, FLORENCE2_URL=server.grpc_url)
     check_calls(block, calls)
     assert output.count("engine running") == block.text.count("florence2 health")
-    if "/generate_stream" in block.text:
+    if (shown := shown_output(block)) is not None:
+        assert is_same(decimals(shown), decimals(output)), output
+    elif "/generate_stream" in block.text:
         check_events(output)
     elif "/generate" in block.text:
-        check_response(json.loads(json.loads(output)["RESPONSE"]))
-    elif (shown := shown_output(block)) is not None:
-        assert is_same(decimals(shown), decimals(output)), output
+        check_response(response_of(output))
+
+
+@pytest.mark.parametrize("block", [block for block in ON_A_SERVER if "base64" in block.text], ids=str)
+def test_a_block_with_curl_sends_a_picture_of_several_megabytes(block, server, large_picture, tmp_path):
+    require_tools(block)
+    values = {"localhost:8000": server.http_url, "examples/scene.png": str(large_picture)}
+    _, output = run_shell(filled(block.text, values), tmp_path)
+    if "/generate_stream" in block.text:
+        check_events(output)
+    elif shown_output(block) is None:
+        check_response(response_of(output))
+    assert "red circle" in output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The two kinds of request that end tritonserver 2.51, and what shields it from them (SECURITY.md)."""
+"""The three kinds of request that end tritonserver 2.51, and what shields it from them (SECURITY.md)."""
 
 import http.client
 import time
@@ -23,6 +23,8 @@ SHIELD = (
     f"--http-restricted-api=inference:inference-key={KEY}",
 )
 DEPTH = 50_000
+FORM_BYTES = 5_000_000  # 4.4 MB suffice
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 HEALTH = "florence2_health"
 
 
@@ -39,9 +41,22 @@ def request_a_classification(server, headers: dict[str, str]) -> str:
 def send_nested_json(server, headers: dict[str, str], path: str = f"models/{HEALTH}/generate") -> str:
     """Send deeply nested JSON, which overflows the stack. Returns the answer, or the error."""
     body = b'{"ABOUT":' + b"[" * DEPTH + b'"x"' + b"]" * DEPTH + b"}"
+    return post(server, f"/v2/{path}", body, headers)
+
+
+def send_large_form(server, headers: dict[str, str]) -> str:
+    """Send a large body with the type that curl declares by default. Returns the answer, or the error.
+
+    The HTTP server copies a form to its stack, which overflows, before it looks at the path or the key.
+    """
+    return post(server, "/v2/health/live", bytes(FORM_BYTES), FORM | headers)
+
+
+def post(server, path: str, body: bytes, headers: dict[str, str]) -> str:
+    """Send a body over HTTP. Returns the answer, or the error."""
     connection = http.client.HTTPConnection(server.host, server.ports.http, timeout=WAIT_SECONDS)
     try:
-        connection.request("POST", f"/v2/{path}", body, headers)
+        connection.request("POST", path, body, headers)
         return connection.getresponse().read().decode()
     except (http.client.HTTPException, ConnectionError) as error:
         return repr(error)
@@ -49,7 +64,7 @@ def send_nested_json(server, headers: dict[str, str], path: str = f"models/{HEAL
         connection.close()
 
 
-@pytest.mark.parametrize("send", [request_a_classification, send_nested_json])
+@pytest.mark.parametrize("send", [request_a_classification, send_nested_json, send_large_form])
 def test_the_request_ends_an_unshielded_tritonserver_2_51(start_server, send):
     """If this fails, Triton withstands the request: correct SECURITY.md and docker/README.md.
 
@@ -71,6 +86,17 @@ def test_a_key_for_inference_shields_the_server_from_callers_who_lack_it(shielde
     begin = time.monotonic()
     assert "restricted" in send(shielded, {})
     figure(f"{send.__name__}, without the key: milliseconds to the refusal", (time.monotonic() - begin) * 1000)
+    assert_still_serves(shielded)
+
+
+def test_a_key_does_not_shield_the_server_from_a_large_form(start_server):
+    server = start_server("--model-control-mode=explicit", f"--load-model={HEALTH}", *SHIELD)
+    send_large_form(server, {})
+    assert server.wait() < 0, "ended by a signal"
+
+
+def test_the_same_body_declared_as_json_is_read(shielded):
+    send_large_form(shielded, {"Content-Type": "application/json"})
     assert_still_serves(shielded)
 
 

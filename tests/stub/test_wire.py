@@ -129,7 +129,20 @@ def test_a_json_request_is_answered_in_json():
         "text": "größe",
         "imageSize": {"width": 3, "height": 2},
         "finishReason": "FINISH_REASON_STOP",
+        "tokenLogProbabilities": [],
+        "tokenEnds": [],
+        "tokenMasses": [],
+        "steps": [],
     }
+
+
+def test_json_includes_what_is_empty_and_leaves_out_what_is_not_set():
+    found = TaskResponse(detections={"detections": [v1.Detection(bounding_box={})]})
+    assert json.loads(serialize(TaskResponse(detections={}), Encoding.JSON))["detections"] == {"detections": []}
+    assert json.loads(serialize(found, Encoding.JSON))["detections"]["detections"] == [
+        {"label": "", "boundingBox": {"xMin": 0, "yMin": 0, "xMax": 0, "yMax": 0}, "polygons": []}
+    ]
+    assert json.loads(serialize(v1.StreamEvent(text_delta=""), Encoding.JSON)) == {"step": 0, "textDelta": ""}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set"
     assert.ok(square !== undefined);
     assert.equal(await client.describeRegion(image, square.box), "small blue square");
     const [phrase] = await client.ground(image, ["a blue square"]);
-    assert.equal(phrase?.label, "a blue square");
+    assert.match(phrase?.label ?? "", /blue square/);
   });
 
   test("the deltas of a stream are the text of its response", async () => {
