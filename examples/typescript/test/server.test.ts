@@ -1,4 +1,4 @@
-/** Against the server at FLORENCE2_URL, with the demo checkpoint; skipped without it. */
+/** Against the server FLORENCE2_SERVER, with the demo checkpoint; skipped without it. */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
@@ -15,11 +15,11 @@ import {
 } from "../src/index.js";
 import { decoded, inferRequest, UNARY } from "../src/tensors.js";
 
-const url = process.env.FLORENCE2_URL;
-const image = await readFile(new URL("../../../scene.png", import.meta.url));
+const url = process.env.FLORENCE2_SERVER;
+const image = await readFile(process.env.FLORENCE2_IMAGE ?? "../scene.png");
 const ocr = { task: { $case: "ocr", value: {} } } as const;
 
-describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set" : false }, () => {
+describe("a real server", { skip: url === undefined ? "FLORENCE2_SERVER is not set" : false }, () => {
   test("text, boxes and phrases are found", async () => {
     using client = new Florence2Client(url);
     assert.equal(await client.readText(image), "CAFE OPEN");
@@ -75,6 +75,16 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set"
     await assert.rejects(client.readText(image, options), DeadlineExceededError);
     await assert.rejects(client.stream(image, ocr, options).next(), DeadlineExceededError);
     await assert.rejects(client.readText(image, { timeoutSeconds: 0 }), InvalidArgumentError);
+  });
+
+  test("a stream can be left before its end", async () => {
+    using client = new Florence2Client(url);
+    const task = { $case: "moreDetailedCaption", value: {} } as const;
+    const events = client.stream(image, { task, generation: { minNewTokens: 900, numBeams: 1 } });
+    for await (const { event } of events) {
+      assert.equal(event?.$case, "textDelta");
+      break;
+    }
   });
 
   test("an aborted request rejects with the signal's reason", async () => {
