@@ -9,5 +9,5 @@ folder=$(cd "$1" && pwd)
 
 cp -R "$here"/*.go "$here/cmd" "$folder/src/florence2"
 "$here/generate.sh" "$folder/src/florence2"
-export GO111MODULE=off GOPATH=$folder:/usr/share/gocode
+export CGO_ENABLED=0 GO111MODULE=off GOPATH=$folder:/usr/share/gocode
 go build -o "$folder/scene" florence2/cmd/scene

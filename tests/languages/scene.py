@@ -20,7 +20,7 @@ def expected_lines(client: Client) -> list[str]:
         *(f"object {_shown(each)}: {client.describe_region(EXAMPLE_SCENE, each.box).text}" for each in objects),
         *(f"phrase {_shown(each)}" for each in client.ground(EXAMPLE_SCENE, CAPTION, num_beams=1)),
         *(f"stream {each.label} {each.quad[0]:.2f} {each.quad[1]:.2f}" for each in words.result),
-        f"stream complete: {words.text}",
+        f"stream complete: {words.usage.generated_tokens} tokens",
         _error_line(client),
         "deadline exceeded",
     ]

@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 
 from tests.conftest import EXAMPLE_SCENE, ROOT
+from tests.docs.pages import blocks
+from tests.docs.programs import is_same
 from tests.languages.commands import require, run, server_environment
 from tests.languages.conftest import BUILD
 from tests.languages.scene import assert_same, expected_lines
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.languages
 EXAMPLE = ROOT / "examples" / "go"
 PACKAGES = "/usr/share/gocode"  # where Debian's packages have Go code
 WORKSPACE = BUILD / "go"
-ENVIRONMENT = {"GOCACHE": str(BUILD / "go-cache"), "GOFLAGS": "-p=2"}
+ENVIRONMENT = {"CGO_ENABLED": "0", "GOCACHE": str(BUILD / "go-cache"), "GOFLAGS": "-p=2"}
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,8 @@ def test_the_code_is_formatted_and_vetted(go):
 def test_the_program_has_the_answers_of_the_python_client(server, python_client):
     printed = run(WORKSPACE / "scene", "-server", server.grpc_url, EXAMPLE_SCENE, folder=WORKSPACE)
     assert_same(printed, expected_lines(python_client))
+    (shown,) = blocks(EXAMPLE / "README.md", "text")
+    assert is_same(shown.text, printed), printed
 
 
 def test_its_own_tests_pass_and_the_stream_that_it_leaves_is_cancelled(go, server):

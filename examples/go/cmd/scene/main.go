@@ -98,7 +98,7 @@ func showStream(ctx context.Context, client *florence2.Client, image []byte) err
 			corner := event.TextRegion.GetQuad().GetCorners()[0]
 			fmt.Printf("stream %s %.2f %.2f\n", event.TextRegion.GetText(), corner.GetX(), corner.GetY())
 		case *v1.StreamEvent_Response:
-			fmt.Printf("stream complete: %s\n", event.Response.GetText())
+			fmt.Printf("stream complete: %d tokens\n", event.Response.GetUsage().GetGeneratedTokens())
 		}
 	}
 	return stream.Err()

@@ -76,7 +76,7 @@ public final class Scene {
                     var corner = event.getTextRegion().getQuad().getCorners(0);
                     print("stream %s %.2f %.2f", event.getTextRegion().getText(), corner.getX(), corner.getY());
                 } else if (event.hasResponse()) {
-                    print("stream complete: %s", event.getResponse().getText());
+                    print("stream complete: %d tokens", event.getResponse().getUsage().getGeneratedTokens());
                 }
             }
         }
