@@ -136,9 +136,7 @@ export class Florence2Client implements Disposable {
    */
   async *stream(image: Uint8Array, request: Request, options?: RequestOptions): AsyncGenerator<StreamEvent, void> {
     const sent = new Sent(request, options);
-    const metadata = new Metadata();
-    metadata.set("triton_grpc_error", "true"); // else Triton sends only the texts of its own errors
-    const call = this.#stub.modelStreamInfer(metadata, { deadline: sent.deadline });
+    const call = this.#stub.modelStreamInfer(new Metadata(), { deadline: sent.deadline });
     call.on("error", () => {}); // once the loop has been left, nothing else listens
     const cancel = () => call.cancel();
     sent.signal?.addEventListener("abort", cancel, { once: true });
@@ -241,7 +239,8 @@ class Sent {
 }
 
 function eventOf(response: ModelStreamInferResponse): StreamEvent {
-  if (response.inferResponse === undefined) {
+  // Beside an error of Triton itself, which has only a text, there is an empty response.
+  if (response.errorMessage !== "" || response.inferResponse === undefined) {
     throw new ServerError(response.errorMessage);
   }
   const event = streamEvent(response.inferResponse);
