@@ -26,7 +26,7 @@ for await (const { event } of client.stream(image, { task: { $case: "ocrWithRegi
       break;
     }
     case "response":
-      console.log(`stream complete: ${event.value.text}`);
+      console.log(`stream complete: ${event.value.usage?.generatedTokens} tokens`);
       break;
   }
 }

@@ -51,7 +51,7 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_SERVER is not s
   test("an invalid request names the field, the value and the limit, also in a stream", async () => {
     using client = new Florence2Client(url);
     const request = { ...ocr, generation: { numBeams: 99 } };
-    for (const answer of [client.run(image, request), client.stream(image, request).next()]) {
+    for (const answer of [() => client.run(image, request), () => client.stream(image, request).next()]) {
       await assert.rejects(answer, (error) => {
         assert.ok(error instanceof InvalidArgumentError);
         assert.equal(error.field, "generation.num_beams");
@@ -95,7 +95,7 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_SERVER is not s
 
   test("another model and another port are typed errors", async () => {
     using other = new Florence2Client(url, { model: "florence3" });
-    for (const answer of [other.readText(image), other.stream(image, ocr).next()]) {
+    for (const answer of [() => other.readText(image), () => other.stream(image, ocr).next()]) {
       await assert.rejects(answer, (error) => error instanceof ServerError && error.message.includes("florence3"));
     }
     using nobody = new Florence2Client("127.0.0.1:1");
