@@ -81,6 +81,19 @@ test-bulk: $(INSTALLED) $(BULK)/installed ## kill bulk runs, and test a local Ra
 test-languages: $(INSTALLED) ## build the examples in other languages, and run them against a real server
 	$(BIN)/python -m pytest -m languages
 
+WEB := build/web-environment
+
+$(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
+	rm -rf $(WEB) && $(BIN)/python -m venv $(WEB)
+	$(WEB)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps -r requirements/web-tests.txt
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" \
+		> "$$($(WEB)/bin/python -c '$(PURELIB)')/packages_of_venv.pth"
+	touch $@
+
+.PHONY: test-web
+test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
+	$(WEB)/bin/python -m pytest -m web
+
 CHECKOV := build/checkov/installed
 
 $(CHECKOV): requirements/checkov.txt
@@ -137,6 +150,7 @@ check-breaking: $(INSTALLED) ## fail if the messages break clients built from th
 
 define generate
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(1) --pyi_out=$(1) $(CLIENT_PROTOS)
+$(BIN)/python docs/proto_comments.py $(1)/florence2/web/rest/comments.json
 $(BIN)/python -m grpc_tools.protoc --proto_path=protos --python_out=$(2) --pyi_out=$(2) --grpc_python_out=$(2) \
 	$(SERVER_PROTOS)
 endef

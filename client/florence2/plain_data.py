@@ -27,13 +27,22 @@ class PlainData(ABC):
         Args:
             indent: spaces per level; None for one line.
         """
-        value = self.to_dict()
-        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot express
-            return json.dumps(value, indent=indent, allow_nan=False)
-        return text
+        return json_text(self.to_dict(), indent)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Plain data as JSON text, with Unicode as it is as far as UTF-8 can express it.
+
+    Args:
+        value: dictionaries, lists, text and finite numbers.
+        indent: spaces per level; None for one line.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return json.dumps(value, indent=indent, allow_nan=False)
+    return text
 
 
 def number(value: float | None) -> float | None:

@@ -1,6 +1,7 @@
 """Results as dictionaries and JSON, in the form that docs/results.md describes."""
 
 import json
+from importlib.resources import files
 
 import jsonschema
 import numpy as np
@@ -14,10 +15,7 @@ from florence2.tasks import TASKS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT
-from tests.docs.pages import blocks
-
-(SCHEMA,) = [json.loads(block.text) for block in blocks(ROOT / "docs" / "results.md", "json")]
+SCHEMA = json.loads((files("florence2") / "results.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 SIZE = (40, 30)

@@ -108,9 +108,12 @@ def test_a_block_runs_with_stand_ins(block, tmp_path):
 
 
 @pytest.mark.parametrize("block", ON_A_SERVER, ids=str)
-def test_a_block_runs_against_a_server(block, server, tmp_path):
+def test_a_block_runs_against_a_server(block, server, tmp_path, request):
     require_tools(block)
+    web = request.getfixturevalue("door_url") if "localhost:8080" in block.text else ""
     values = {
+        "localhost:8080": web.removeprefix("http://"),
+        "florence2 web": "florence2 web --help",  # which also checks the names of the options after it
         "localhost:8000": server.http_url,
         "localhost:8003": f"{server.host}:{server.ports.health}",
         "REPLICA:8001": server.grpc_url,
@@ -128,7 +131,7 @@ def test_a_block_runs_against_a_server(block, server, tmp_path):
         check_response(response_of(output))
 
 
-@pytest.mark.parametrize("block", [block for block in ON_A_SERVER if "base64" in block.text], ids=str)
+@pytest.mark.parametrize("block", [block for block in ON_A_SERVER if "/generate" in block.text], ids=str)
 def test_a_block_with_curl_sends_a_picture_of_several_megabytes(block, server, large_picture, tmp_path):
     require_tools(block)
     values = {"localhost:8000": server.http_url, "examples/scene.png": str(large_picture)}

@@ -25,6 +25,7 @@ from florence2.cli.running import Run
 from florence2.cli.server_command import server
 from florence2.cli.signatures import with_options
 from florence2.cli.task_commands import COMMANDS, TaskCommand
+from florence2.cli.web_command import web
 from florence2.options import TaskOptions
 
 _NAME: Final = "florence2"
@@ -69,6 +70,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     for command in COMMANDS:
         app.command(command.name, help=command.request.__doc__)(_function(command))
     _add_bulk(app)
+    app.command("web")(web)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )

@@ -58,6 +58,10 @@ class Filters:
         """
         return answer if self == Filters() else self._applied(answer)
 
+    def of_step(self, request: v1.TaskRequest) -> "Filters":
+        """The conditions for a step's result: in a task list, `labels` does not apply to results without labels."""
+        return replace(self, labels=None) if _form(request) in _WITHOUT_LABELS else self
+
     def _applied(self, answer: Answer) -> Answer:
         steps = [self._of_step(step) for step in answer.steps]
         return replace(answer, result=self._of_result(answer.result, steps), steps=steps)
@@ -65,9 +69,7 @@ class Filters:
     def _of_step(self, step: StepAnswer) -> StepAnswer:
         if not isinstance(step.outcome, Answer):
             return step
-        # In a task list, `labels` does not apply to results without labels.
-        own = replace(self, labels=None) if _form(step.request) in _WITHOUT_LABELS else self
-        return replace(step, outcome=own._applied(step.outcome))
+        return replace(step, outcome=self.of_step(step.request)._applied(step.outcome))
 
     def _of_result(self, result: Result | PlanResult, steps: list[StepAnswer]) -> Result | PlanResult:
         match result:

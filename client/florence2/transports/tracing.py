@@ -7,7 +7,7 @@ from florence2 import v1
 from florence2.plans import plan_name
 
 try:
-    from opentelemetry import propagate, trace
+    from opentelemetry import context, propagate, trace
 except ImportError:
     _HAS_OPENTELEMETRY = False
 else:
@@ -61,3 +61,20 @@ def current_trace_context() -> dict[str, str]:
     if _HAS_OPENTELEMETRY:
         propagate.inject(headers)
     return headers
+
+
+@contextmanager
+def continued_trace(headers: Mapping[str, str]) -> Iterator[None]:
+    """Requests within continue the trace in the headers of a caller (`traceparent`), if there is one.
+
+    Args:
+        headers: with names in lower case.
+    """
+    if not _HAS_OPENTELEMETRY:
+        yield
+        return
+    token = context.attach(propagate.extract(headers))
+    try:
+        yield
+    finally:
+        context.detach(token)
