@@ -41,7 +41,7 @@ def request_a_classification(server, headers: dict[str, str]) -> str:
 def send_nested_json(server, headers: dict[str, str], path: str = f"models/{HEALTH}/generate") -> str:
     """Send deeply nested JSON, which overflows the stack. Returns the answer, or the error."""
     body = b'{"ABOUT":' + b"[" * DEPTH + b'"x"' + b"]" * DEPTH + b"}"
-    return post(server, f"/v2/{path}", body, headers)
+    return post(server, server.ports.http, f"/v2/{path}", body, headers)
 
 
 def send_large_form(server, headers: dict[str, str]) -> str:
@@ -49,12 +49,17 @@ def send_large_form(server, headers: dict[str, str]) -> str:
 
     The HTTP server copies a form to its stack, which overflows, before it looks at the path or the key.
     """
-    return post(server, "/v2/health/live", bytes(FORM_BYTES), FORM | headers)
+    return post(server, server.ports.http, "/v2/health/live", bytes(FORM_BYTES), FORM | headers)
 
 
-def post(server, path: str, body: bytes, headers: dict[str, str]) -> str:
+def send_large_form_to_metrics(server, headers: dict[str, str]) -> str:
+    """Send the same form to the port for metrics. Returns the answer, or the error."""
+    return post(server, server.ports.metrics, "/metrics", bytes(FORM_BYTES), FORM | headers)
+
+
+def post(server, port: int, path: str, body: bytes, headers: dict[str, str]) -> str:
     """Send a body over HTTP. Returns the answer, or the error."""
-    connection = http.client.HTTPConnection(server.host, server.ports.http, timeout=WAIT_SECONDS)
+    connection = http.client.HTTPConnection(server.host, port, timeout=WAIT_SECONDS)
     try:
         connection.request("POST", path, body, headers)
         return connection.getresponse().read().decode()
@@ -64,7 +69,9 @@ def post(server, path: str, body: bytes, headers: dict[str, str]) -> str:
         connection.close()
 
 
-@pytest.mark.parametrize("send", [request_a_classification, send_nested_json, send_large_form])
+@pytest.mark.parametrize(
+    "send", [request_a_classification, send_nested_json, send_large_form, send_large_form_to_metrics]
+)
 def test_the_request_ends_an_unshielded_tritonserver_2_51(start_server, send):
     """If this fails, Triton withstands the request: correct SECURITY.md and docker/README.md.
 

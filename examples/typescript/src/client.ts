@@ -35,6 +35,9 @@ export interface RequestOptions {
   readonly requestId?: string;
 }
 
+/** How a task is answered, beside how its request is sent. See `TaskRequest` for the three fields. */
+export type TaskOptions = RequestOptions & Pick<Request, "generation" | "priority" | "adapter">;
+
 /** What a client is connected to. */
 export interface ClientSettings {
   /** Default: unencrypted. `credentials.createSsl(...)` of `@grpc/grpc-js` encrypts. */
@@ -97,24 +100,29 @@ export class Florence2Client implements Disposable {
   }
 
   /** Detect objects. */
-  async detect(image: Uint8Array, options?: RequestOptions): Promise<DetectedObject[]> {
-    return this.#answer(image, { task: { $case: "objectDetection", value: {} } }, options, detections);
+  async detect(image: Uint8Array, options?: TaskOptions): Promise<DetectedObject[]> {
+    return this.#answer(image, { ...options, task: { $case: "objectDetection", value: {} } }, options, detections);
   }
 
   /** Find the phrases of a caption, or each of several phrases. */
-  async ground(image: Uint8Array, phrases: string | string[], options?: RequestOptions): Promise<DetectedObject[]> {
+  async ground(image: Uint8Array, phrases: string | string[], options?: TaskOptions): Promise<DetectedObject[]> {
     const value = typeof phrases === "string" ? { caption: phrases } : { phrases };
-    return this.#answer(image, { task: { $case: "phraseGrounding", value } }, options, detections);
+    return this.#answer(image, { ...options, task: { $case: "phraseGrounding", value } }, options, detections);
   }
 
   /** Describe a region in a few words. */
-  async describeRegion(image: Uint8Array, region: BoundingBox, options?: RequestOptions): Promise<string> {
-    return this.#answer(image, { task: { $case: "regionToDescription", value: { region } } }, options, text);
+  async describeRegion(image: Uint8Array, region: BoundingBox, options?: TaskOptions): Promise<string> {
+    return this.#answer(
+      image,
+      { ...options, task: { $case: "regionToDescription", value: { region } } },
+      options,
+      text,
+    );
   }
 
   /** Read the text in an image. */
-  async readText(image: Uint8Array, options?: RequestOptions): Promise<string> {
-    return this.#answer(image, { task: { $case: "ocr", value: {} } }, options, text);
+  async readText(image: Uint8Array, options?: TaskOptions): Promise<string> {
+    return this.#answer(image, { ...options, task: { $case: "ocr", value: {} } }, options, text);
   }
 
   /** Send any request. Its response may be truncated: see `finishReason`. */
@@ -128,9 +136,7 @@ export class Florence2Client implements Disposable {
    */
   async *stream(image: Uint8Array, request: Request, options?: RequestOptions): AsyncGenerator<StreamEvent, void> {
     const sent = new Sent(request, options);
-    const metadata = new Metadata();
-    metadata.set("triton_grpc_error", "true"); // else Triton sends only the texts of its own errors
-    const call = this.#stub.modelStreamInfer(metadata, { deadline: sent.deadline });
+    const call = this.#stub.modelStreamInfer(new Metadata(), { deadline: sent.deadline });
     call.on("error", () => {}); // once the loop has been left, nothing else listens
     const cancel = () => call.cancel();
     sent.signal?.addEventListener("abort", cancel, { once: true });
@@ -233,7 +239,8 @@ class Sent {
 }
 
 function eventOf(response: ModelStreamInferResponse): StreamEvent {
-  if (response.inferResponse === undefined) {
+  // Beside an error of Triton itself, which has only a text, there is an empty response.
+  if (response.errorMessage !== "" || response.inferResponse === undefined) {
     throw new ServerError(response.errorMessage);
   }
   const event = streamEvent(response.inferResponse);
@@ -259,8 +266,8 @@ function detections(response: TaskResponse): DetectedObject[] {
   return result.value.detections.map(detectedObject);
 }
 
-/** A detection of a response or of a stream, whose box is always there. */
-export function detectedObject({ label, boundingBox, confidence }: Detection): DetectedObject {
+/** A detection, whose box is always there. */
+function detectedObject({ label, boundingBox, confidence }: Detection): DetectedObject {
   if (boundingBox === undefined) {
     throw new ServerError(`the detection ${JSON.stringify(label)} has no bounding box`);
   }

@@ -1,4 +1,4 @@
-/** Against the server at FLORENCE2_URL, with the demo checkpoint; skipped without it. */
+/** Against the server FLORENCE2_SERVER, with the demo checkpoint; skipped without it. */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { describe, test } from "node:test";
@@ -15,11 +15,11 @@ import {
 } from "../src/index.js";
 import { decoded, inferRequest, UNARY } from "../src/tensors.js";
 
-const url = process.env.FLORENCE2_URL;
-const image = await readFile(new URL("../../../scene.png", import.meta.url));
+const url = process.env.FLORENCE2_SERVER;
+const image = await readFile(process.env.FLORENCE2_IMAGE ?? "../scene.png");
 const ocr = { task: { $case: "ocr", value: {} } } as const;
 
-describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set" : false }, () => {
+describe("a real server", { skip: url === undefined ? "FLORENCE2_SERVER is not set" : false }, () => {
   test("text, boxes and phrases are found", async () => {
     using client = new Florence2Client(url);
     assert.equal(await client.readText(image), "CAFE OPEN");
@@ -51,7 +51,7 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set"
   test("an invalid request names the field, the value and the limit, also in a stream", async () => {
     using client = new Florence2Client(url);
     const request = { ...ocr, generation: { numBeams: 99 } };
-    for (const answer of [client.run(image, request), client.stream(image, request).next()]) {
+    for (const answer of [() => client.run(image, request), () => client.stream(image, request).next()]) {
       await assert.rejects(answer, (error) => {
         assert.ok(error instanceof InvalidArgumentError);
         assert.equal(error.field, "generation.num_beams");
@@ -77,6 +77,16 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set"
     await assert.rejects(client.readText(image, { timeoutSeconds: 0 }), InvalidArgumentError);
   });
 
+  test("a stream can be left before its end", async () => {
+    using client = new Florence2Client(url);
+    const task = { $case: "moreDetailedCaption", value: {} } as const;
+    const events = client.stream(image, { task, generation: { minNewTokens: 900, numBeams: 1 } });
+    for await (const { event } of events) {
+      assert.equal(event?.$case, "textDelta");
+      break;
+    }
+  });
+
   test("an aborted request rejects with the signal's reason", async () => {
     using client = new Florence2Client(url);
     await assert.rejects(client.readText(image, { signal: AbortSignal.abort() }), { name: "AbortError" });
@@ -85,7 +95,9 @@ describe("a real server", { skip: url === undefined ? "FLORENCE2_URL is not set"
 
   test("another model and another port are typed errors", async () => {
     using other = new Florence2Client(url, { model: "florence3" });
-    await assert.rejects(other.readText(image), ServerError);
+    for (const answer of [() => other.readText(image), () => other.stream(image, ocr).next()]) {
+      await assert.rejects(answer, (error) => error instanceof ServerError && error.message.includes("florence3"));
+    }
     using nobody = new Florence2Client("127.0.0.1:1");
     await assert.rejects(nobody.readText(image), UnavailableError);
   });
