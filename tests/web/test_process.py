@@ -93,7 +93,7 @@ def test_a_wrong_option_is_one_line_and_status_2(florence2, arguments, words):
 
 
 def test_without_its_extra_the_command_names_it(florence2, monkeypatch):
-    monkeypatch.setattr("florence2.cli.app._WEB_PACKAGES", ("not_installed",))
+    monkeypatch.setattr("florence2.cli.web_command._PACKAGES", ("not_installed",))
     ended = florence2("web", "--port", "0")
     assert ended.status == 2
     assert 'pip install "florence2-triton[web]"' in ended.err

@@ -1,6 +1,5 @@
 """JSON schemas of the bodies of requests, as JSON and as forms."""
 
-import math
 from typing import Any, Final
 
 from florence2.web.rest.fields import NUMBER_PATTERN, REGION_SIDES, Field, Kind
@@ -27,7 +26,7 @@ def form_schema(operation: Operation) -> Schema:
     """The media type of a form: its schema, and how its fields are encoded."""
     image = {"type": "string", "format": "binary", "description": f"{_IMAGE}."}
     fields = {name: _form_field(field) for name, field in operation.fields.items()}
-    encoding = {IMAGE_FIELD: {"contentType": "image/*"}}
+    encoding: Schema = {IMAGE_FIELD: {"contentType": "image/*"}}
     arrays = [name for name, schema in fields.items() if "array" in _types(schema)]
     encoding |= {name: {"style": "form", "explode": True} for name in arrays}
     return {"schema": _object(operation, image, fields), "encoding": encoding}
@@ -88,12 +87,7 @@ def _scalar(field: Field) -> Schema:
             return _text(field)
         case Kind.BOOLEAN:
             return {"type": "boolean"}
-    schema: Schema = {"type": "integer" if field.kind is Kind.INTEGER else "number"}
-    if math.isfinite(field.least):
-        schema["minimum"] = field.least
-    if math.isfinite(field.most):
-        schema["maximum"] = field.most
-    return schema
+    return {"type": "integer" if field.kind is Kind.INTEGER else "number", **field.limits}
 
 
 def _text(field: Field) -> Schema:
