@@ -20,6 +20,21 @@ HEIC_FILES = ROOT / "tests" / "pictures"
 
 
 @pytest.fixture(scope="session")
+def start_real_server(tmp_path_factory):
+    """The fixture `start_server` of tests/server, which other folders import; one for all of them."""
+    from tests.server.conftest import server_starter
+
+    with server_starter(tmp_path_factory) as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def real_server(start_real_server):
+    """The fixture `server` of tests/server, which other folders import; one for all of them."""
+    return start_real_server()
+
+
+@pytest.fixture(scope="session")
 def real_processor_folder() -> Path:
     """Tokenizer, processor and configs of Florence-2-base, without weights."""
     if not REAL_PROCESSOR.is_dir():

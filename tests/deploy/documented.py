@@ -15,7 +15,7 @@ class Build:
 
     Attributes:
         arguments: its build arguments, each as an option.
-        tag: the image's name.
+        tag: the image's name, without a registry.
     """
 
     arguments: tuple[str, ...]
@@ -38,4 +38,4 @@ def _parsed(command: str) -> Build:
     words = shlex.split(command)
     options = [(flag, value) for flag, value in itertools.pairwise(words) if flag.startswith("--")]
     arguments = tuple(f"--build-arg={value}" for flag, value in options if flag == "--build-arg")
-    return Build(arguments, dict(options)["--tag"])
+    return Build(arguments, dict(options)["--tag"].rpartition("/")[2])

@@ -1,6 +1,7 @@
 """A real tritonserver, for all tests of this folder."""
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -40,21 +41,53 @@ def server_starter(tmp_path_factory):
     try:
         yield start
     finally:
+        for server in running:  # all stop at the same time
+            server.terminate()
         for server in running:
             server.stop()
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory):
+def start_server(start_real_server):
     """`start_server(*flags, **environment)`: start a server that runs until the end of the session."""
-    with server_starter(tmp_path_factory) as start:
-        yield start
+    return start_real_server
 
 
 @pytest.fixture(scope="session")
-def server(start_server) -> TritonServer:
+def server(real_server) -> TritonServer:
     """The server as the repository ships it: demo checkpoint, default settings."""
-    return start_server()
+    return real_server
+
+
+@pytest.fixture(scope="session")
+def _one_slot(start_server) -> TritonServer:
+    return start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0", FLORENCE2_MAX_TASKS="60")
+
+
+@pytest.fixture
+def one_slot(_one_slot) -> TritonServer:
+    """A server that answers one request at a time, and has none left from the previous test."""
+    from tests.server.observation import metric, seconds_until
+
+    names = ("florence2_slots_in_use", "florence2_waiting_requests")
+    seconds_until(lambda: all(metric(_one_slot, name) == 0 for name in names))
+    return _one_slot
+
+
+@pytest.fixture(scope="session")
+def short_queue(start_server) -> TritonServer:
+    """A server that answers one request at a time, while one more waits. It refuses others."""
+    return start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0", FLORENCE2_QUEUE_REQUESTS="1")
+
+
+@pytest.fixture
+def doomed_server(start_server) -> Iterator[TritonServer]:
+    """A server of its own, parts of which a test kills."""
+    server = start_server(FLORENCE2_SLOTS="1")
+    yield server
+    # Asked to stop, it would wait for that part for a minute.
+    server.process.kill()
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -160,12 +160,6 @@ def test_a_request_whose_timeout_passes_while_it_is_answered_frees_its_slot(one_
     seconds_until(lambda: counted(one_slot) == before + 1, limit=10)
 
 
-@pytest.fixture(scope="module")
-def one_slot(start_server):
-    """A server that answers one request at a time."""
-    return start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0")
-
-
 def counted(server) -> float:
     """The detailed captions whose deadline has passed."""
     return metric_sum(server, "florence2_requests_total", outcome="deadline_exceeded", task="detailed_caption")

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from florence2_server.addresses import Ports
 from florence2_server.config import EngineConfig
 from florence2_server.repository import DEMO_CHECKPOINT
 from florence2_server.tritonserver import StartError, TritonServer
+from tritonclient.utils import InferenceServerException
 
-from tests.server.conftest import START_SECONDS, children_of, infer
+from tests.server.conftest import CALL_SECONDS, START_SECONDS, children_of, infer
 
 PROBE = [sys.executable, "-c", "from florence2.cli import main; main()", "health"]
 TIMEOUT_SECONDS = 10
@@ -68,24 +70,39 @@ def test_a_port_in_use_ends_the_start_with_its_reason(server, tmp_path):
         failing.wait_until_ready(START_SECONDS)
 
 
-def test_health_is_available_while_the_models_queue_is_full(start_server, image_file):
-    server = start_server(FLORENCE2_SLOTS="1")
-    image = image_file()
-    with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(40) as callers:
-        long = [TaskRequest(prompt=f"request {n}", generation={"min_new_tokens": 60}) for n in range(40)]
-        busy = [callers.submit(infer, client, image, request) for request in long]
-        healths = [health_of(server) for _ in range(3)]
-        assert not all(call.done() for call in busy)
+def test_health_is_available_while_the_models_queue_is_full(short_queue, image_file):
+    """Callers send requests for as long as the health is queried, most of which are refused."""
+    image, is_full, is_over = image_file(), threading.Event(), threading.Event()
+    request = TaskRequest(caption={}, generation={"min_new_tokens": 60, "max_new_tokens": 60})
+
+    def call(client: triton.InferenceServerClient) -> None:
+        while not is_over.is_set():
+            try:
+                infer(client, image, request)
+            except InferenceServerException as error:
+                if "queue_requests" not in str(error):
+                    raise
+                is_full.set()
+                is_over.wait(0.1)
+
+    with triton.InferenceServerClient(short_queue.grpc_url) as client, ThreadPoolExecutor(12) as callers:
+        try:
+            calls = [callers.submit(call, client) for _ in range(12)]
+            assert is_full.wait(CALL_SECONDS)
+            healths = [health_of(short_queue) for _ in range(3)]
+        finally:
+            is_over.set()
+        for each in calls:
+            each.result()
     assert {health.engine for health in healths} == {"running"}
 
 
-def test_a_killed_stub_is_detected_although_triton_reports_the_model_ready(start_server):
-    server = start_server(FLORENCE2_SLOTS="1")
-    (stub,) = [child for child in children_of(server.process_id) if runs_model(child)]
+def test_a_killed_stub_is_detected_although_triton_reports_the_model_ready(doomed_server):
+    (stub,) = [child for child in children_of(doomed_server.process_id) if runs_model(child)]
     os.kill(stub, signal.SIGKILL)
-    health = health_of(server)
+    health = health_of(doomed_server)
     assert (health.server_is_live, health.engine, health.is_alive) == (True, "unreachable", False)
-    assert probe(server)[0] == 1
+    assert probe(doomed_server)[0] == 1
 
 
 def runs_model(process_id: int) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 from florence2.v1 import TaskRequest
+from florence2_server.config import EngineConfig
 from tritonclient.utils import InferenceServerException
 
 from tests.conftest import DEMO_CHECKPOINT
@@ -128,13 +129,12 @@ def test_the_engines_state_is_shown_within_seconds(logging_server):
     assert page["florence2_engine_restarts_total"] == page["florence2_engine_retried_requests_total"] == 0
 
 
-def test_slots_in_use_are_those_of_requests_in_the_engine(start_server):
-    server = start_server(FLORENCE2_SLOTS="4")
+def test_slots_in_use_are_those_of_requests_in_the_engine(server):
     request = TaskRequest(caption={}, generation={"min_new_tokens": 300})
     with triton.InferenceServerClient(server.grpc_url) as client, ThreadPoolExecutor(3) as callers:
         calls = [callers.submit(infer, client, png(draw(sample_scene(12))), request) for _ in range(3)]
         seconds_until(lambda: metric(server, "florence2_slots_in_use") == 3, limit=10)
-        assert metric(server, "florence2_slots") == 4
+        assert metric(server, "florence2_slots") == EngineConfig.slots
         for call in calls:
             call.result()
     seconds_until(lambda: metric(server, "florence2_slots_in_use") == 0, limit=10)

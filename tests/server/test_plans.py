@@ -126,9 +126,9 @@ def outcome(step: StepResponse) -> str:
     return "OK" if step.HasField("response") else step.error.status
 
 
-def test_a_caption_does_not_wait_for_all_regions_of_a_page(start_server, scene):
+def test_a_caption_does_not_wait_for_all_regions_of_a_page(one_slot, scene):
     """With one slot and none ahead, a caption waits for the generation under way and at most one more."""
-    server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0", FLORENCE2_MAX_TASKS="60")
+    server = one_slot
     tasks = [{"caption": {}, "generation": {"min_new_tokens": 20 + number}} for number in range(60)]
     order: list[str] = []
 

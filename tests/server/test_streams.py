@@ -261,8 +261,8 @@ def test_a_unary_request_is_refused(plain_client, scene):
         plain_client.infer("florence2_stream", inputs, client_timeout=CALL_SECONDS)
 
 
-def test_over_the_limit_streams_are_refused_soon(start_server, scene):
-    server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0", FLORENCE2_QUEUE_REQUESTS="1")
+def test_over_the_limit_streams_are_refused_soon(short_queue, scene):
+    server = short_queue
     with streaming(server, scene, TaskRequest(ocr={}, generation=LONG)) as running:
         next(running.events())
         with streaming(server, scene, TaskRequest(ocr={}, generation=LONG)):
@@ -274,8 +274,8 @@ def test_over_the_limit_streams_are_refused_soon(start_server, scene):
     assert event.error.message.startswith("queue_requests: ")
 
 
-def test_if_the_stub_of_florence2_is_gone_a_stream_ends_as_unavailable(start_server, scene):
-    server = start_server(FLORENCE2_SLOTS="1")
+def test_if_the_stub_of_florence2_is_gone_a_stream_ends_as_unavailable(doomed_server, scene):
+    server = doomed_server
     with streaming(server, scene, TaskRequest(ocr={}, generation=LONG)) as stream:
         events = stream.events()
         next(events)
@@ -291,8 +291,8 @@ def test_if_the_stub_of_florence2_is_gone_a_stream_ends_as_unavailable(start_ser
 # Cancellation.
 
 
-def test_a_cancelled_stream_frees_its_slot(start_server, scene):
-    server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0")
+def test_a_cancelled_stream_frees_its_slot(one_slot, scene):
+    server = one_slot
     with streaming(server, scene, TaskRequest(region_analysis={}, generation=LONG)) as stream:
         events = stream.events()
         assert [next(events).WhichOneof("event") for _ in range(2)] == ["step_started", "text_delta"]
@@ -303,8 +303,8 @@ def test_a_cancelled_stream_frees_its_slot(start_server, scene):
     assert streamed(server, scene, TaskRequest(caption={}))[-1].HasField("response")
 
 
-def test_a_cancelled_stream_leaves_the_queue(start_server, scene):
-    server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0")
+def test_a_cancelled_stream_leaves_the_queue(one_slot, scene):
+    server = one_slot
     with streaming(server, scene, TaskRequest(ocr={}, generation=LONG)) as running:
         events = running.events()
         next(events)
@@ -316,15 +316,20 @@ def test_a_cancelled_stream_leaves_the_queue(start_server, scene):
     assert last.HasField("response")
 
 
-def test_a_caller_who_leaves_over_http_frees_its_slot_with_the_next_event(start_server, scene):
+def test_a_caller_who_leaves_over_http_frees_its_slot_with_the_next_event(one_slot, scene):
     """A unary one does not: tritonserver 2.51 notices only that it cannot write."""
-    server = start_server(FLORENCE2_SLOTS="1", FLORENCE2_AHEAD="0")
+    server = one_slot
+
+    def cancelled() -> float:
+        return metric_sum(server, "florence2_requests_total", outcome="cancelled", task="ocr")
+
+    before = cancelled()
     connection = sse_connection(server, scene, {"ocr": {}, "generation": {"numBeams": 1, "minNewTokens": 900}})
     connection.getresponse().read1(1)
     seconds_until(lambda: metric(server, "florence2_slots_in_use") == 1)
     connection.close()
     assert seconds_until(lambda: metric(server, "florence2_slots_in_use") == 0) < 2
-    seconds_until(lambda: metric_sum(server, "florence2_requests_total", outcome="cancelled", task="ocr") == 1)
+    seconds_until(lambda: cancelled() == before + 1)
 
 
 def test_a_timeout_ends_a_stream(server, scene):

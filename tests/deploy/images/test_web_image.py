@@ -8,6 +8,7 @@ import urllib.request
 import pytest
 from florence2.web.config import WebConfig
 
+from tests.deploy.documented import build_command
 from tests.deploy.images.running import IMAGE, KEY, START_SECONDS, STOP_SECONDS, status_of
 
 pytestmark = pytest.mark.deploy
@@ -44,6 +45,11 @@ class Web:
             return status_of(self.url + self._rendered[probe]["httpGet"]["path"])
         except OSError:
             return 0
+
+
+def test_the_documented_image_has_the_name_that_the_chart_starts(release):
+    (container,) = release.web("Deployment")[0]["spec"]["template"]["spec"]["containers"]
+    assert build_command("Dockerfile.web").tag == container["image"].partition("@")[0]
 
 
 def test_the_web_servers_image_has_no_engine_and_no_build_tools(containers, web_image):

@@ -45,6 +45,15 @@ def test_they_say_how_to_silence_the_release_once_it_is_removed(render, name):
     assert "amtool" not in notes({})
 
 
+def test_they_say_where_the_web_server_is_and_who_may_use_it():
+    address = f"http://{NAME}-florence2-triton-web.{NAMESPACE}.svc.cluster.local:8080\n"
+    assert address in notes(CASES["web"])
+    assert "It requires no API keys" in notes(CASES["web"])
+    assert "API keys" not in notes(CASES["web, all values"])
+    assert "Through the gateway: page.example.com\n" in notes(CASES["web, nothing else reachable"])
+    assert "web server" not in notes({})
+
+
 def test_no_line_is_empty_twice():
     for case, values in CASES.items():
         assert "\n\n\n" not in notes(values), case

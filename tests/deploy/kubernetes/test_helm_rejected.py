@@ -58,7 +58,7 @@ CONTRADICTIONS = {
     ),
     "a gateway to TLS": (
         {"gateway": _ROUTES, "tls": {"secretName": "grpc-tls"}},
-        "gateway.enabled with tls.secretName",
+        "gateway.hostnames with tls.secretName",
     ),
     "a gateway without a Gateway": ({"gateway": {**_ROUTES, "parentRefs": []}}, "/gateway/parentRefs"),
     "a gateway without host names": ({"gateway": {**_ROUTES, "hostnames": []}}, "/gateway/hostnames"),
@@ -80,6 +80,26 @@ CONTRADICTIONS = {
     "an ingress for HTTP that is not served": (
         {"ingress": {**_INGRESS, "httpHost": "two.example.com"}, "tls": {"secretName": "grpc-tls"}},
         "ingress.httpHost, but HTTP is not served",
+    ),
+    "a host name for a web server that there is none": (
+        {"gateway": {**_ROUTES, "webHostnames": ["page.example.com"]}},
+        "gateway.webHostnames, but web.enabled is false",
+    ),
+    "an ingress of a web server that there is none": (
+        {"ingress": {**_INGRESS, "webHost": "page.example.com"}},
+        "ingress.webHost, but web.enabled is false",
+    ),
+    "a gateway with one host name for the web server and gRPC": (
+        {"web": {"enabled": True}, "gateway": {**_ROUTES, "webHostnames": ["one.example.com"]}},
+        "gateway.webHostnames has one.example.com, a host name of gRPC or HTTP",
+    ),
+    "an ingress with one host name for the web server and gRPC": (
+        {"web": {"enabled": True}, "ingress": {**_INGRESS, "webHost": "one.example.com"}},
+        "ingress.webHost is one.example.com, the host name of gRPC or HTTP",
+    ),
+    "a web server without the certificate that the server requires": (
+        {"web": {"enabled": True}, "tls": {"secretName": "grpc-tls", "mutual": True}},
+        "web.clientSecretName is empty with tls.mutual",
     ),
     "a load balancer that the network policy shuts out": (
         {"service": {"type": "LoadBalancer"}},
@@ -232,6 +252,12 @@ REJECTED = {
     "scrapes too rare for the alerts": ({"serviceMonitor": {"interval": "31s"}}, "/serviceMonitor/interval"),
     "scrapes every minute": ({"serviceMonitor": {"interval": "1m"}}, "/serviceMonitor/interval"),
     "no scrapes": ({"serviceMonitor": {"interval": "0s"}}, "/serviceMonitor/interval"),
+    "misspelled value of the web server": ({"web": {"replica": 3}}, "replica"),
+    "an origin with a path": ({"web": {"allowedOrigins": ["https://example.com/app"]}}, "/web/allowedOrigins/0"),
+    "no requests of the web server": ({"web": {"concurrency": 0}}, "/web/concurrency"),
+    "a privileged port of the web server": ({"web": {"port": 80}}, "/web/port"),
+    "an option that is none": ({"web": {"extraArguments": ["header=a"]}}, "/web/extraArguments/0"),
+    "keys of a file outside the Secret": ({"web": {"apiKeys": {"key": "../keys"}}}, "/web/apiKeys/key"),
     "empty budget": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
 }
 

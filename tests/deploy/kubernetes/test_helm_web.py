@@ -194,15 +194,15 @@ def test_a_rollout_waits_for_it_as_long_as_for_the_server(web):
 
 
 def test_memory_is_enough_for_the_bodies_of_all_requests_in_work(releases, render):
+    """Six times these bodies, plus the process: measured with uploads of 32 MiB, as forms and as JSON."""
     for values in (CASES["web"], merged(CASES["web"], {"web": {"concurrency": 100, "maxBodyBytes": 50_000_001}})):
         release = render(values)
         web = values_of(release)["web"]
         bodies = web["concurrency"] * web["maxBodyBytes"] / (1 << 20)
+        limit = mebibytes(container_of(release)["resources"]["limits"]["memory"])
+        assert 0 <= limit - 6 * bodies - 256 < 1
         (files,) = [each for each in pod_of(release)["volumes"] if each["name"] == "temporary-files"]
         assert files["emptyDir"]["medium"] == "Memory"
-        assert bodies <= mebibytes(files["emptyDir"]["sizeLimit"]) < bodies + 1
-        limit = mebibytes(container_of(release)["resources"]["limits"]["memory"])
-        assert limit >= 3 * bodies + 256
     assert container_of(releases["web, all values"])["resources"]["limits"] == {"cpu": "2", "memory": "1Gi"}
 
 

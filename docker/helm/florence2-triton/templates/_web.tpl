@@ -72,15 +72,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{- /* The bodies of all requests in work, in MiB: what /tmp may hold. */}}
-{{- define "florence2-triton.webBodies" -}}
-{{ divf (mulf .Values.web.concurrency .Values.web.maxBodyBytes) 1048576 | ceil | int }}
-{{- end }}
-
-{{- /* Requests and limits. If the values give no limit of memory: the process, and for each request in work its body in
-/tmp, the image, and the copy of it that is sent to the server. */}}
+{{- /* Requests and limits. If the values give no limit of memory, it is that of the process, and six times the largest
+body for each request in work: JSON, its base64 text and the decoded image are in memory at the same time. */}}
 {{- define "florence2-triton.webResources" -}}
-{{- $memory := include "florence2-triton.webBodies" . | int | mul 3 | add 256 | printf "%dMi" -}}
-{{- $limits := merge (dict) .Values.web.resources.limits (dict "memory" $memory) -}}
-{{ dict "requests" .Values.web.resources.requests "limits" $limits | toYaml }}
+{{- $web := .Values.web -}}
+{{- $bodies := divf (mulf $web.concurrency $web.maxBodyBytes 6) 1048576 | ceil | int -}}
+{{- $limits := merge (dict) $web.resources.limits (dict "memory" (printf "%dMi" (add 256 $bodies))) -}}
+{{ dict "requests" $web.resources.requests "limits" $limits | toYaml }}
 {{- end }}
