@@ -19,6 +19,7 @@ from tests.server.observation import metric_sum, seconds_until
 pytestmark = pytest.mark.languages
 
 EXAMPLE = ROOT / "examples" / "typescript"
+OLDEST_NODE = 20
 UNREACHABLE = re.compile(r"npm error (?:network|code (?:ENOTFOUND|EAI_AGAIN|ECONN\w+|E\w*TIMEDOUT))")
 # What a web page does with an answer in which nothing was found.
 LABELS = """
@@ -36,6 +37,9 @@ console.log(JSON.stringify(response.detections.detections.map((each) => each.lab
 def npm():
     """`npm("test")`: run a command of npm on the example, which has been built as its README says."""
     require("node", "npm")
+    version = run("node", "--version", folder=EXAMPLE).strip()
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"Node.js {version} is older than {OLDEST_NODE}")
     install = ["npm", "ci", "--prefer-offline", "--no-audit", "--no-fund"]
     installed = subprocess.run(install, cwd=EXAMPLE, capture_output=True, text=True, timeout=BUILD_SECONDS)
     if installed.returncode and UNREACHABLE.search(installed.stderr):
