@@ -20,7 +20,7 @@ from florence2.web.config import WebConfig
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-_PACKAGES: Final = ("python_multipart", "sse_starlette", "starlette", "uvicorn")
+_PACKAGES: Final = ("python_multipart", "sse_starlette", "starlette", "swagger_ui", "uvicorn")
 _DEFAULTS: Final = WebConfig()
 _LIMITS: Final = "Limits"
 _ACCESS: Final = "Access"
