@@ -13,6 +13,7 @@ import typer
 from florence2 import v1
 from florence2.cli.exits import INTERRUPTED, MISUSED, SUCCEEDED, CommandError
 from florence2.cli.health_stand_in import health_stand_in
+from florence2.cli.mcp_command import mcp
 from florence2.cli.option_groups import (
     AdapterOption,
     Images,
@@ -71,6 +72,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
         app.command(command.name, help=command.request.__doc__)(_function(command))
     _add_bulk(app)
     app.command("web")(web)
+    app.command("mcp")(mcp)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )

@@ -8,7 +8,9 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Scope
 
-API_PREFIX: Final = "/v1/"
+MCP_PATH: Final = "/mcp"
+"""The path of `florence2 mcp --http`."""
+API_PREFIXES: Final = ("/v1/", MCP_PATH)
 """What keys and limits protect. Everything else is the page, the description of the API, and health."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -37,4 +39,4 @@ def facts_of(scope: Scope) -> dict[str, Any]:
 
 def is_api(scope: Scope) -> bool:
     """Whether a request is one for the API."""
-    return scope["type"] == "http" and str(scope["path"]).startswith(API_PREFIX)
+    return scope["type"] == "http" and str(scope["path"]).startswith(API_PREFIXES)

@@ -1,0 +1,19 @@
+"""The MCP server over standard input and output."""
+
+import signal
+
+from mcp.server.stdio import stdio_server
+
+from florence2.mcp.server import McpServer
+
+
+async def serve_stdio(server: McpServer) -> None:
+    """Serve the one client at standard input, until it closes it.
+
+    Meanwhile standard output is standard error for everything else in this process, so that nothing but messages of
+    the protocol reaches the client.
+    """
+    # A thread waits for input, and would outlive an interrupt until the next line: end at once, as SIGTERM does.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
