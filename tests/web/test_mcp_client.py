@@ -169,20 +169,23 @@ def test_cancelling_a_call_cancels_its_request_on_the_server(one_slot, scene, tr
             connection = over_stdio("--url", one_slot_server.grpc_url, mode=mode)
         else:
             connection = over_http(one_slot_url, mode)
+        # The only slot is taken by a stream, so that the call waits.
+        stream = streaming(one_slot_server, scene, TaskRequest(ocr={}, generation=LONG))
         async with connection as client:
-            await client.list_tools()
-            call = asyncio.create_task(client.call_tool("caption", SCENE))
-            await asyncio.to_thread(seconds_until, lambda: metric(one_slot_server, "florence2_waiting_requests") == 1)
-            call.cancel()
-            await asyncio.to_thread(seconds_until, lambda: metric(one_slot_server, "florence2_waiting_requests") == 0)
+            with stream as running:
+                await asyncio.to_thread(next, running.events())
+                call = asyncio.create_task(client.call_tool("caption", SCENE))
+                await waiting(one_slot_server, 1)
+                call.cancel()
+                await waiting(one_slot_server, 0)
+                assert metric(one_slot_server, "florence2_slots_in_use") == 1, "the call has left the queue unanswered"
 
-    # The only slot is taken, so that the call waits.
-    with streaming(one_slot_server, scene, TaskRequest(ocr={}, generation=LONG)) as stream:
-        events = stream.events()
-        next(events)
-        asyncio.run(run())
-        *_, last = events
-    assert last.HasField("response")
+    asyncio.run(run())
+
+
+async def waiting(server, count: int) -> None:
+    """Wait until so many requests wait in the server's queue."""
+    await asyncio.to_thread(seconds_until, lambda: metric(server, "florence2_waiting_requests") == count)
 
 
 @pytest.fixture(scope="module")
