@@ -99,6 +99,9 @@ def test_a_block_runs_against_a_server(block, server, tmp_path, request):
         check_events(output)
     elif "/generate" in block.text:
         check_response(json.loads(json.loads(output)["RESPONSE"]))
+    elif "localhost:8080/v1/" in block.text:
+        assert output
+        assert "about:blank" not in output, "a problem"
     elif (shown := shown_output(block)) is not None:
         assert is_same(decimals(shown), decimals(output)), output
 
