@@ -12,7 +12,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 pytestmark = pytest.mark.web
 
 SECONDS = 60
-EXAMPLES = 10
+EXAMPLES = 6
 FORM = "multipart/form-data"
 # A valid request may need more time than there is.
 SHORT = {"max_new_tokens": 4, "num_beams": 1}
