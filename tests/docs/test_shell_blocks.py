@@ -129,9 +129,12 @@ def test_a_block_runs_against_a_server(block, server, tmp_path, request):
         check_events(output)
     elif "florence2/generate" in block.text:
         check_response(response_of(output))
+    elif "localhost:8080/v1/" in block.text:
+        assert output
+        assert "about:blank" not in output, "a problem"
 
 
-@pytest.mark.parametrize("block", [block for block in ON_A_SERVER if "florence2/generate" in block.text], ids=str)
+@pytest.mark.parametrize("block", [block for block in ON_A_SERVER if "/v2/models/" in block.text], ids=str)
 def test_a_block_with_curl_sends_a_picture_of_several_megabytes(block, server, large_picture, tmp_path):
     require_tools(block)
     values = {"localhost:8000": server.http_url, "examples/scene.png": str(large_picture)}
