@@ -117,7 +117,7 @@ function summary() {
 }
 
 function fail(error) {
-  refresh();
+  if (answering) refresh();
   if (error.name === "AbortError") {
     byId("note").textContent = "Stopped. The request was cancelled on the server.";
     byId("note").hidden = false;
