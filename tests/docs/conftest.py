@@ -1,5 +1,6 @@
-"""The real server of `tests/server`."""
+"""The real server of `tests/server`, and `florence2 web` in front of it."""
 
 from tests.server.conftest import server, start_server
+from tests.web.conftest import door_url
 
-__all__ = ["server", "start_server"]
+__all__ = ["door_url", "server", "start_server"]

@@ -20,8 +20,10 @@ ON_A_SERVER = [page for page in PAGES if blocks(page, "python") and page not in 
 
 
 @pytest.mark.parametrize("page", ON_A_SERVER, ids=name)
-def test_the_code_of_a_page_prints_what_the_page_shows(page, server, tmp_path):
+def test_the_code_of_a_page_prints_what_the_page_shows(page, server, tmp_path, request):
     addresses = dict.fromkeys(("localhost:8001", "triton-a:8001", "triton-b:8001"), server.grpc_url)
+    if "http://localhost:8080" in "".join(block.text for block in blocks(page, "python")):
+        addresses["http://localhost:8080"] = request.getfixturevalue("door_url")
     check_outputs(page, run_page(page, addresses, tmp_path))
 
 

@@ -81,8 +81,11 @@ def test_a_block_runs_with_stand_ins(block, tmp_path):
 
 
 @pytest.mark.parametrize("block", ON_A_SERVER, ids=str)
-def test_a_block_runs_against_a_server(block, server, tmp_path):
+def test_a_block_runs_against_a_server(block, server, tmp_path, request):
+    web = request.getfixturevalue("door_url") if "localhost:8080" in block.text else ""
     values = {
+        "localhost:8080": web.removeprefix("http://"),
+        "florence2 web": "florence2 web --help",  # which also checks the names of the options after it
         "localhost:8000": server.http_url,
         "localhost:8003": f"{server.host}:{server.ports.health}",
         "REPLICA:8001": server.grpc_url,
@@ -96,6 +99,9 @@ def test_a_block_runs_against_a_server(block, server, tmp_path):
         check_events(output)
     elif "/generate" in block.text:
         check_response(json.loads(json.loads(output)["RESPONSE"]))
+    elif "localhost:8080/v1/" in block.text:
+        assert output
+        assert "about:blank" not in output, "a problem"
     elif (shown := shown_output(block)) is not None:
         assert is_same(decimals(shown), decimals(output)), output
 

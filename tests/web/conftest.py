@@ -97,26 +97,43 @@ def app_socket():
 
 @contextmanager
 def web_process(*arguments: object):
-    """`florence2 web` as a process of its own on a free port. Yields its URL and the process."""
+    """`florence2 web` as a process of its own on a free port. Yields its URL and the process.
+
+    The process's attribute `seen` has the lines that it has printed to standard error, `log` those of its access log.
+    """
     command = [*COMMAND, "web", "--port", "0", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        process.seen, process.log, readers = [], [], []
         try:
-            assert process.stderr is not None
-            seen = []
-            for line in process.stderr:
-                seen.append(line)
-                if found := re.search(r"http://\S+:\d+", line):
-                    break
-            else:
-                raise AssertionError(f"florence2 web ended: {''.join(seen)}")
-            yield found[0], process
+            url = next(filter(None, map(_url, iter(lambda: _kept(process.stderr, process.seen), ""))), None)
+            assert url is not None, f"florence2 web ended: {''.join(process.seen)}"
+            # Read on, or the process would wait until somebody does.
+            readers += [
+                threading.Thread(target=target.extend, args=(stream,))
+                for stream, target in ((process.stderr, process.seen), (process.stdout, process.log))
+            ]
+            for reader in readers:
+                reader.start()
+            yield url, process
         finally:
             process.terminate()
-            process.stderr.close()
             try:
                 process.wait(STOP_SECONDS)
             finally:
                 process.kill()
+            for reader in readers:
+                reader.join(STOP_SECONDS)
+
+
+def _kept(stream, lines: list[str]) -> str:
+    lines.append(stream.readline())
+    return lines[-1]
+
+
+def _url(line: str) -> str | None:
+    found = re.search(r"http://\S+:\d+", line)
+    return found and found[0]
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,12 @@ import json
 import logging
 
 import pytest
+from florence2.testing import MockTransport
 from florence2.transports.tracing import current_trace_context
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+
+from tests.web.conftest import picture, respond
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -80,3 +83,24 @@ def test_the_trace_of_a_caller_is_continued(app_client):
     client = app_client(Route("/v1/traced", traced))
     assert client.get("/v1/traced", headers={"traceparent": TRACE}).json()["traceparent"] == TRACE
     assert client.get("/v1/traced").json() == {}
+
+
+class RecordingTransport(MockTransport):
+    """A mock that keeps what it was told about each request."""
+
+    def __init__(self):
+        super().__init__(respond)
+        self.contexts = []
+
+    async def infer_async(self, image, request, context):
+        self.contexts.append(context)
+        return await super().infer_async(image, request, context)
+
+
+def test_the_triton_server_learns_the_request_id_and_the_trace(app_client):
+    transport = RecordingTransport()
+    headers = {"X-Request-ID": "order-7", "traceparent": TRACE}
+    answer = app_client(transport=transport).post("/v1/caption", files={"image": picture()}, headers=headers)
+    assert answer.status_code == 200
+    (context,) = transport.contexts
+    assert (context.request_id, context.traceparent) == ("order-7", TRACE)

@@ -99,27 +99,16 @@ def test_a_caller_who_leaves_cancels_the_request(app_socket):
         finally:
             cancelled.set()
 
-    async def wait(event):
-        await event.wait()
-        return Response("yes")
+    async def wait(request):
+        await {"started": started, "cancelled": cancelled}[request.path_params["event"]].wait()
+        return Response()
 
-    async def wait_for_start(request):  # noqa: ARG001
-        return await wait(started)
-
-    async def wait_for_cancellation(request):  # noqa: ARG001
-        return await wait(cancelled)
-
-    routes = [
-        Route("/v1/slow", slow, methods=["POST"]),
-        Route("/s", wait_for_start),
-        Route("/c", wait_for_cancellation),
-    ]
-    connection = app_socket(*routes)
-    address = connection.getpeername()
+    connection = app_socket(Route("/v1/slow", slow, methods=["POST"]), Route("/{event}", wait))
+    address = "http://{}:{}".format(*connection.getpeername())
     connection.sendall(b"POST /v1/slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
-    assert get(address, "/s") == "yes"
+    assert get(f"{address}/started", timeout=60).status_code == 200
     connection.close()
-    assert get(address, "/c") == "yes"
+    assert get(f"{address}/cancelled", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.jpg", " HTTPS://example.com", "file:///etc/passwd"])

@@ -25,14 +25,12 @@ from florence2.cli.running import Run
 from florence2.cli.server_command import server
 from florence2.cli.signatures import with_options
 from florence2.cli.task_commands import COMMANDS, TaskCommand
+from florence2.cli.web_command import web
 from florence2.options import TaskOptions
 
 _NAME: Final = "florence2"
 _COMPLETION: Final = "_FLORENCE2_COMPLETE"
 _BULK: Final = "florence2.cli.bulk_command"
-_WEB: Final = "florence2.cli.web_command"
-_WEB_PACKAGES: Final = ("starlette", "uvicorn", "sse_starlette", "python_multipart")
-_ANY_ARGUMENTS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 _EPILOG: Final = "Exit status: 0 all answered, 1 some failed, 2 wrong usage, 3 no server."
 
 
@@ -72,7 +70,7 @@ def make_app(*, is_terminal: bool) -> typer.Typer:
     for command in COMMANDS:
         app.command(command.name, help=command.request.__doc__)(_function(command))
     _add_bulk(app)
-    _add_web(app)
+    app.command("web")(web)
     app.command("server", help="Show what servers serve: checkpoint, device, adapters.")(
         with_options(server, ServerOptions, _json_option)
     )
@@ -121,19 +119,6 @@ def _add_bulk(app: typer.Typer) -> None:
     """Register `florence2 bulk`, which has a module of its own."""
     if find_spec(_BULK) is not None:
         app.command("bulk")(import_module(_BULK).bulk)
-
-
-def _add_web(app: typer.Typer) -> None:
-    """Register `florence2 web`, or a command that names the extra that it needs."""
-    if all(find_spec(package) is not None for package in _WEB_PACKAGES):
-        app.command("web")(import_module(_WEB).web)
-    else:
-        app.command("web", context_settings=_ANY_ARGUMENTS)(_web_without_extra)
-
-
-def _web_without_extra() -> int:
-    """Serve a page and HTTP APIs. Needs: pip install "florence2-triton[web]"."""
-    raise CommandError('`florence2 web` needs more packages, run: pip install "florence2-triton[web]"')
 
 
 def _usage_error(error: typer.TyperException) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -37,13 +37,17 @@ def connected(options: ServerOptions, adapter: str | None = None) -> Iterator[Cl
         yield client
 
 
-def client_keywords(options: ServerOptions, adapter: str | None) -> dict[str, Any]:
+def client_keywords(options: ServerOptions, *adapters: str | None) -> dict[str, Any]:
     """The keywords of `Client` and `AsyncClient` for these options.
+
+    Args:
+        options: the servers, or the checkpoint.
+        adapters: `NAME=FOLDER` of adapters to load, if there is a checkpoint.
 
     Raises:
         CommandError: an option is wrong, or the checkpoint cannot be loaded.
     """
-    return _of_servers(options) if options.checkpoint is None else _in_process(options, adapter)
+    return _of_servers(options) if options.checkpoint is None else _in_process(options, adapters)
 
 
 def adapter_name(options: ServerOptions, adapter: str | None) -> str | None:
@@ -85,14 +89,14 @@ def _require_reachable(client: Client, timeout: float) -> None:
         raise CommandError(f"no server can be reached: {reasons}", UNREACHABLE)
 
 
-def _in_process(options: ServerOptions, adapter: str | None) -> dict[str, Any]:
+def _in_process(options: ServerOptions, given_adapters: Sequence[str | None]) -> dict[str, Any]:
     # The variable may be set for other commands.
     url = options.url if URL_VARIABLE not in os.environ else None
     given = {"--url": url, "--header": options.header, "--tls": options.tls}
     if names := [name for name, value in given.items() if value]:
         raise CommandError(f"{names[0]}: not with --checkpoint, which needs no server")
     settings: dict[str, Any] = {} if options.device is None else {"device": options.device}
-    adapters = _adapters(adapter)
+    adapters = dict(_adapter(each) for each in given_adapters if each is not None)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress of loading, read by tqdm when it is imported
     try:
@@ -108,13 +112,11 @@ def _in_process(options: ServerOptions, adapter: str | None) -> dict[str, Any]:
     return {"transport": transport, "timeout": options.timeout}
 
 
-def _adapters(adapter: str | None) -> dict[str, str]:
-    if adapter is None:
-        return {}
-    name, _, folder = adapter.partition("=")
+def _adapter(given: str) -> tuple[str, str]:
+    name, _, folder = given.partition("=")
     if not name or not folder:
-        raise CommandError(f"--adapter: got {adapter!r}, expected NAME=FOLDER with --checkpoint")
-    return {name: folder}
+        raise CommandError(f"--adapter: got {given!r}, expected NAME=FOLDER with --checkpoint")
+    return name, folder
 
 
 def _named(error: Exception) -> str:

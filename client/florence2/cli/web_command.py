@@ -3,23 +3,24 @@
 import inspect
 import sys
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from starlette.applications import Starlette
 
 from florence2.cli.connecting import client_keywords
 from florence2.cli.exits import SUCCEEDED, CommandError, complain, reason
-from florence2.cli.option_groups import AdapterOption, ServerOptions
+from florence2.cli.option_groups import ServerOptions
 from florence2.cli.signatures import with_options
 from florence2.client import AsyncClient
 from florence2.errors import Florence2Error
-from florence2.web.app import make_app
 from florence2.web.config import WebConfig
-from florence2.web.models import Models
-from florence2.web.serving import bound, log_to_streams, serve, url_of
 
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+_PACKAGES: Final = ("python_multipart", "sse_starlette", "starlette", "uvicorn")
 _DEFAULTS: Final = WebConfig()
 _LIMITS: Final = "Limits"
 _ACCESS: Final = "Access"
@@ -91,6 +92,21 @@ class WebOptions:
         )
 
 
+@dataclass(frozen=True)
+class LoadedAdapters:
+    """The adapters of an engine in this process."""
+
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter",
+            metavar="NAME=FOLDER",
+            help="With --checkpoint: load this adapter, which callers choose by name; may be repeated.",
+            rich_help_panel="Server",
+        ),
+    ] = None
+
+
 def models_options(**values: Any) -> list[ServerOptions]:
     """The servers of each model: `ServerOptions`, with `--model` repeatable."""
     names = values.pop("model") or [ServerOptions.model]
@@ -101,25 +117,34 @@ def models_options(**values: Any) -> list[ServerOptions]:
 
 
 def _models_signature() -> inspect.Signature:
-    info = typer.Option(
+    names = typer.Option(
         "--model",
         metavar="NAME",
-        help="A model's name in Triton; repeat it for several models. The first is the default.",
+        help=f"A model's name in Triton (default: {ServerOptions.model}); repeat it for several models. Requests that "
+        "name none are for the first.",
         rich_help_panel="Server",
-        show_default=ServerOptions.model,
     )
-    model = {"annotation": Annotated[list[str] | None, info], "default": None}
+    seconds = typer.Option(metavar="SECONDS", help="For each request: default and maximum.", rich_help_panel="Server")
+    changed: dict[str, dict[str, Any]] = {
+        "model": {"annotation": Annotated[list[str] | None, names], "default": None},
+        "timeout": {"annotation": Annotated[float, seconds]},
+    }
     parameters = inspect.signature(ServerOptions).parameters
-    return inspect.Signature(
-        [each.replace(**(model if each.name == "model" else {})) for each in parameters.values()]  # type: ignore[arg-type]
-    )
+    assert set(changed) <= set(parameters)
+    return inspect.Signature([each.replace(**changed.get(name, {})) for name, each in parameters.items()])
 
 
-assert "model" in {field.name for field in fields(ServerOptions)}
 models_options.__signature__ = _models_signature()  # type: ignore[attr-defined]  # where inspect looks for it
 
 
-def _web(options: WebOptions, servers: list[ServerOptions], adapter: AdapterOption) -> int:
+def _web(options: WebOptions, servers: list[ServerOptions], adapters: LoadedAdapters) -> int:
+    if missing := [package for package in _PACKAGES if find_spec(package) is None]:
+        raise CommandError(f'`florence2 web` needs {", ".join(missing)}, run: pip install "florence2-triton[web]"')
+    # Not above: other commands do not need these packages, nor the time to import them.
+    from florence2.web.serving import bound, log_to_streams, serve, url_of
+
+    if adapters.adapter and servers[0].checkpoint is None:
+        raise CommandError("--adapter: only with --checkpoint; callers name the adapters of a server themselves")
     try:
         config = options.config(servers[0].timeout)
         listener = bound(config)
@@ -128,7 +153,7 @@ def _web(options: WebOptions, servers: list[ServerOptions], adapter: AdapterOpti
     except OSError as error:
         raise CommandError(f"{options.host}:{options.port}: {reason(error)}") from error
     with listener:
-        app = _app(config, servers, adapter.adapter)
+        app = _app(config, servers, adapters.adapter or [])
         url = url_of(config, listener)
         if not config.is_local and config.api_keys is None:
             complain(f"warning: everyone who reaches {config.host} can use this server; --api-keys FILE restricts it")
@@ -140,9 +165,12 @@ def _web(options: WebOptions, servers: list[ServerOptions], adapter: AdapterOpti
     return SUCCEEDED
 
 
-def _app(config: WebConfig, servers: list[ServerOptions], adapter: str | None) -> Starlette:
+def _app(config: WebConfig, servers: list[ServerOptions], adapters: list[str]) -> "Starlette":
+    from florence2.web.app import make_app
+    from florence2.web.models import Models
+
     try:
-        clients = {each.model: AsyncClient(**client_keywords(each, adapter)) for each in servers}
+        clients = {each.model: AsyncClient(**client_keywords(each, *adapters)) for each in servers}
         return make_app(config, Models(clients))
     except Florence2Error as error:
         raise CommandError(_as_options(str(error))) from error
@@ -158,7 +186,7 @@ def _as_options(message: str) -> str:
     return f"--{option.replace('_', '-')}{separator}{rest}" if is_setting else message
 
 
-web: Any = with_options(_web, WebOptions, models_options, AdapterOption)
+web: Any = with_options(_web, WebOptions, models_options, LoadedAdapters)
 """The command's function, for typer."""
 web.__doc__ = (
     "Serve a page, a REST API and an OpenAI-compatible API over HTTP, in front of servers or with --checkpoint.\n\n"

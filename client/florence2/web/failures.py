@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from florence2.errors import UnavailableError
+from florence2.errors import InvalidArgumentError, UnavailableError
 from florence2.web.problems import Problem, problem_of
 from florence2.web.requests import facts_of, scope_id
 
@@ -52,7 +52,7 @@ class Failures:
 
     async def _answer(self, scope: Scope, exchange: "_Exchange", error: Exception) -> None:
         problem = problem_of(error, scope_id(scope))
-        facts_of(scope)["error"] = f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
+        facts_of(scope)["error"] = _logged(error)
         if exchange.has_response:
             # The status is sent, so that the caller can only see that the connection breaks.
             _LOG.warning("request %s failed after its response had begun: %r", scope_id(scope), error)
@@ -60,6 +60,13 @@ class Failures:
         if "Connection" not in problem.headers and not await exchange.discard_body(scope):
             problem = replace(problem, headers={**problem.headers, "Connection": "close"})
         await self._respond(scope["path"], problem)(scope, exchange.receive, exchange.send)
+
+
+def _logged(error: Exception) -> str:
+    """An error for the log, without what the caller wrote."""
+    if isinstance(error, InvalidArgumentError):
+        return f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__
+    return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
 
 
 class _Exchange:

@@ -48,10 +48,12 @@ def serve(app: ASGIApp, config: WebConfig, listener: socket.socket) -> None:
     Raises:
         KeyboardInterrupt: it was SIGINT.
     """
-    # Uvicorn raises the signal again when it has stopped, which would end this process by the signal.
-    previous = signal.signal(signal.SIGTERM, lambda *_: None)
+    server = uvicorn.Server(server_config(app, config))
+    # Before uvicorn handles the signal, this does. Afterward uvicorn raises it again, which without a handler would end
+    # this process by the signal.
+    previous = signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     try:
-        uvicorn.Server(server_config(app, config)).run([listener])
+        server.run([listener])
     finally:
         signal.signal(signal.SIGTERM, previous)
 

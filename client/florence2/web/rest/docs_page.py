@@ -26,14 +26,35 @@ _PAGE: Final = """<!DOCTYPE html>
 </body>
 </html>
 """
-_START: Final = """SwaggerUIBundle({
-  url: "openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  defaultModelsExpandDepth: 0,
-  tryItOutEnabled: true,
-  validatorUrl: null,
-});
+# Swagger UI would fill in a form with the limits of every field, and send all fields, also those left empty.
+_START: Final = """function withoutEmptyFields(request) {
+  if (request.body instanceof FormData) {
+    for (const [name, value] of [...request.body]) if (value === "") request.body.delete(name);
+  }
+  return request;
+}
+
+async function start() {
+  const response = await fetch("openapi.json");
+  const spec = await response.json();
+  for (const { post } of Object.values(spec.paths)) {
+    const form = post?.requestBody.content["multipart/form-data"];
+    for (const [name, field] of Object.entries(form?.schema.properties ?? {})) {
+      if (name in form.example) field.example = form.example[name];
+      else if (!("default" in field)) field.example = field.type === "array" ? [] : "";
+    }
+  }
+  SwaggerUIBundle({
+    spec,
+    dom_id: "#swagger-ui",
+    deepLinking: true,
+    defaultModelsExpandDepth: 0,
+    tryItOutEnabled: true,
+    validatorUrl: null,
+    requestInterceptor: withoutEmptyFields,
+  });
+}
+start();
 """
 _CSS, _JAVASCRIPT = "text/css", "text/javascript"
 _ASSETS: Final = {"swagger-ui.css": _CSS, "swagger-ui-bundle.js": _JAVASCRIPT}
