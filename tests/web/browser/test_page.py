@@ -224,8 +224,7 @@ def test_axe_finds_no_barriers(visit, scheme):
 
     playground = visit(color_scheme=scheme)
     playground.choose(TaskRow("Cascades", "analyze-regions"))
-    for summary in playground.page.locator("#task details:not([open]) > summary").all():
-        summary.click()
+    playground.page.locator("#task details").evaluate_all("(all) => all.forEach((each) => { each.open = true; })")
     playground.run()
     found = Axe().run(playground.page).response["violations"]
     assert [(each["id"], [node["target"] for node in each["nodes"]]) for each in found] == []
