@@ -120,7 +120,7 @@ def test_pointing_at_an_item_highlights_its_mark_and_the_other_way_round(visit):
     assert set(
         playground.page.locator("#marks .mark.on").evaluate_all("(all) => all.map((each) => each.dataset.index)")
     ) == {"1"}
-    playground.page.locator("#marks rect.fill").nth(0).hover()
+    playground.page.locator("#marks rect.line").first.hover()
     index = playground.page.locator("#marks .mark.on").first.get_attribute("data-index")
     assert playground.page.locator("#items > .on").get_attribute("data-index") == index
 

@@ -12,9 +12,11 @@ export const kindOf = ({ name, type = "", choices }) => {
   return /int|number|float/.test(type) ? "number" : "text";
 };
 
+/** Whether few people need an input, so that its control is folded away. */
+export const isFolded = (input) => !input.required && kindOf(input) !== "choice";
+
 /** The controls of a task's inputs: choices side by side, and what few people need folded away. */
 export function fieldsOf(inputs, values, onChange) {
-  const isFolded = (input) => !input.required && kindOf(input) !== "choice";
   const build = (input) => fieldOf(input, values, onChange);
   const choices = inputs.filter((input) => kindOf(input) === "choice").map(build);
   const folded = inputs.filter(isFolded).map(build);

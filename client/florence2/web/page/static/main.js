@@ -4,7 +4,7 @@ import { Answering, duration, facts } from "./answering.js";
 import { Problem, getJson, hasKey, readiness, saveKey, stream } from "./api.js";
 import * as code from "./code.js";
 import { announce, byId, copy, save, setUpTabs } from "./dom.js";
-import { fieldsOf, showRegion } from "./fields.js";
+import { fieldsOf, isFolded, showRegion } from "./fields.js";
 import { formOf, inputsOf } from "./request.js";
 import { History } from "./history.js";
 import { Options } from "./options.js";
@@ -46,6 +46,8 @@ function onPicture() {
 function onTask(task) {
   clearProblems();
   byId("description").textContent = task.description ?? "";
+  // Optional inputs are folded away: what was typed for another task must not be sent unseen.
+  for (const input of task.inputs.filter(isFolded)) delete values[input.name];
   byId("inputs").replaceChildren(...fieldsOf(task.inputs, values, (name) => {
     if (name === "region") region.set(values.region);
     showCode();
@@ -115,7 +117,7 @@ function summary() {
 }
 
 function fail(error) {
-  refresh();
+  if (answering) refresh();
   if (error.name === "AbortError") {
     byId("note").textContent = "Stopped. The request was cancelled on the server.";
     byId("note").hidden = false;
