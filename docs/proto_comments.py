@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 _PROTOS: Final = Path(__file__).parents[1] / "protos"
 _PUBLIC: Final = "florence2/v1"

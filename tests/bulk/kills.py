@@ -49,6 +49,10 @@ class Server:
         self.running.process.kill()
         self.running.stop()
         seconds_until(lambda: all(map(is_gone, children)))  # they have its ports
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a tritonserver at the same address, after the last one has ended."""
         self.running = self._start()
         self.running.wait_until_ready(START_SECONDS)
 

@@ -13,9 +13,14 @@ from tests.docs.programs import is_same, run_page, shown_outputs
 
 NOTEBOOK = ROOT / "docs" / "notebook.md"
 ADAPTERS = ROOT / "docs" / "adapters.md"
-# The chart's README addresses a cluster, and the page about Ray needs Ray: tests/deploy/kubernetes and
-# tests/bulk/distributed run their blocks.
-ELSEWHERE = (NOTEBOOK, ADAPTERS, ROOT / "docs" / "ray.md", ROOT / "docker" / "helm" / "florence2-triton" / "README.md")
+# The chart's README addresses a cluster, and the pages about Ray and OpenAI's API need their packages:
+# tests/deploy/kubernetes, tests/bulk/distributed and tests/web run their blocks.
+ELSEWHERE = (
+    NOTEBOOK,
+    ADAPTERS,
+    *(ROOT / "docs" / page for page in ("ray.md", "openai.md")),
+    ROOT / "docker" / "helm" / "florence2-triton" / "README.md",
+)
 ON_A_SERVER = [page for page in PAGES if blocks(page, "python") and page not in ELSEWHERE]
 
 

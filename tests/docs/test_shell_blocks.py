@@ -97,7 +97,7 @@ def test_a_block_runs_against_a_server(block, server, tmp_path, request):
     assert output.count("engine running") == block.text.count("florence2 health")
     if "/generate_stream" in block.text:
         check_events(output)
-    elif "/generate" in block.text:
+    elif "florence2/generate" in block.text:
         check_response(json.loads(json.loads(output)["RESPONSE"]))
     elif (shown := shown_output(block)) is not None:
         assert is_same(decimals(shown), decimals(output)), output

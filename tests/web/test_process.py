@@ -83,6 +83,7 @@ def test_an_address_in_use_is_one_line_and_status_2(florence2):
         (["--api-keys", "/nonexistent"], "/nonexistent: No such file"),
         (["--timeout", "0"], "--timeout: got 0"),
         (["--host", "not.an.address.invalid"], "not.an.address.invalid"),
+        (["--adapter", "tags=folder"], "--adapter: only with --checkpoint"),
         (["--checkpoint", "x", "--model", "a", "--model", "b"], "--model: only once"),
     ],
 )

@@ -20,7 +20,7 @@ from florence2.web.config import WebConfig
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-_PACKAGES: Final = ("python_multipart", "sse_starlette", "starlette", "uvicorn")
+_PACKAGES: Final = ("python_multipart", "sse_starlette", "starlette", "swagger_ui", "uvicorn")
 _DEFAULTS: Final = WebConfig()
 _LIMITS: Final = "Limits"
 _ACCESS: Final = "Access"
@@ -157,6 +157,7 @@ def _web(options: WebOptions, servers: list[ServerOptions], adapters: LoadedAdap
         url = url_of(config, listener)
         if not config.is_local and config.api_keys is None:
             complain(f"warning: everyone who reaches {config.host} can use this server; --api-keys FILE restricts it")
+        listener.listen()  # whoever reads the address may connect at once
         print(f"florence2 web: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
         if options.open_browser:
             typer.launch(url)

@@ -52,7 +52,7 @@ class Failures:
 
     async def _answer(self, scope: Scope, exchange: "_Exchange", error: Exception) -> None:
         problem = problem_of(error, scope_id(scope))
-        facts_of(scope)["error"] = _logged(error)
+        facts_of(scope)["error"] = logged_error(error)
         if exchange.has_response:
             # The status is sent, so that the caller can only see that the connection breaks.
             _LOG.warning("request %s failed after its response had begun: %r", scope_id(scope), error)
@@ -62,7 +62,7 @@ class Failures:
         await self._respond(scope["path"], problem)(scope, exchange.receive, exchange.send)
 
 
-def _logged(error: Exception) -> str:
+def logged_error(error: Exception) -> str:
     """An error for the log, without what the caller wrote."""
     if isinstance(error, InvalidArgumentError):
         return f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__

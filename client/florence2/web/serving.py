@@ -17,7 +17,7 @@ _BACKLOG: Final = 2048
 
 
 def bound(config: WebConfig) -> socket.socket:
-    """A socket with the configured address. It accepts connections once `serve` runs.
+    """A socket with the configured address, which does not listen yet: nobody should wait while a checkpoint loads.
 
     Raises:
         OSError: the address is in use, is not one of this machine, or needs rights that this process lacks.

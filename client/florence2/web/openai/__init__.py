@@ -1,22 +1,29 @@
-"""The API of OpenAI's chat completions."""
+"""The API of OpenAI's chat completions: `POST /v1/chat/completions` and `GET /v1/models`.
+
+docs/openai.md says which task answers, and what becomes of each field of a request.
+"""
 
 from typing import Final
 
-from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from florence2.web.door import Door
-from florence2.web.problems import Problem
+from florence2.web.openai.chat import ChatCompletions
+from florence2.web.openai.errors import error_response
+from florence2.web.openai.served_models import ServedModels
+
+__all__ = ["PATHS", "error_response", "routes"]
 
 PATHS: Final = ("/v1/chat/", "/v1/models")
 """How the paths of this face begin. Its errors, also those of limits and keys, are responses of `error_response`."""
 
 
-def routes(door: Door) -> list[BaseRoute]:  # noqa: ARG001
+def routes(door: Door) -> list[BaseRoute]:
     """The routes of this face."""
-    return []
-
-
-def error_response(problem: Problem) -> Response:
-    """The response for an error, in OpenAI's form."""
-    return problem.response()
+    served = ServedModels(door.models)
+    chat = ChatCompletions(door, served)
+    return [
+        Route("/v1/chat/completions", chat.create, methods=["POST"]),
+        Route("/v1/models", served.list),
+        Route("/v1/models/{id:path}", served.retrieve),
+    ]

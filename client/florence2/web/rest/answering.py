@@ -1,8 +1,7 @@
 """Answering a call: as JSON, or as server-sent events."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any, Final, TypeVar
+from collections.abc import AsyncIterator
+from typing import Final
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.requests import Request
@@ -10,7 +9,6 @@ from starlette.responses import Response
 
 from florence2.client import AsyncEventStream
 from florence2.client.events import Event
-from florence2.errors import RequestCancelledError
 from florence2.web.door import Door
 from florence2.web.problems import problem_of
 from florence2.web.requests import request_id_of
@@ -21,8 +19,6 @@ from florence2.web.rest.operations import Operation
 
 EVENT_STREAM: Final = "text/event-stream"
 _PING_SECONDS: Final = 15
-
-ResultT = TypeVar("ResultT")
 
 
 async def answer(door: Door, operation: Operation, request: Request) -> Response:
@@ -37,15 +33,15 @@ async def answer(door: Door, operation: Operation, request: Request) -> Response
     is_stream = EVENT_STREAM in request.headers.get("accept", "") if call.is_stream is None else call.is_stream
     with named_as_fields(operation):
         if is_stream:
-            return await _streamed(call, operation, request)
-        answered = await _unless_left(request, call.client.run(call.image, call.request, **call.options))
+            return await _streamed(call, operation)
+        answered = await call.client.run(call.image, call.request, **call.options)
         return Response(call.filters.apply(answered).to_json(), media_type=JSON_TYPE)
 
 
-async def _streamed(call: Call, operation: Operation, request: Request) -> Response:
+async def _streamed(call: Call, operation: Operation) -> Response:
     stream = call.client.stream(call.image, call.request, **call.options)
     try:
-        first = await _unless_left(request, anext(stream))
+        first = await anext(stream)  # an error before it has a status of its own
     except BaseException:
         await stream.close()
         raise
@@ -68,27 +64,3 @@ async def _sent(
                         yield event
         except Exception as error:  # noqa: BLE001 - the status has been sent, so the error must be an event
             yield error_event(problem_of(error, call.options["request_id"]))
-
-
-async def _unless_left(request: Request, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    """The result of some work, which is cancelled if the caller closes the connection.
-
-    Raises:
-        RequestCancelledError: the caller closed the connection.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise RequestCancelledError("the caller closed the connection")
-        return working.result()
-    finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

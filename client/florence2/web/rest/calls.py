@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from typing import Any, Final, TypedDict, cast
 
 from florence2 import v1
 from florence2.client import AsyncClient
 from florence2.client.filters import Filters
 from florence2.errors import InvalidArgumentError
 from florence2.options import FilterOptions, TaskOptions, set_options
+from florence2.plans import check_plan
 from florence2.web.door import Door
 from florence2.web.rest.bodies import Body
 from florence2.web.rest.messages import parsed_request
@@ -57,6 +58,7 @@ def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Ca
     values = body.values
     with named_as_fields(operation):
         request = _request(operation, values)
+        check_plan(request)
         filters = Filters.of_options(_filter_options(values))
         filters.check(request)
         timeout = door.timeout(values.get("timeout", request.timeout_seconds or None))
@@ -74,13 +76,13 @@ def _request(operation: Operation, values: Mapping[str, Any]) -> v1.TaskRequest:
 
 
 def _task_options(values: Mapping[str, Any]) -> TaskOptions:
-    options = {name: value for name, value in values.items() if name in TaskOptions.__optional_keys__}
-    return TaskOptions(**options)  # type: ignore[typeddict-item]
+    names = TaskOptions.__optional_keys__
+    return cast(TaskOptions, {name: value for name, value in values.items() if name in names})
 
 
 def _filter_options(values: Mapping[str, Any]) -> FilterOptions:
-    options = {name: value for name, value in values.items() if name in FilterOptions.__optional_keys__}
-    return FilterOptions(**options)  # type: ignore[typeddict-item]
+    names = FilterOptions.__optional_keys__
+    return cast(FilterOptions, {name: value for name, value in values.items() if name in names})
 
 
 @contextmanager
@@ -106,12 +108,11 @@ def _renamed(error: InvalidArgumentError, operation: Operation) -> InvalidArgume
 def _field_of(path: str, operation: Operation) -> str | None:
     """The field of the body that a path in a `TaskRequest` is about; None if it is none."""
     parts = path.split(".")
-    if operation.name == RUN and parts[0] not in operation.fields:
-        return path if parts[0] == IMAGE_FIELD else f"request.{path}"
-    # The request of `run` has fields of the same names as the body.
-    for part in parts[:1] if operation.name == RUN else parts:
+    if operation.name == RUN:
+        return path if parts[0] in (IMAGE_FIELD, *operation.fields) else f"request.{path}"
+    for part in parts:
         name, bracket, index = part.partition("[")
         field = _FIELD_NAMES.get(name, name)
         if field in operation.fields or field == IMAGE_FIELD:
             return f"{field}{bracket}{index}"
-    return f"request.{path}" if operation.name == RUN else None
+    return None

@@ -1,7 +1,7 @@
-"""The events of a stream as server-sent events."""
+"""The events of a stream as server-sent events. `event_schemas` describes their data."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from sse_starlette import ServerSentEvent
@@ -15,18 +15,6 @@ from florence2.plan_requests import plan_name
 from florence2.result_items import Score
 from florence2.results import Detection, Detections, TextRegion, TextRegions
 from florence2.web.problems import Problem
-
-EVENTS: Final = {
-    "step_started": "A step of a cascade or a task list started: `step` (its number), `task`, and `item` (the index of "
-    "the detection) if it is about a region.",
-    "text_delta": "The next piece of generated text, including special tokens: `step`, `text`.",
-    "item_found": "The next detection or text region: `step`, `item` (as in `items` of the result). `min_score` and "
-    "`labels` apply; `max_items` does not, because it depends on all items.",
-    "step_finished": "A step ended: `step`, `task`, `result`, what else is known about it, or `error`.",
-    "finished": "The answer, as without a stream. The last event.",
-    "error": "The problem that ended the request, as without a stream. The last event.",
-}
-"""The kinds of events, with their data."""
 
 
 class EventWriter:
@@ -79,16 +67,13 @@ def _event(name: str, data: dict[str, Any]) -> ServerSentEvent:
 
 def _items(item: Detection | TextRegion, filters: Filters) -> list[dict[str, Any]]:
     """The item as in its result, or nothing if it does not meet the conditions."""
-    scores = {
-        "scores": _scores(item.score),
-        "label_scores": _scores(item.label_score),
-        "location_scores": _scores(item.location_score),
-    }
+    score, label_score, location_score = map(_scores, (item.score, item.label_score, item.location_score))
     result: Detections | TextRegions
     if isinstance(item, Detection):
-        result = Detections(item.box[np.newaxis], [item.label], polygons=[item.polygons], **scores)
+        outline = [item.polygons]
+        result = Detections(item.box[np.newaxis], [item.label], score, outline, label_score, location_score)
     else:
-        result = TextRegions(item.quad[np.newaxis], [item.label], **scores)
+        result = TextRegions(item.quad[np.newaxis], [item.label], score, label_score, location_score)
     items: list[dict[str, Any]] = result.filtered(filters.min_score, None, filters.labels).to_dict()["items"]
     return items
 

@@ -1,6 +1,5 @@
 """JSON schemas of the bodies of requests, as JSON and as forms."""
 
-import math
 from typing import Any, Final
 
 from florence2.web.rest.fields import NUMBER_PATTERN, REGION_SIDES, Field, Kind
@@ -16,6 +15,26 @@ _NOT_BLANK: Final = r"\S"
 _REQUEST: Final = {"$ref": "#/components/schemas/florence2.v1.TaskRequest"}
 
 
+# Examples of required fields. A page that has none for a form fills in every field's lowest or highest value.
+_EXAMPLES: Final[dict[str, Any]] = {
+    "caption": "a red circle",
+    "query": "a red circle",
+    "expression": "the red circle",
+    "region": [50, 60, 230, 240],
+    "prompt": "<CAPTION>",
+    "request": {"object_detection": {}},
+}
+_EXAMPLE_FILE: Final = "street.jpg"
+# One white pixel.
+_EXAMPLE_IMAGE: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+
+
+def json_body(operation: Operation) -> Schema:
+    """The media type of a body in JSON."""
+    examples = {name: _EXAMPLES[name] for name, field in operation.fields.items() if field.is_required}
+    return {"schema": json_schema(operation), "example": {IMAGE_FIELD: _EXAMPLE_IMAGE, **examples}}
+
+
 def json_schema(operation: Operation) -> Schema:
     """The schema of a body in JSON."""
     text = {"type": "string", "contentEncoding": "base64", "minLength": 1}
@@ -23,14 +42,26 @@ def json_schema(operation: Operation) -> Schema:
     return _object(operation, image, {name: _json_field(field) for name, field in operation.fields.items()})
 
 
-def form_schema(operation: Operation) -> Schema:
+def form_body(operation: Operation) -> Schema:
     """The media type of a form: its schema, and how its fields are encoded."""
     image = {"type": "string", "format": "binary", "description": f"{_IMAGE}."}
     fields = {name: _form_field(field) for name, field in operation.fields.items()}
-    encoding = {IMAGE_FIELD: {"contentType": "image/*"}}
+    encoding: Schema = {IMAGE_FIELD: {"contentType": "image/*"}}
     arrays = [name for name, schema in fields.items() if "array" in _types(schema)]
     encoding |= {name: {"style": "form", "explode": True} for name in arrays}
-    return {"schema": _object(operation, image, fields), "encoding": encoding}
+    examples = {name: _form_example(field) for name, field in operation.fields.items() if field.is_required}
+    example = {IMAGE_FIELD: _EXAMPLE_FILE, **examples}
+    return {"schema": _object(operation, image, fields), "encoding": encoding, "example": example}
+
+
+def _form_example(field: Field) -> Any:
+    example = _EXAMPLES[field.name]
+    match field.kind:
+        case Kind.REGION:
+            return ",".join(map(str, example))
+        case Kind.PHRASES:
+            return [example]
+    return example
 
 
 def _object(operation: Operation, image: Schema, fields: dict[str, Schema]) -> Schema:
@@ -88,12 +119,7 @@ def _scalar(field: Field) -> Schema:
             return _text(field)
         case Kind.BOOLEAN:
             return {"type": "boolean"}
-    schema: Schema = {"type": "integer" if field.kind is Kind.INTEGER else "number"}
-    if math.isfinite(field.least):
-        schema["minimum"] = field.least
-    if math.isfinite(field.most):
-        schema["maximum"] = field.most
-    return schema
+    return {"type": "integer" if field.kind is Kind.INTEGER else "number", **field.limits}
 
 
 def _text(field: Field) -> Schema:

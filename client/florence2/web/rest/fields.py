@@ -50,6 +50,7 @@ class Field:
         default: the value that applies if it is not given; None if there is none, or if the server decides.
         least: the lowest value that is accepted, if its kind is INTEGER or NUMBER. For the description only.
         most: the highest.
+        above: what values must exceed, if that is not accepted itself.
     """
 
     name: str
@@ -60,6 +61,13 @@ class Field:
     default: Choice | None = None
     least: float = -math.inf
     most: float = math.inf
+    above: float = -math.inf
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits in the words of JSON Schema."""
+        limits = {"minimum": self.least, "exclusiveMinimum": self.above, "maximum": self.most}
+        return {name: limit for name, limit in limits.items() if math.isfinite(limit)}
 
     @property
     def accepted(self) -> str:
@@ -67,7 +75,8 @@ class Field:
         if self.kind is Kind.CHOICE:
             *others, last = [json.dumps(choice) for choice in self.choices]
             return f"{', '.join(others)} or {last}"
-        return self.kind.value
+        accepted: str = self.kind.value
+        return accepted
 
     def of_json(self, value: Any) -> Any:
         """The value of a client's argument, from a value in JSON.

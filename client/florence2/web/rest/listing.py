@@ -1,6 +1,5 @@
 """`GET /v1/tasks` and `GET /v1/server`: what can be requested, and who answers."""
 
-import math
 from dataclasses import asdict
 from functools import cache
 from typing import Any
@@ -56,7 +55,6 @@ def _task(operation: Operation) -> dict[str, Any]:
 
 def field_data(field: Field) -> dict[str, Any]:
     """What a program needs to know of a field in order to make a control for it."""
-    limits = {"minimum": field.least, "maximum": field.most}
     return {
         "name": field.name,
         "type": field.kind.name.lower(),
@@ -64,5 +62,5 @@ def field_data(field: Field) -> dict[str, Any]:
         "description": field.description,
         **({"choices": list(field.choices)} if field.choices else {}),
         **({} if field.default is None else {"default": field.default}),
-        **{name: limit for name, limit in limits.items() if math.isfinite(limit)},
+        **field.limits,
     }

@@ -3,22 +3,30 @@
 `json_format` truncates unknown numbers of enumerations and takes a list for a message; both are refused here.
 """
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message_factory import GetMessageClass
 
 from florence2 import v1
 from florence2.errors import InvalidArgumentError
 
+# The stubs of messages name the class of descriptors in C, which is not public.
+ROOT: Final = cast(Descriptor, v1.TaskRequest.DESCRIPTOR)
 _MOST_CHARACTERS: Final = 200
-_PLACE: Final = re.compile(r' at "?TaskRequest(?P<path>(?:\.[\w.\[\]]+)?)"?\.?$')
+_TYPES: Final[Mapping[int, str]] = {
+    FieldDescriptor.TYPE_INT32: "an integer of 32 bits",
+    FieldDescriptor.TYPE_FLOAT: "a number of 32 bits",
+    FieldDescriptor.TYPE_DOUBLE: "a number",
+    FieldDescriptor.TYPE_BOOL: "true or false",
+    FieldDescriptor.TYPE_STRING: "text",
+}
 
 
-def parsed_request(name: str, value: Mapping[str, Any]) -> v1.TaskRequest:
+def parsed_request(name: str, value: dict[str, Any]) -> v1.TaskRequest:
     """The request in a JSON object.
 
     Args:
@@ -29,28 +37,41 @@ def parsed_request(name: str, value: Mapping[str, Any]) -> v1.TaskRequest:
         InvalidArgumentError: it is no `TaskRequest`.
     """
     try:
-        _check(value, v1.TaskRequest.DESCRIPTOR, name)
+        _check(value, ROOT, name)
         return ParseDict(value, v1.TaskRequest())
     except ParseError as error:
-        text = str(error).partition("\n")[0]
-        place = _PLACE.search(text)
-        reason = text[:_MOST_CHARACTERS]
-        path = f"{name}{place['path']}" if place else name
-        raise InvalidArgumentError.of_field(path, value, f"a TaskRequest in proto3 JSON ({reason})") from None
+        raise InvalidArgumentError.of_field(name, value, f"a TaskRequest in proto3 JSON ({_reason(error)})") from None
     except RecursionError:
         raise InvalidArgumentError.of_field(name, "a deeply nested object", "a TaskRequest in proto3 JSON") from None
 
 
+def _reason(error: ParseError) -> str:
+    return str(error).partition("\n")[0][:_MOST_CHARACTERS].rstrip(".")
+
+
 def _check(value: Mapping[str, Any], message: Descriptor, path: str) -> None:
+    chosen: dict[str, str] = {}  # the given field of each oneof
     for name, member in value.items():
         field = message.fields_by_name.get(name) or message.fields_by_camelcase_name.get(name)
         if field is None:
             raise InvalidArgumentError.of_field(f"{path}.{name}", member, _known_fields(message, name))
-        if field.is_repeated and isinstance(member, list):
-            for index, element in enumerate(member):
-                _check_value(element, field, f"{path}.{name}[{index}]")
-        elif not field.is_repeated and member is not None:
-            _check_value(member, field, f"{path}.{name}")
+        if member is None:
+            continue
+        _check_field(member, field, f"{path}.{name}")
+        if field.containing_oneof is not None:
+            other = chosen.setdefault(field.containing_oneof.name, name)
+            if other != name:
+                raise InvalidArgumentError.of_field(f"{path}.{name}", member, f"nothing, because {other} is given")
+
+
+def _check_field(value: Any, field: FieldDescriptor, path: str) -> None:
+    if not field.is_repeated:
+        _check_value(value, field, path)
+    elif not isinstance(value, list):
+        raise InvalidArgumentError.of_field(path, value, "an array")
+    else:
+        for index, element in enumerate(value):
+            _check_value(element, field, f"{path}[{index}]")
 
 
 def _known_fields(message: Descriptor, name: str) -> str:
@@ -64,11 +85,25 @@ def _check_value(value: Any, field: FieldDescriptor, path: str) -> None:
         if not isinstance(value, dict):
             raise InvalidArgumentError.of_field(path, value, "a JSON object")
         _check(value, field.message_type, path)
-    elif field.enum_type is not None and not _is_known(value, field.enum_type):
-        raise InvalidArgumentError.of_field(path, value, f"one of {', '.join(field.enum_type.values_by_name)}")
+    elif field.enum_type is not None:
+        if not _is_known(value, field.enum_type):
+            raise InvalidArgumentError.of_field(path, value, f"one of {', '.join(field.enum_type.values_by_name)}")
+    else:
+        _check_scalar(value, field, path)
+
+
+def _check_scalar(value: Any, field: FieldDescriptor, path: str) -> None:
+    assert field.containing_type is not None, "a field of a message"
+    member = {field.name: [value] if field.is_repeated else value}
+    try:
+        ParseDict(member, GetMessageClass(field.containing_type)())
+    except ParseError as error:
+        raise InvalidArgumentError.of_field(path, value, f"{_TYPES[field.type]} ({_reason(error)})") from None
 
 
 def _is_known(value: object, enumeration: EnumDescriptor) -> bool:
     if isinstance(value, str):
         return value in enumeration.values_by_name
-    return isinstance(value, int) and not isinstance(value, bool) and value in enumeration.values_by_number
+    # Not `values_by_number`, which truncates what it looks up to 32 bits.
+    numbers = [each.number for each in enumeration.values]
+    return isinstance(value, int) and not isinstance(value, bool) and value in numbers

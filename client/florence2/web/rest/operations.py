@@ -188,7 +188,7 @@ def _call_fields() -> Iterator[Field]:
         least=0,
         most=LOWEST_PRIORITY,
     )
-    yield Field("timeout", Kind.NUMBER, "Seconds for the whole request, above 0.", least=0)
+    yield Field("timeout", Kind.NUMBER, "Seconds for the whole request.", above=0)
 
 
 def _filter_fields(*, has_labels: bool = True) -> Iterator[Field]:

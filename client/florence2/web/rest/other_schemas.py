@@ -45,6 +45,7 @@ OTHER_SCHEMAS: Final[dict[str, Schema]] = {
             "choices": {"type": "array", "items": _CHOICE},
             "default": _CHOICE,
             "minimum": {"type": "number"},
+            "exclusiveMinimum": {"type": "number"},
             "maximum": {"type": "number"},
         },
     ),
