@@ -17,9 +17,9 @@ def run_both(server, tmp_path, images, victims, most):
     return killed
 
 
-def test_five_kills_over_350_images(bulk_server, tmp_path):
+def test_five_kills_over_500_images(bulk_server, tmp_path):
     victims = ["command", "engine", "command", "server", "command"]
-    assert run_both(bulk_server, tmp_path, 350, victims, most=60).total() == len(victims)
+    assert run_both(bulk_server, tmp_path, 500, victims, most=60).total() == len(victims)
 
 
 @pytest.mark.bulk

@@ -3,6 +3,9 @@
 import base64
 
 import pytest
+
+pytest.importorskip("schemathesis", reason="make test-web installs it")
+
 import schemathesis
 from florence2.web.rest.openapi import Limits, description
 from hypothesis import Phase, settings
