@@ -164,6 +164,7 @@ def _serve_http(server: "McpServer", http: HttpOptions, limits: "CallLimits") ->
         raise CommandError(f"{error.filename or f'{http.host}:{http.port}'}: {reason(error)}") from error
     with listener:
         url = f"{url_of(config, listener)}{MCP_PATH}"
+        listener.listen()  # whoever reads the address may connect at once
         print(f"florence2 mcp: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
         log_to_streams(has_access_log=True)
         serve(app, config, listener)
