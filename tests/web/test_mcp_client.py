@@ -6,10 +6,12 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import tomllib
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -32,6 +34,15 @@ SECONDS = 300
 KEY = "0123456789abcdef"
 SCENE = {"path": "scene.png"}
 BOX = [50, 60, 230, 240]
+INITIALIZE = {
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
 LONG = GenerationOptions(min_new_tokens=900, no_repeat_ngram_size=0)
 
 
@@ -48,14 +59,27 @@ async def over_stdio(*more: object, mode: str = "auto"):
 
 
 @contextmanager
+def bounded_reading(process: subprocess.Popen):
+    """Kill a process after `SECONDS`, so that reading from it ends."""
+    timer = threading.Timer(SECONDS, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
 def http_process(*more: object):
     """`florence2 mcp --http` on a free port. Yields the URL and the process."""
     command = [sys.executable, *arguments("--http", "--port", 0, *more)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
         try:
-            line = process.stderr.readline()
+            with bounded_reading(process):
+                line = process.stderr.readline()
             found = re.search(r"http://\S+/mcp", line)
-            assert found is not None, line + process.stderr.read()
+            assert found is not None, line
             yield found[0], process
         finally:
             process.kill()
@@ -128,26 +152,44 @@ def test_a_checkpoint_in_the_same_process_answers_a_client_of_the_older_protocol
     asyncio.run(run())
 
 
+@contextmanager
+def stdio_process(*more: object):
+    """`florence2 mcp` as a process whose pipes are read and written without the SDK."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([sys.executable, *arguments(*more)], text=True, **pipes) as process:
+        try:
+            with bounded_reading(process):
+                yield process
+        finally:
+            process.kill()
+
+
+def send(process: subprocess.Popen, *messages: dict) -> None:
+    process.stdin.write("".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages))
+    process.stdin.flush()
+
+
+def test_a_client_that_has_gone_is_no_error():
+    with stdio_process("--url", "localhost:1") as process:
+        send(process, INITIALIZE)
+        assert json.loads(process.stdout.readline())["id"] == INITIALIZE["id"]
+        process.stdout.close()
+        send(process, {"id": 2, "method": "ping"})
+        process.stdin.close()
+        log = process.stderr.read()
+        assert process.wait(SECONDS) == 0
+    assert "the client has closed standard output" in log
+    assert "Traceback" not in log
+
+
 def test_standard_output_has_nothing_but_messages_also_if_a_checkpoint_fails_to_load(tmp_path):
     messages = [
-        {
-            "id": 1,
-            "method": "initialize",
-            "params": {
-                "protocolVersion": "2025-06-18",
-                "capabilities": {},
-                "clientInfo": {"name": "test", "version": "1"},
-            },
-        },
+        INITIALIZE,
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/call", "params": {"name": "caption", "arguments": SCENE}},
     ]
-    lines = [json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in messages]
-    command = [sys.executable, *arguments("--checkpoint", tmp_path)]
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, text=True, **pipes) as process:
-        process.stdin.write("".join(lines))
-        process.stdin.flush()
+    with stdio_process("--checkpoint", tmp_path) as process:
+        send(process, *messages)
         replies = {reply["id"]: reply["result"] for reply in (json.loads(process.stdout.readline()) for _ in range(2))}
         process.stdin.close()
         assert process.stdout.read() == ""
@@ -158,6 +200,39 @@ def test_standard_output_has_nothing_but_messages_also_if_a_checkpoint_fails_to_
     assert str(tmp_path) in replies[2]["content"][0]["text"]
     assert "no call can be answered" in log
     assert "Traceback" not in log
+
+
+def test_a_call_waits_for_a_server_that_starts_later(server):
+    host, port = server.grpc_url.rsplit(":", 1)
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))  # which refuses connections until it listens
+        address = listener.getsockname()[:2]
+
+        async def run() -> str:
+            async with over_stdio("--url", "{}:{}".format(*address), "--timeout", SECONDS) as client:
+                reports = asyncio.Queue()
+                call = asyncio.create_task(
+                    client.call_tool("read", SCENE, progress_callback=lambda *report: reports.put(report))
+                )
+                while (await reports.get())[2] != "waiting for the answer":
+                    pass
+                async with await asyncio.start_server(forward, sock=listener):
+                    return (await call).structured_content["text"]
+
+        async def forward(reader, writer) -> None:
+            there = await asyncio.open_connection(host, int(port))
+            await asyncio.gather(copied(reader, there[1]), copied(there[0], writer))
+
+        assert asyncio.run(run()) == "CAFE OPEN"
+
+
+async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send what arrives on."""
+    with suppress(ConnectionError):
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 @pytest.mark.parametrize(("transport", "mode"), [("stdio", "legacy"), ("http", "auto"), ("http", "legacy")])
