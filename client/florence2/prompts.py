@@ -235,7 +235,8 @@ def _check_words(task: Task, message: Message, field: str) -> None:
     value, inputs = getattr(message, task.input), _inputs(task, message)
     if not inputs and not value.strip():
         instead = f", or {task.inputs}" if task.inputs else ""
-        raise InvalidArgumentError.of_field(field, value, f"a {task.input} that is not empty{instead}")
+        article = "an" if task.input[0] in "aeiou" else "a"
+        raise InvalidArgumentError.of_field(field, value, f"{article} {task.input} that is not empty{instead}")
     if inputs and value:
         raise InvalidArgumentError.of_field(field, list(inputs), f"either {task.inputs} or a {task.input}, not both")
     for index, words in enumerate(inputs):

@@ -32,12 +32,13 @@ CALLS = [
     ("segment", {"region": BOX}),
     ("describe_region", {"region": BOX}),
 ]
+BOX_TOKENS = "<loc_100><loc_200><loc_300><loc_400>"
 ANSWERS = {
     "ocr_with_region": "a sign" + "".join(f"<loc_{place}>" for place in (100, 100, 300, 100, 300, 200, 100, 200)),
     "referring_expression_segmentation": "<loc_100><loc_100><loc_300><loc_100><loc_300><loc_300>",
     "region_to_segmentation": "<loc_100><loc_100><loc_300><loc_100><loc_300><loc_300>",
-    "object_detection": "dog<loc_100><loc_200><loc_300><loc_400>",
-    "phrase_grounding": "dog<loc_100><loc_200><loc_300><loc_400>",
+    "object_detection": f"dog{BOX_TOKENS}",
+    "phrase_grounding": f"dog{BOX_TOKENS}",
 }
 
 
@@ -53,6 +54,7 @@ def encoded(picture: PIL.Image.Image) -> str:
 
 
 PICTURE = encoded(PIL.Image.new("RGB", SIZE, "white"))
+PLAIN = {"image": PICTURE, "annotate": False}
 
 
 def call(*calls, transport=None, handler=respond, mode="auto", **settings):
@@ -120,11 +122,16 @@ def test_a_summary_has_a_line_for_each_item_with_quoted_labels():
     assert second.startswith('"dog", box [6, 10, 19, 19]')
 
 
+def test_a_label_in_a_summary_stays_in_its_line_and_quotes():
+    label = 'dog" \n\u2028\u202e\x85é'
+    (result,) = call(("detect", PLAIN), handler=lambda *_: task_response(label + BOX_TOKENS, SIZE))
+    second = result.content[0].text.splitlines()[1]
+    assert second.startswith('"dog\\" \\n\\u2028\\u202e\\u0085é", box [6, 10, 19, 19]')
+    assert result.structured_content["items"][0]["label"] == label
+
+
 def test_a_summary_of_many_items_is_short_and_says_how_many_are_missing():
-    (result,) = call(
-        ("detect", {"image": PICTURE, "annotate": False}),
-        handler=lambda _image, _request: task_response("dog<loc_100><loc_200><loc_300><loc_400>" * 60, SIZE),
-    )
+    (result,) = call(("detect", PLAIN), handler=lambda *_: task_response(f"dog{BOX_TOKENS}" * 60, SIZE))
     lines = result.content[0].text.splitlines()
     assert len(lines) == 1 + 50 + 1
     assert lines[-1] == "... and 10 more in the structured content"
@@ -158,7 +165,7 @@ def test_a_box_is_drawn_around_its_object_however_large_the_image_is(scale):
 
 
 def test_without_annotate_there_is_no_image():
-    (result,) = call(("detect", {"image": PICTURE, "annotate": False}))
+    (result,) = call(("detect", PLAIN))
     assert [each.type for each in result.content] == ["text"]
 
 
@@ -194,11 +201,8 @@ def test_an_image_is_read_by_path_or_sent_as_base64_or_as_a_data_uri(tmp_path):
         ("ground", {"image": PICTURE}, "phrases: got None, expected a value: it is required"),
         ("ground", {"image": PICTURE, "phrases": []}, "phrases: got [], expected at least one phrase"),
         ("segment", {"image": PICTURE}, "either `expression` or `region`"),
-        (
-            "describe_region",
-            {"image": PICTURE, "region": [1, 2, 3]},
-            "region: got [1.0, 2.0, 3.0], expected four numbers",
-        ),
+        ("segment", {"image": PICTURE, "expression": " "}, "expected an expression that is not empty"),
+        ("describe_region", {"image": PICTURE, "region": [1, 2, 3]}, "got [1.0, 2.0, 3.0], expected four numbers"),
         (
             "describe_region",
             {"image": PICTURE, "region": [30, 10, 10, 30]},

@@ -46,9 +46,15 @@ def _table(
     head = f"{count} {noun if count == 1 else _plural(noun)} in an image of {size[0]} x {size[1]} pixels"
     certainty = [""] * count if scores is None else [f", score {score:.2f}" for score in scores]
     # In quotes: a label may be a text in the image, which might otherwise look like the server's own words.
-    names = [f"{json.dumps(label, ensure_ascii=False)}, " if label else "" for label in labels]
+    names = [f"{_quoted(label)}, " if label else "" for label in labels]
     rows = [f"{name}{place}{score}" for name, place, score in zip(names, places, certainty, strict=True)]
     return [f"{head}:" if rows else f"{head}.", *rows]
+
+
+def _quoted(label: str) -> str:
+    """A label in quotes, in one line: other line separators and marks of direction are escaped, too."""
+    quoted = json.dumps(label, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in quoted)
 
 
 def _plural(noun: str) -> str:
