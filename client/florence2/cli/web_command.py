@@ -170,6 +170,8 @@ def _app(config: WebConfig, servers: list[ServerOptions], adapters: list[str]) -
     from florence2.web.app import make_app
     from florence2.web.models import Models
 
+    if servers[0].checkpoint is not None:
+        complain(f"loading {servers[0].checkpoint}")  # it takes seconds, or minutes if it is downloaded
     try:
         clients = {each.model: AsyncClient(**client_keywords(each, *adapters)) for each in servers}
         return make_app(config, Models(clients))
