@@ -87,7 +87,7 @@ $(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
 	touch $@
 
 .PHONY: test-web
-test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
+test-web: $(INSTALLED) $(WEB)/installed ## test `florence2 web` and `florence2 mcp` with Chromium, a fuzzer, and OpenAI's and MCP's own clients
 	$(WEB)/bin/python -m pytest -m web
 
 .PHONY: test-languages
@@ -95,7 +95,7 @@ test-languages: $(INSTALLED) ## build the examples in other languages, and run t
 	$(BIN)/python -m pytest -m languages
 
 .PHONY: web-screenshots
-web-screenshots: $(INSTALLED) $(WEB)/installed ## take the pictures of docs/playground.md
+web-screenshots: $(INSTALLED) $(WEB)/installed ## take the screenshots of docs/playground.md
 	$(WEB)/bin/python -m tests.web.browser.screenshots
 
 CHECKOV := build/checkov/installed

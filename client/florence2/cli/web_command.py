@@ -192,6 +192,6 @@ def _as_options(message: str) -> str:
 web: Any = with_options(_web, WebOptions, models_options, LoadedAdapters)
 """The command's function, for typer."""
 web.__doc__ = (
-    "Serve a page, a REST API and an OpenAI-compatible API over HTTP, in front of servers or with --checkpoint.\n\n"
+    "Serve a page, REST and OpenAI's API over HTTP. In front of servers, or with --checkpoint in this process.\n\n"
     "Exit status: 0 stopped by a signal, 2 wrong usage or an address in use."
 )

@@ -19,9 +19,9 @@ CHROMIUM = "/usr/bin/chromium"
 START_SECONDS = 60
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
-    """A browser."""
+    """A browser. Playwright's event loop runs in this thread until it is closed: other packages need their own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
