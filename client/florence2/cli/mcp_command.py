@@ -69,7 +69,7 @@ class HttpOptions:
         typer.Option(
             min=0,
             max=65535,
-            help=f"0 for any free port. Default: {_PORT}.",
+            help=f"The port to listen on; 0 for any free port. Default: {_PORT}.",
             rich_help_panel=_HTTP,
             show_default=False,
         ),

@@ -31,7 +31,9 @@ class WebOptions:
     """Where the web server listens, who may use it, and its limits."""
 
     host: Annotated[str, typer.Option(help="The address to listen on.")] = _DEFAULTS.host
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")] = _DEFAULTS.port
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free port.")] = (
+        _DEFAULTS.port
+    )
     api_keys: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Require one of the API keys in this file.", rich_help_panel=_ACCESS),
