@@ -87,7 +87,7 @@ $(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
 	touch $@
 
 .PHONY: test-web
-test-web: $(INSTALLED) $(WEB)/installed ## test `florence2 web` and `florence2 mcp` with Chromium, a fuzzer, and OpenAI's and MCP's own clients
+test-web: $(INSTALLED) $(WEB)/installed ## test the web and MCP servers with Chromium, a fuzzer, OpenAI's and MCP's own clients
 	$(WEB)/bin/python -m pytest -m web
 
 .PHONY: test-languages

@@ -1,8 +1,8 @@
 """From `pip install` to a result in a browser: `python -m benchmarks.comparison.first_click`.
 
-What somebody with a clone and a laptop does: a new virtual environment, the client with its extra `web` and the
+The steps of a user with a clone and a laptop: a new virtual environment, the client with its extra `web` and the
 server's package, `florence2 web` with the demo checkpoint in its own process, the page in Chromium, a click on the
-sample, a click on Run. One run: a second one finds pip's cache and the system's cache of files filled.
+sample, a click on Run. One run: full caches of pip and the file system would make a second one faster.
 """
 
 import argparse
