@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`."""
 
-import asyncio
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -44,7 +43,7 @@ class ChatCompletions:
         with chat.names.in_errors():
             options = cast(RunOptions, {**chat.options, "request_id": completion.request_id})
             options["timeout"] = self._door.timeout(chat.options.get("timeout"))
-            image = await asyncio.to_thread(self._door.image, chat.image.data)
+            image = await self._door.image(chat.image.data)
             if chat.is_stream and chat.is_text:
                 stream = client.stream(image, chat.request, **cast(CallOptions, options))
                 # What fails before the first event has the status of an error.
