@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import logging
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -87,6 +89,27 @@ def test_an_answer_is_the_one_of_run_with_the_callers_request_id(client):
     assert answer["result"]["items"] == [{"label": "dog", "box": [6.432, 9.624001, 19.232, 19.224]}]
     assert (answer["text"], answer["image_size"], answer["finish_reason"]) == (DOG, list(IMAGE_SIZE), "stop")
     assert answer["request_id"] == "mine" == response.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
+def test_no_answer_has_the_address_of_the_server_behind(app_client, fields):
+    class Named(MockTransport):
+        async def infer_async(self, image, request, context):
+            return replace(await super().infer_async(image, request, context), url="triton.internal:8001")
+
+        async def stream_async(self, image, request, context):
+            async for reply in super().stream_async(image, request, context):
+                yield replace(reply, url="triton.internal:8001")
+
+        async def server_info_async(self, timeout):
+            return [replace(info, url="triton.internal:8001") for info in await super().server_info_async(timeout)]
+
+    client = app_client(transport=Named(respond))
+    assert "triton.internal" not in client.get("/v1/server").text
+    response = form(client, "detect", fields)
+    assert response.status_code == 200
+    assert "dog" in response.text
+    assert "triton.internal" not in response.text
 
 
 def test_a_truncated_answer_is_an_answer(app_client):
@@ -319,7 +342,7 @@ def test_filters_apply_to_the_items_of_a_stream(client):
     assert events[-1][1]["result"]["items"] == []
 
 
-def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_after_it(app_client):
+def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_after_it(app_client, caplog):
     class Breaking(MockTransport):
         async def stream_async(self, image, request, context):
             async for reply in super().stream_async(image, request, context):
@@ -330,7 +353,10 @@ def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_
         raise UnavailableError("the server is full")
 
     assert refused(form(app_client(handler=fail), "detect", {"stream": "true"}), 503)
-    (first, _), (last, problem) = events_of(form(app_client(transport=Breaking(respond)), "detect", {"stream": "true"}))
+    with caplog.at_level(logging.INFO, "florence2.web.access"):
+        response = form(app_client(transport=Breaking(respond)), "detect", {"stream": "true"})
+    (first, _), (last, problem) = events_of(response)
+    assert "the server is stopping" in caplog.text, "the access log has it beside status 200"
     assert (first, last, problem["status"]) == ("text_delta", "error", 503)
 
 

@@ -17,7 +17,7 @@ from florence2.web.openai.chunks import Chunks
 from florence2.web.openai.completions import Completion
 from florence2.web.openai.served_models import ServedModels
 from florence2.web.requests import facts_of, request_id_of
-from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE
+from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE, whole_body
 from florence2.web.rest.fields import parsed_json
 
 
@@ -73,4 +73,4 @@ async def _json_body(request: Request) -> Any:
     # A script of another website can send any other type to a server on the user's own machine without permission.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type: expected {JSON_TYPE}")
-    return parsed_json(BODY_FIELD, await request.body())
+    return parsed_json(BODY_FIELD, await whole_body(request))

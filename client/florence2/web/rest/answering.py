@@ -31,8 +31,7 @@ async def answer(door: Door, operation: Operation, request: Request) -> Response
         Florence2Error: the request is invalid, or was not answered.
         HTTPException: the body has the wrong media type.
     """
-    body = await read_body(request, operation)
-    call = await call_of(door, operation, body, request_id_of(request))
+    call = await call_of(door, operation, await read_body(request, operation), request_id_of(request))
     is_stream = EVENT_STREAM in request.headers.get("accept", "") if call.is_stream is None else call.is_stream
     with named_as_fields(operation):
         if is_stream:
