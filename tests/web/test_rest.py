@@ -95,11 +95,11 @@ def test_an_answer_is_the_one_of_run_with_the_callers_request_id(client):
 def test_no_answer_has_the_address_of_the_server_behind(app_client, fields):
     class Named(MockTransport):
         async def infer_async(self, image, request, context):
-            return replace(await super().infer_async(image, request, context), url="triton.internal:8001")
+            return (await super().infer_async(image, request, context))._replace(url="triton.internal:8001")
 
         async def stream_async(self, image, request, context):
             async for reply in super().stream_async(image, request, context):
-                yield replace(reply, url="triton.internal:8001")
+                yield reply._replace(url="triton.internal:8001")
 
         async def server_info_async(self, timeout):
             return [replace(info, url="triton.internal:8001") for info in await super().server_info_async(timeout)]
