@@ -65,7 +65,8 @@ class Failures:
 def logged_error(error: Exception) -> str:
     """An error for the log, without what the caller wrote."""
     if isinstance(error, InvalidArgumentError):
-        return f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__
+        name = f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__
+        return name[:_SHOWN_CHARACTERS]
     return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
 
 

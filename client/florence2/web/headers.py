@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -53,9 +52,16 @@ class SecurityHeaders:
                     headers.setdefault(name, value)
                 if is_api(scope):
                     headers.setdefault("Cache-Control", "no-store")
+                if _has_two_lengths(scope):
+                    headers["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def _has_two_lengths(scope: Scope) -> bool:
+    """Whether a proxy before this server may believe that the request ends elsewhere (RFC 9112, section 6.1)."""
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}
 
 
 class OwnRequests:
@@ -94,7 +100,7 @@ class OwnRequests:
         origin = headers.get("origin")
         if origin is None or scope["method"] in _SAFE_METHODS or {origin, "*"} & set(self._origins):
             return
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             raise HTTPException(403, f"Origin: got {origin[:80]!r}, which is not allowed (--allow-origin)")
 
 

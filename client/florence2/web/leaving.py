@@ -3,10 +3,13 @@
 import asyncio
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from florence2.web.requests import facts_of, is_api
 
+SEND_SECONDS: Final = 30.0
+"""In which a caller must read a part of a response."""
 _DISCONNECT: Final[Message] = {"type": "http.disconnect"}
 
 
@@ -65,8 +68,17 @@ class _Connection:
         return message
 
     async def send(self, message: Message) -> None:
-        """What the app sends."""
-        await self._send(message)
+        """What the app sends.
+
+        Raises:
+            ClientDisconnect: the caller does not read.
+        """
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            # It would keep its place among the requests in work until it closes the connection.
+            raise ClientDisconnect from None
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
 

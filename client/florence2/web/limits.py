@@ -112,7 +112,7 @@ def read_image(data: bytes, max_pixels: int) -> bytes:
     Raises:
         InvalidArgumentError: it is a URL, not an image file, or has more than `max_pixels` pixels.
     """
-    if _URL.match(data):
+    if _URL.match(data, 0, _QUOTED_BYTES):
         raise InvalidArgumentError.of_field("image", _quotation(data), "the image itself: URLs are not fetched")
     if not data:
         raise InvalidArgumentError.of_field("image", "", "an image file, its base64 text, or a base64 data: URI")

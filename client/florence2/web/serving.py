@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 
 from florence2.web.access_log import ACCESS_LOG
 from florence2.web.config import WebConfig
+from florence2.web.connections import Connection
 
 _BACKLOG: Final = 2048
 
@@ -64,7 +65,7 @@ def server_config(app: ASGIApp, config: WebConfig) -> uvicorn.Config:
     AppStatus.enable_automatic_graceful_drain = False
     return uvicorn.Config(
         app,
-        http="h11",
+        http=Connection,
         loop="asyncio",  # gRPC needs it
         ws="none",
         lifespan="on",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 
 from florence2.errors import UnavailableError
 from florence2.testing import MockTransport
@@ -45,7 +46,7 @@ def test_filters_apply_to_the_items_of_a_stream(client):
     assert events[-1][1]["result"]["items"] == []
 
 
-def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_after_it(app_client):
+def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_after_it(app_client, caplog):
     class Breaking(MockTransport):
         async def stream_async(self, image, request, context):
             async for reply in super().stream_async(image, request, context):
@@ -56,7 +57,10 @@ def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_
         raise UnavailableError("the server is full")
 
     assert refused(form(app_client(handler=fail), "detect", {"stream": "true"}), 503)
-    (first, _), (last, problem) = events_of(form(app_client(transport=Breaking(respond)), "detect", {"stream": "true"}))
+    with caplog.at_level(logging.INFO, "florence2.web.access"):
+        response = form(app_client(transport=Breaking(respond)), "detect", {"stream": "true"})
+    (first, _), (last, problem) = events_of(response)
+    assert "the server is stopping" in caplog.text, "the access log has it beside status 200"
     assert (first, last, problem["status"]) == ("text_delta", "error", 503)
 
 

@@ -1,8 +1,8 @@
 """REST: a path for each task, and the description of them.
 
-`POST /v1/NAME` takes a form or JSON and answers with `Answer.to_dict()`, or with server-sent events. `GET /v1/tasks`
-and `GET /v1/server` list tasks and servers, `GET /openapi.json` describes all paths, and `GET /docs` is a page about
-them.
+`POST /v1/NAME` takes a form or JSON and answers with `Answer.to_dict()` without `url`, or with server-sent events.
+`GET /v1/tasks` and `GET /v1/server` list tasks and servers, `GET /openapi.json` describes all paths, and `GET /docs` is
+a page about them.
 """
 
 from starlette.requests import Request

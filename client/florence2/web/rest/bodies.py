@@ -58,9 +58,14 @@ async def read_body(request: Request, operation: Operation) -> Body:
     if media_type == FORM_TYPE:
         return await _of_form(request, operation)
     if media_type == JSON_TYPE:
-        return _of_json(await request.body(), operation)
+        return _of_json(await whole_body(request), operation)
     detail = f"Content-Type: got {media_type or 'none'!r}, expected {FORM_TYPE} or {JSON_TYPE}"
     raise HTTPException(415, detail, {"Accept-Post": f"{FORM_TYPE}, {JSON_TYPE}"})
+
+
+async def whole_body(request: Request) -> bytes:
+    """The body, which `request` does not keep: bodies are large, and requests wait long for their answers."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 async def _of_form(request: Request, operation: Operation) -> Body:

@@ -49,7 +49,7 @@ class Call:
     is_stream: bool | None
 
 
-def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Call:
+async def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Call:
     """The call for a body.
 
     Raises:
@@ -64,7 +64,7 @@ def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Ca
         timeout = door.timeout(values.get("timeout", request.timeout_seconds or None))
         options = Options(timeout=timeout, priority=values.get("priority"), request_id=request_id)
         client = door.models.client(values.get("model"))
-        return Call(client, door.image(body.image), request, options, filters, values.get(STREAM_FIELD))
+        return Call(client, await door.image(body.image), request, options, filters, values.get(STREAM_FIELD))
 
 
 def _request(operation: Operation, values: Mapping[str, Any]) -> v1.TaskRequest:

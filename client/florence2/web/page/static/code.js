@@ -1,9 +1,11 @@
 // The request as Python, curl and JSON.
 
 const MOST_BYTES_IN_JSON = 1_000_000;
+/** In place of Triton's address, which callers of the web server need not know. */
+const TRITON = "localhost:8001";
 
 /** @param request {task, inputs, options, name, minScore}: the inputs and options as they are sent, by name.
- *  @param served {url, checkpoint, origin, hasKey}: where the server is. */
+ *  @param served {isInProcess, checkpoint, origin, hasKey}: where the web server is, and what is behind it. */
 export function python(request, served) {
   const { task, inputs, options, name, minScore } = request;
   const { model, ...others } = options;
@@ -15,14 +17,15 @@ export function python(request, served) {
     ...Object.entries(keywords).map(([each, value]) => `${each}=${literal(value)}`),
   ];
   const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
-  const isInProcess = served.url === "in-process";
   const client = [
-    ...(isInProcess ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`] : [literal(served.url)]),
-    ...(model && !isInProcess ? [`model=${literal(model)}`] : []),
+    ...(served.isInProcess
+      ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`]
+      : [literal(TRITON)]),
+    ...(model && !served.isInProcess ? [`model=${literal(model)}`] : []),
   ].join(", ");
   return [
     "import florence2",
-    ...(isInProcess ? ["from florence2_server.in_process import InProcess"] : []),
+    ...(served.isInProcess ? ["from florence2_server.in_process import InProcess"] : []),
     "",
     `with florence2.Client(${client}) as client:`,
     `    result = ${call}`,

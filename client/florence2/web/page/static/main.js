@@ -228,7 +228,7 @@ function currentRequest() {
 function served() {
   const server = options.model?.servers?.[0];
   const checkpoint = server?.engines?.[0]?.checkpoint ?? "";
-  return { url: server?.url || "localhost:8001", checkpoint, origin: location.origin, hasKey: hasKey() };
+  return { isInProcess: server?.is_in_process ?? false, checkpoint, origin: location.origin, hasKey: hasKey() };
 }
 
 function showCode() {
