@@ -2,6 +2,7 @@
 
 import sys
 
+import florence2 as florence2_package
 import pytest
 from florence2 import AsyncClient
 from florence2.mcp.http import http_app
@@ -53,7 +54,8 @@ def test_wrong_options_end_the_command_with_one_line(florence2, options, message
 
 
 def test_without_the_extra_the_command_names_it(florence2, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[:2] in (["florence2", "mcp"],)]:
+    monkeypatch.setattr(florence2_package, "mcp", florence2_package.mcp)  # importing it again replaces it
+    for name in [name for name in sys.modules if name.split(".")[:2] == ["florence2", "mcp"]]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "mcp_types", None)
     ended = florence2("mcp")

@@ -9,6 +9,7 @@ from typing import Final
 
 from florence2.errors import InvalidArgumentError
 
+_MOST_CHARACTERS: Final = 4096  # more than systems accept; resolving takes a time that grows with the square
 _URL_STARTS: Final = ("http://", "https://", "ftp://", "file://", "data:")
 _SHARED_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = _SHARED_FLAGS | getattr(os, "O_DIRECTORY", 0)
@@ -91,6 +92,8 @@ class Roots:
             raise InvalidArgumentError.of_field("path", path, requirement)
         if path.lower().startswith(_URL_STARTS):
             raise InvalidArgumentError.of_field("path", path, "a path; URLs are not fetched")
+        if len(path) > _MOST_CHARACTERS:
+            raise InvalidArgumentError.of_field("path", path, f"at most {_MOST_CHARACTERS:,} characters")
         if not path or "\0" in path:
             raise InvalidArgumentError.of_field("path", path, "the path of a file")
         found = [(root, parts) for root in self._folders if (parts := _below(root, path)) is not None]
