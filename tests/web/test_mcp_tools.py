@@ -321,7 +321,7 @@ def test_calls_beyond_the_limit_are_refused_at_once():
             refused = await caller.call_tool("caption", {"image": PICTURE})
             work.cancel()
         assert refused.is_error
-        assert "1 calls are in work, which is the limit" in refused.content[0].text
+        assert "1 calls are in flight, which is the maximum" in refused.content[0].text
 
     asyncio.run(refuse())
 

@@ -14,7 +14,7 @@ from florence2.web.models import Models
 
 @dataclass(frozen=True)
 class Door:
-    """The settings and the models, for the routes of every face; `request.app.state.door`."""
+    """The settings and the models that all routes use; `request.app.state.door`."""
 
     config: WebConfig
     models: Models
@@ -24,7 +24,7 @@ class Door:
 
         Raises:
             TypeError: it is not a number.
-            InvalidArgumentError: it is not above 0, or longer than the most that this server allows.
+            InvalidArgumentError: it is not above 0, or longer than this server allows.
         """
         most = self.config.timeout
         given = check_timeout(seconds)
@@ -41,7 +41,7 @@ class Door:
 
 
 def door_of(request: Request) -> Door:
-    """The door of a request's app."""
+    """The settings and the models of a request's app."""
     door = request.app.state.door
     assert isinstance(door, Door)
     return door

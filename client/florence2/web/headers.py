@@ -1,4 +1,4 @@
-"""Headers of requests that are checked, and headers of responses that browsers obey."""
+"""Checks of request headers, and security headers of responses."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -67,8 +67,8 @@ def _has_two_lengths(scope: Scope) -> bool:
 class OwnRequests:
     """Middleware that refuses what other websites make a browser send.
 
-    A website can have its own name resolve to this machine (DNS rebinding): `Host` is then that name. And without
-    asking first (CORS), a browser sends a form of any website to any address: `Origin` is then that website.
+    A website can make its own name resolve to this machine (DNS rebinding): `Host` is then that name. And browsers send
+    a form of any website to any address without a preflight request (CORS): `Origin` is then that website.
 
     Args:
         app: the app behind it.
@@ -84,7 +84,7 @@ class OwnRequests:
         """Check the headers of a request.
 
         Raises:
-            HTTPException: 421, another host is meant; 403, another website has sent it.
+            HTTPException: 421, `Host` names another host; 403, the request comes from another website.
         """
         if scope["type"] == "http":
             headers = Headers(scope=scope)

@@ -1,4 +1,4 @@
-"""Callers that close the connection before they have their answer: their requests are cancelled."""
+"""Cancels the requests of callers that close the connection before they have the answer."""
 
 import asyncio
 from typing import Final
@@ -23,7 +23,7 @@ class CancelWhenLeft:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Returns without a response if the caller has left."""
+        """Pass a request on. Return without a response if the caller has closed the connection."""
         if not is_api(scope):
             await self._app(scope, receive, send)
             return
@@ -48,7 +48,7 @@ class CancelWhenLeft:
 
 
 class _Connection:
-    """A connection that is watched after the whole body was read; the app may wait for its end meanwhile."""
+    """A connection that is watched once the whole body is read; the app may wait for its end at the same time."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -83,7 +83,7 @@ class _Connection:
             self.is_answered = True
 
     async def watch(self) -> None:
-        """Return when the caller has left, or the answer has been sent."""
+        """Return when the caller has closed the connection, or the answer has been sent."""
         await self._has_body.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass

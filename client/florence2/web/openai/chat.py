@@ -46,7 +46,7 @@ class ChatCompletions:
             image = await self._door.image(chat.image.data)
             if chat.is_stream and chat.is_text:
                 stream = client.stream(image, chat.request, **cast(CallOptions, options))
-                # What fails before the first event has the status of an error.
+                # A failure before the first event has the status of an error.
                 return EventSourceResponse(chunks.of_text(await _first(stream), stream))
             answer = await client.run(image, chat.request, **options)
         if chat.is_stream:
@@ -67,10 +67,10 @@ async def _json_body(request: Request) -> Any:
     """The JSON value of a body.
 
     Raises:
-        HTTPException: the content type is another.
+        HTTPException: the content type is not JSON.
         InvalidArgumentError: it is not JSON.
     """
-    # A script of another website can send any other type to a server on the user's own machine without permission.
+    # Other types need no preflight request: any website's script could send them to a server on the user's machine.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type: expected {JSON_TYPE}")
     return parsed_json(BODY_FIELD, await whole_body(request))

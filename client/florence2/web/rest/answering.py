@@ -43,7 +43,7 @@ async def answer(door: Door, operation: Operation, request: Request) -> Response
 async def _streamed(call: Call, operation: Operation, facts: dict[str, Any]) -> Response:
     stream = call.client.stream(call.image, call.request, **call.options)
     try:
-        first = await anext(stream)  # an error before it has a status of its own
+        first = await anext(stream)  # an error before it is a response with its own status
     except BaseException:
         await stream.close()
         raise
@@ -54,7 +54,7 @@ async def _streamed(call: Call, operation: Operation, facts: dict[str, Any]) -> 
 async def _sent(
     call: Call, operation: Operation, stream: AsyncEventStream, first: Event, facts: dict[str, Any]
 ) -> AsyncIterator[ServerSentEvent]:
-    """The events of a stream whose first was read. Leaving it cancels the request, also on the server."""
+    """The events of a stream whose first one has been read. Closing it cancels the request, also on the server."""
     writer = EventWriter(call.filters)
     async with stream:
         try:

@@ -33,7 +33,7 @@ class EventWriter:
         """The event, or nothing if an item does not meet the conditions.
 
         Raises:
-            InvalidArgumentError: scores are unknown, and a lowest score is given.
+            InvalidArgumentError: a minimum score is given, but scores are unknown.
         """
         match event:
             case StepStarted(step, request, item):

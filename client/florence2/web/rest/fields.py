@@ -20,7 +20,7 @@ REGION_SIDES: Final = 4
 # A number in JSON. The pattern is also part of the schema of forms.
 NUMBER_PATTERN: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER: Final = re.compile(NUMBER_PATTERN)
-# int() of longer texts is an error, and no field accepts a number of so many digits.
+# int() raises an error for longer texts, and no field accepts a number with so many digits.
 _MOST_CHARACTERS: Final = 400
 # No request needs more. Beyond, a body of a few megabytes becomes objects of a gigabyte.
 _MOST_VALUES: Final = 100_000
@@ -86,7 +86,7 @@ class Field:
         """The value of a client's argument, from a value in JSON.
 
         Raises:
-            InvalidArgumentError: it has the wrong type, or is none of the choices.
+            InvalidArgumentError: it has the wrong type, or is not one of the choices.
         """
         if value is None and not self.is_required:
             return None
@@ -113,7 +113,7 @@ class Field:
         """The value of a client's argument, from the fields of this name in a form, of which there is at least one.
 
         Raises:
-            InvalidArgumentError: it cannot be read, is none of the choices, or is given more than once, unless it is
+            InvalidArgumentError: it cannot be read, is not one of the choices, or is given more than once, unless it is
                 an array.
         """
         match self.kind:
@@ -175,7 +175,7 @@ def is_integral(number: int | float) -> bool:
 
 
 def number_of(text: str) -> int | float | None:
-    """The number that a text is in JSON; None if it is none."""
+    """The number that a text is in JSON; None if it is not a number."""
     if len(text) > _MOST_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
     number: int | float = json.loads(text)
@@ -190,7 +190,7 @@ def parsed_json(name: str, text: str | bytes) -> Any:
         text: the text; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        InvalidArgumentError: it is no JSON, has NaN or Infinity, too many values, or a key that is too long or
+        InvalidArgumentError: it is not JSON, has NaN or Infinity, too many values, or a key that is too long or
             given twice.
     """
 

@@ -1,4 +1,4 @@
-"""`GET /v1/tasks` and `GET /v1/server`: what can be requested, and who answers."""
+"""`GET /v1/tasks` and `GET /v1/server`: the tasks that can be requested, and the servers that answer."""
 
 from dataclasses import asdict
 from functools import cache
@@ -64,7 +64,7 @@ def _task(operation: Operation) -> dict[str, Any]:
 
 
 def field_data(field: Field) -> dict[str, Any]:
-    """What a program needs to know of a field in order to make a control for it."""
+    """What a program needs to know about a field to make a control for it."""
     return {
         "name": field.name,
         "type": field.kind.name.lower(),

@@ -18,8 +18,8 @@ export function python(request, served) {
   ];
   const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
   const client = [
-    ...(served.isInProcess ? [`transport=InProcess(${ofCheckpoint(served.checkpoint)})`] : [literal(TRITON)]),
-    ...(model ? [`model=${literal(model)}`] : []),
+    ...(served.isInProcess ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`] : [literal(TRITON)]),
+    ...(model && !served.isInProcess ? [`model=${literal(model)}`] : []),
   ].join(", ");
   return [
     "import florence2",
@@ -31,8 +31,13 @@ export function python(request, served) {
   ].join("\n");
 }
 
-/** The argument of an engine in one's own process; the demo checkpoint is the default. */
-const ofCheckpoint = (checkpoint) => (!checkpoint || checkpoint.endsWith("demo_checkpoint") ? "" : literal(checkpoint));
+/** The arguments of an engine in one's own process; the demo checkpoint is the default. The page knows no folders. */
+function engineOf(checkpoint, adapter) {
+  return [
+    ...(!checkpoint || checkpoint.endsWith("demo_checkpoint") ? [] : [literal(checkpoint)]),
+    ...(adapter ? [`adapters={${literal(adapter)}: ${literal(`path/to/${adapter}`)}}`] : []),
+  ].join(", ");
+}
 
 export function curl({ task, inputs, options, name, minScore }, served) {
   const fields = Object.entries({ ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) });
@@ -48,8 +53,7 @@ export function curl({ task, inputs, options, name, minScore }, served) {
 
 /** The JSON body; `image` is its base64 text, or words in its place. */
 export function body({ inputs, options, minScore }, image) {
-  const numbers = Object.fromEntries(Object.entries(options).map(([name, value]) => [name, numberOr(value)]));
-  return JSON.stringify({ image, ...inputs, ...numbers, ...(minScore > 0 ? { min_score: minScore } : {}) }, null, 2);
+  return JSON.stringify({ image, ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) }, null, 2);
 }
 
 /** A picture as base64 text; words in place of a large one. */
@@ -71,13 +75,9 @@ export function formValues(name, value) {
 
 function literal(value) {
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
-  const number = numberOr(value);
-  if (typeof number === "number") return String(number);
+  if (typeof value === "boolean") return value ? "True" : "False";
   return JSON.stringify(value);
 }
-
-const numberOr = (value) =>
-  typeof value === "string" && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value) ? Number(value) : value;
 
 const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 

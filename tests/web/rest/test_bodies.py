@@ -1,64 +1,17 @@
 """REST over the real app: forms, JSON, results, errors. The answers come from a mock."""
 
-import asyncio
-import base64
 import json
-import logging
-from dataclasses import replace
 
-import jsonschema
 import pytest
-from florence2 import v1
 from florence2.client import AsyncClient
-from florence2.errors import InvalidArgumentError, UnavailableError
-from florence2.testing import MockTransport, task_response
+from florence2.errors import InvalidArgumentError
+from florence2.testing import task_response
 from florence2.web.rest.operations import OPERATIONS
-from referencing import Registry
-from referencing.jsonschema import DRAFT202012
 
-from tests.web.conftest import IMAGE_SIZE, picture, respond
+from tests.web.conftest import IMAGE_SIZE, picture
+from tests.web.rest.calls import DOG, TEXT_IMAGE, form, refused
 
-TEXT_IMAGE = base64.b64encode(picture()).decode()
-DOG = "dog<loc_100><loc_200><loc_300><loc_400>"
 REQUIRED = {"caption": "a dog", "query": "a dog", "expression": "a dog", "region": [1, 2, 30, 40], "prompt": "hello"}
-
-
-@pytest.fixture
-def sent():
-    """The requests that reached the mock."""
-    return []
-
-
-@pytest.fixture
-def client(app_client, sent):
-    def record(image, request):
-        copy = v1.TaskRequest()
-        copy.CopyFrom(request)
-        sent.append((image, copy))
-        return respond(image, request)
-
-    return app_client(handler=record)
-
-
-def form(client, name, data=None, **files):
-    return client.post(f"/v1/{name}", data=data or {}, files=files or {"image": ("a.png", picture(), "image/png")})
-
-
-def refused(response, status=400) -> dict:
-    """The problem of a response."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert problem["status"] == status
-    assert problem["detail"]
-    return problem
-
-
-def events_of(response) -> list[tuple[str, dict]]:
-    """The names and data of server-sent events."""
-    assert response.headers["content-type"].startswith("text/event-stream")
-    blocks = [block.splitlines() for block in response.text.strip().split("\n\n")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
 def test_there_is_a_path_for_each_task_method_of_the_client_and_for_run():
@@ -89,27 +42,6 @@ def test_an_answer_is_the_one_of_run_with_the_callers_request_id(client):
     assert answer["result"]["items"] == [{"label": "dog", "box": [6.432, 9.624001, 19.232, 19.224]}]
     assert (answer["text"], answer["image_size"], answer["finish_reason"]) == (DOG, list(IMAGE_SIZE), "stop")
     assert answer["request_id"] == "mine" == response.headers["X-Request-ID"]
-
-
-@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
-def test_no_answer_has_the_address_of_the_server_behind(app_client, fields):
-    class Named(MockTransport):
-        async def infer_async(self, image, request, context):
-            return (await super().infer_async(image, request, context))._replace(url="triton.internal:8001")
-
-        async def stream_async(self, image, request, context):
-            async for reply in super().stream_async(image, request, context):
-                yield reply._replace(url="triton.internal:8001")
-
-        async def server_info_async(self, timeout):
-            return [replace(info, url="triton.internal:8001") for info in await super().server_info_async(timeout)]
-
-    client = app_client(transport=Named(respond))
-    assert "triton.internal" not in client.get("/v1/server").text
-    response = form(client, "detect", fields)
-    assert response.status_code == 200
-    assert "dog" in response.text
-    assert "triton.internal" not in response.text
 
 
 def test_a_truncated_answer_is_an_answer(app_client):
@@ -305,185 +237,3 @@ def test_run_takes_any_request_in_proto3_json(client, sent):
     detections, text = answer["result"]["outcomes"]
     assert (detections["items"], text["text"], len(answer["steps"])) == ([], "A dog.", 2)
     assert {each.generation.num_beams for _, each in sent} == {2}
-
-
-def test_a_stream_sends_what_is_found_and_ends_with_the_answer(client):
-    response = client.post("/v1/detect", json={"image": TEXT_IMAGE, "stream": True})
-    events = events_of(response)
-    assert [name for name, _ in events] == ["text_delta"] * 4 + ["item_found", "finished"]
-    assert "".join(data["text"] for name, data in events if name == "text_delta") == DOG
-    answer = client.post("/v1/detect", json={"image": TEXT_IMAGE}).json()
-    assert events[-1][1] == answer | {"request_id": events[-1][1]["request_id"]}
-    assert events[-2][1] == {"step": 0, "item": answer["result"]["items"][0]}
-
-
-def test_accept_asks_for_a_stream_unless_the_body_says_otherwise(client):
-    accept = {"Accept": "text/event-stream"}
-    body = {"image": TEXT_IMAGE}
-    assert events_of(client.post("/v1/detect", json=body, headers=accept))
-    assert client.post("/v1/detect", json=body | {"stream": False}, headers=accept).json()["result"]
-
-
-def test_a_stream_of_a_cascade_says_which_step_each_event_belongs_to(client):
-    events = events_of(form(client, "analyze-regions", {"stream": "true"}))
-    started = [data for name, data in events if name == "step_started"]
-    assert started == [
-        {"step": 0, "task": "object_detection"},
-        {"step": 1, "task": "region_to_description", "item": 0},
-    ]
-    finished = [data for name, data in events if name == "step_finished"]
-    assert finished[1]["result"]["text"] == "A dog."
-    assert events[-1][1]["result"]["regions"][0]["result"]["text"] == "A dog."
-
-
-def test_filters_apply_to_the_items_of_a_stream(client):
-    events = events_of(form(client, "detect", {"stream": "true", "labels": ["cat", "bird"]}))
-    assert "item_found" not in dict(events)
-    assert events[-1][1]["result"]["items"] == []
-
-
-def test_an_error_in_a_stream_is_a_response_before_the_first_event_and_an_event_after_it(app_client, caplog):
-    class Breaking(MockTransport):
-        async def stream_async(self, image, request, context):
-            async for reply in super().stream_async(image, request, context):
-                yield reply
-                raise UnavailableError("the server is stopping")
-
-    def fail(*_):
-        raise UnavailableError("the server is full")
-
-    assert refused(form(app_client(handler=fail), "detect", {"stream": "true"}), 503)
-    with caplog.at_level(logging.INFO, "florence2.web.access"):
-        response = form(app_client(transport=Breaking(respond)), "detect", {"stream": "true"})
-    (first, _), (last, problem) = events_of(response)
-    assert "the server is stopping" in caplog.text, "the access log has it beside status 200"
-    assert (first, last, problem["status"]) == ("text_delta", "error", 503)
-
-
-def test_scores_that_are_unknown_cannot_be_filtered_in_a_stream_either(client):
-    events = events_of(form(client, "detect", {"stream": "true", "min_score": "0.5"}))
-    assert events[-1][0] == "error"
-    assert refused(form(client, "detect", {"min_score": "0.5"}))["detail"] == events[-1][1]["detail"]
-
-
-def test_leaving_a_stream_closes_the_request(app_client):
-    closed = []
-
-    class Endless(MockTransport):
-        async def stream_async(self, image, request, context):
-            try:
-                async for reply in super().stream_async(image, request, context):
-                    yield reply
-                    await asyncio.Event().wait()
-            finally:
-                closed.append(True)
-
-    app = app_client(transport=Endless(respond)).app
-    body = json.dumps({"image": TEXT_IMAGE, "stream": True}).encode()
-
-    async def leave():
-        has_event, requested = asyncio.Event(), asyncio.Event()
-
-        async def receive():
-            if not requested.is_set():
-                requested.set()
-                return {"type": "http.request", "body": body}
-            await has_event.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message):
-            if message.get("body"):
-                has_event.set()
-
-        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-        scope = {"type": "http", "method": "POST", "path": "/v1/detect", "headers": headers, "query_string": b""}
-        await asyncio.wait_for(app(scope | {"server": ("localhost", 80), "scheme": "http"}, receive, send), 30)
-
-    asyncio.run(leave())
-    assert closed == [True]
-
-
-def test_tasks_are_listed_with_what_a_page_needs_for_controls(client):
-    listed = client.get("/v1/tasks").json()
-    tasks = {task["name"]: task for task in listed["tasks"]}
-    assert list(tasks) == [name for name in OPERATIONS if name != "run"]
-    assert tasks["caption"]["inputs"][0]["choices"] == ["brief", "detailed", "paragraph"]
-    assert tasks["ground"]["inputs"][0] | {"description": ""} == {
-        "name": "caption",
-        "type": "phrases",
-        "required": True,
-        "description": "",
-    }
-    found = tasks["read-text-regions"]
-    assert (found["result"], found["token"]) == ("text_regions", "<OCR_WITH_REGION>")
-    assert [name for name, task in tasks.items() if task["is_cascade"]] == ["ground-caption", "analyze-regions"]
-    options = {option["name"]: option for option in listed["options"]}
-    assert (options["num_beams"]["minimum"], options["num_beams"]["maximum"]) == (1, 8)
-    assert all(task["description"] and set(task["options"]) <= set(options) for task in tasks.values())
-
-
-def test_the_server_is_listed_with_its_engines(client):
-    (model,) = client.get("/v1/server").json()["models"]
-    assert model["name"] == "florence2"
-
-
-@pytest.fixture
-def description(client):
-    return client.get("/openapi.json").json()
-
-
-def test_answers_and_events_conform_to_the_description(client, description):
-    registry = Registry().with_resource("urn:openapi", DRAFT202012.create_resource(description))
-
-    def check(value, pointer):
-        jsonschema.Draft202012Validator({"$ref": f"urn:openapi#{pointer}"}, registry=registry).validate(value)
-
-    for path in ("detect", "caption", "read-text-regions", "analyze-regions", "ground-caption"):
-        answered = f"/paths/~1v1~1{path}/post/responses/200/content"
-        check(form(client, path).json(), f"{answered}/application~1json/schema")
-        for name, data in events_of(form(client, path, {"stream": "true"})):
-            check({"event": name, "data": json.dumps(data)}, "/components/schemas/Event")
-    for path in ("tasks", "server"):
-        check(
-            client.get(f"/v1/{path}").json(), f"/paths/~1v1~1{path}/get/responses/200/content/application~1json/schema"
-        )
-    check(form(client, "detect", {"num_beams": "9"}).json(), "/components/schemas/Problem")
-
-
-def test_every_example_of_the_description_is_accepted(client, description):
-    for path, item in description["paths"].items():
-        if "post" in item:
-            bodies = item["post"]["requestBody"]["content"]
-            assert client.post(path, json=bodies["application/json"]["example"]).status_code == 200, path
-            fields = bodies["multipart/form-data"]["example"].items()
-            data = {
-                name: json.dumps(value) if name == "request" else value for name, value in fields if name != "image"
-            }
-            assert form(client, path.removeprefix("/v1/"), data).status_code == 200, path
-
-
-def test_every_reference_of_the_description_leads_to_a_schema(description):
-    text = json.dumps(description)
-    for part in text.split('"$ref": "#/')[1:]:
-        found = description
-        for key in part.partition('"')[0].split("/"):
-            found = found[key]
-        assert found
-
-
-def test_the_description_has_the_comments_of_the_protos_and_the_limits_of_this_server(app_client):
-    description = app_client(timeout=7).get("/openapi.json").json()
-    schemas = description["components"]["schemas"]
-    assert "Required; not blank." in schemas["florence2.v1.Prompt"]["properties"]["text"]["description"]
-    assert all("description" in schema for name, schema in schemas.items() if name.startswith("florence2.v1."))
-    body = description["paths"]["/v1/detect"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["properties"]["timeout"]["maximum"] == 7
-    assert body["properties"]["model"]["enum"] == ["florence2", None]
-
-
-def test_the_docs_page_loads_everything_from_here(client):
-    page = client.get("/docs")
-    assert "://" not in page.text
-    for name in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
-        assert f'"docs/{name}"' in page.text
-        assert client.get(f"/docs/{name}").status_code == 200
