@@ -1,15 +1,14 @@
 """REST over the real app: forms, JSON, results, errors. The answers come from a mock."""
 
 import json
-from dataclasses import replace
 
 import pytest
 from florence2.client import AsyncClient
 from florence2.errors import InvalidArgumentError
-from florence2.testing import MockTransport, task_response
+from florence2.testing import task_response
 from florence2.web.rest.operations import OPERATIONS
 
-from tests.web.conftest import IMAGE_SIZE, picture, respond
+from tests.web.conftest import IMAGE_SIZE, picture
 from tests.web.rest.calls import DOG, TEXT_IMAGE, form, refused
 
 REQUIRED = {"caption": "a dog", "query": "a dog", "expression": "a dog", "region": [1, 2, 30, 40], "prompt": "hello"}
@@ -43,27 +42,6 @@ def test_an_answer_is_the_one_of_run_with_the_callers_request_id(client):
     assert answer["result"]["items"] == [{"label": "dog", "box": [6.432, 9.624001, 19.232, 19.224]}]
     assert (answer["text"], answer["image_size"], answer["finish_reason"]) == (DOG, list(IMAGE_SIZE), "stop")
     assert answer["request_id"] == "mine" == response.headers["X-Request-ID"]
-
-
-@pytest.mark.parametrize("fields", [{}, {"stream": "true"}])
-def test_no_answer_has_the_address_of_the_server_behind(app_client, fields):
-    class Named(MockTransport):
-        async def infer_async(self, image, request, context):
-            return (await super().infer_async(image, request, context))._replace(url="triton.internal:8001")
-
-        async def stream_async(self, image, request, context):
-            async for reply in super().stream_async(image, request, context):
-                yield reply._replace(url="triton.internal:8001")
-
-        async def server_info_async(self, timeout):
-            return [replace(info, url="triton.internal:8001") for info in await super().server_info_async(timeout)]
-
-    client = app_client(transport=Named(respond))
-    assert "triton.internal" not in client.get("/v1/server").text
-    response = form(client, "detect", fields)
-    assert response.status_code == 200
-    assert "dog" in response.text
-    assert "triton.internal" not in response.text
 
 
 def test_a_truncated_answer_is_an_answer(app_client):

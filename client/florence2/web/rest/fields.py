@@ -190,8 +190,8 @@ def parsed_json(name: str, text: str | bytes) -> Any:
         text: the text; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        InvalidArgumentError: it is not JSON, has NaN or Infinity, too many values, or a key that is too long or given
-            twice.
+        InvalidArgumentError: it is not JSON, has NaN or Infinity, too many values, or a key that is too long or
+            given twice.
     """
 
     def refuse(constant: str) -> None:

@@ -18,9 +18,7 @@ export function python(request, served) {
   ];
   const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
   const client = [
-    ...(served.isInProcess
-      ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`]
-      : [literal(TRITON)]),
+    ...(served.isInProcess ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`] : [literal(TRITON)]),
     ...(model && !served.isInProcess ? [`model=${literal(model)}`] : []),
   ].join(", ");
   return [
