@@ -166,7 +166,7 @@ def test_an_image_that_cannot_be_drawn_on_still_has_its_answer(monkeypatch):
     def fail(image, result):  # noqa: ARG001
         raise SyntaxError("a decoder's")
 
-    monkeypatch.setattr("florence2.mcp.calls.annotated", fail)
+    monkeypatch.setattr(calls, "annotated", fail)
     (result,) = call(("detect", {"image": PICTURE}))
     assert not result.is_error
     assert [each.text for each in result.content][1] == "The result could not be drawn on this image."
@@ -183,7 +183,7 @@ def test_an_image_is_read_by_path_or_sent_as_base64_or_as_a_data_uri(tmp_path):
     ("tool", "arguments", "message"),
     [
         ("detect", {}, "path: got None, expected an image, in either `path` or `image`"),
-        ("detect", {"image": PICTURE, "path": "x"}, "path: got 'x', expected no path, because there is an `image`"),
+        ("detect", {"image": PICTURE, "path": "x"}, "path: got 'x', expected no path, because `image` is given"),
         ("detect", {"path": "x.png"}, "without --root FOLDER"),
         ("detect", {"image": "https://example.com/x.png"}, "URLs are not fetched"),
         ("detect", {"image": "none"}, "an image file"),
