@@ -209,6 +209,10 @@ bench-tasks: $(INSTALLED) ## eight tasks about an image in one request beside ei
 bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to its last, gRPC and SSE
 	$(BIN)/python -m benchmarks.comparison.streams
 
+.PHONY: bench-first-click
+bench-first-click: $(INSTALLED) $(WEB)/installed ## from `pip install` into a new environment to a result in Chromium
+	$(WEB)/bin/python -m benchmarks.comparison.first_click
+
 .PHONY: bench-bulk
 bench-bulk: $(INSTALLED) ## compare a bulk run with a closed loop of as many callers
 	$(BIN)/python -m benchmarks.comparison.bulk

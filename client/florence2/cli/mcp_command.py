@@ -185,6 +185,6 @@ def _client(options: ServerOptions, adapter: str | None) -> AsyncClient:
 mcp: Any = with_options(_mcp, McpOptions, HttpOptions, ServerOptions, AdapterOption)
 """The command's function, for typer."""
 mcp.__doc__ = (
-    "Serve tools for language models (MCP): caption, detect, read, ground, segment, describe_region.\n\n"
+    "Serve tools for language models (MCP). They are caption, detect, read, ground, segment and describe_region.\n\n"
     "Exit status: 0 the client has closed the connection or a signal stopped it, 2 wrong usage or an address in use."
 )

@@ -180,6 +180,8 @@ def _app(config: WebConfig, servers: list[ServerOptions], adapters: list[str]) -
     from florence2.web.app import make_app
     from florence2.web.models import Models
 
+    if servers[0].checkpoint is not None:
+        complain(f"loading {servers[0].checkpoint}")  # it takes seconds, or minutes if it is downloaded
     try:
         clients = {each.model: AsyncClient(**client_keywords(each, *adapters)) for each in servers}
         return make_app(config, Models(clients))
@@ -200,6 +202,6 @@ def _as_options(message: str) -> str:
 web: Any = with_options(_web, WebOptions, models_options, LoadedAdapters)
 """The command's function, for typer."""
 web.__doc__ = (
-    "Serve a page, REST and an OpenAI-compatible API over HTTP, in front of Triton servers or with --checkpoint.\n\n"
+    "Serve a page, REST and OpenAI's API over HTTP, in front of Triton servers or with --checkpoint.\n\n"
     "Exit status: 0 stopped by a signal, 2 wrong usage or an address in use."
 )

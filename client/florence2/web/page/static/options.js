@@ -5,7 +5,10 @@ import { fieldOf, inWords } from "./fields.js";
 
 // Options of /v1/tasks that have their own control, or none: the page has a slider for scores.
 const ELSEWHERE = ["model", "adapter", "priority", "timeout", "stream", "min_score", "max_items", "labels"];
-const TITLES = { num_beams: "Beams", max_new_tokens: "Maximum tokens", min_new_tokens: "Minimum tokens" };
+const TITLES = {
+  num_beams: "Beams", max_new_tokens: "Maximum tokens", min_new_tokens: "Minimum tokens",
+  no_repeat_ngram_size: "No repeated n-grams", suppress_bos: "Suppress <s>",
+};
 const FIRST = ["num_beams", "max_new_tokens"];
 
 export class Options {
