@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from florence2 import AsyncClient
 from florence2.errors import Florence2Error, UnavailableError
+from florence2.mcp import calls
 from florence2.mcp.annotated import MOST_BYTES, MOST_SIDE
 from florence2.mcp.calls import CallLimits
 from florence2.mcp.roots import Roots
