@@ -202,6 +202,6 @@ def _as_options(message: str) -> str:
 web: Any = with_options(_web, WebOptions, models_options, LoadedAdapters)
 """The command's function, for typer."""
 web.__doc__ = (
-    "Serve a page, REST and OpenAI's API over HTTP, in front of Triton servers or with --checkpoint.\n\n"
+    "Serve a page, REST and OpenAI's API over HTTP. In front of Triton servers, or with --checkpoint.\n\n"
     "Exit status: 0 stopped by a signal, 2 wrong usage or an address in use."
 )
