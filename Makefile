@@ -87,7 +87,7 @@ $(WEB)/installed: requirements/web-tests.txt $(INSTALLED)
 	touch $@
 
 .PHONY: test-web
-test-web: $(INSTALLED) $(WEB)/installed ## Chromium, a fuzzer, and OpenAI's and MCP's own clients in front of `florence2 web`
+test-web: $(INSTALLED) $(WEB)/installed ## test the web and MCP servers with Chromium, a fuzzer, OpenAI's and MCP's own clients
 	$(WEB)/bin/python -m pytest -m web
 
 .PHONY: test-languages
@@ -95,7 +95,7 @@ test-languages: $(INSTALLED) ## build the examples in other languages, and run t
 	$(BIN)/python -m pytest -m languages
 
 .PHONY: web-screenshots
-web-screenshots: $(INSTALLED) $(WEB)/installed ## take the pictures of docs/playground.md
+web-screenshots: $(INSTALLED) $(WEB)/installed ## take the screenshots of docs/playground.md
 	$(WEB)/bin/python -m tests.web.browser.screenshots
 
 CHECKOV := build/checkov/installed
@@ -208,6 +208,10 @@ bench-tasks: $(INSTALLED) ## eight tasks about an image in one request beside ei
 .PHONY: bench-streams
 bench-streams: $(INSTALLED) ## the time to a stream's first event beside that to its last, gRPC and SSE
 	$(BIN)/python -m benchmarks.comparison.streams
+
+.PHONY: bench-first-click
+bench-first-click: $(INSTALLED) $(WEB)/installed ## from `pip install` into a new environment to a result in Chromium
+	$(WEB)/bin/python -m benchmarks.comparison.first_click
 
 .PHONY: bench-bulk
 bench-bulk: $(INSTALLED) ## compare a bulk run with a closed loop of as many callers

@@ -44,6 +44,8 @@ def test_the_form_of_another_website_is_refused_unless_its_origin_is_allowed(app
     origin = {"Origin": "https://evil.example"}
     assert app_client().post("/v1/echo", headers=origin).status_code == 403
     assert app_client().post("/v1/echo", headers={"Origin": "http://localhost"}).status_code == 200
+    for origin_of_none in ("null", "http://[::1", "chrome-extension://localhost"):
+        assert app_client().post("/v1/echo", headers={"Origin": origin_of_none}).status_code == 403
     allowed = app_client(allowed_origins=("https://evil.example",)).post("/v1/echo", headers=origin)
     assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, "https://evil.example")
 

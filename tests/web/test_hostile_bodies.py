@@ -38,12 +38,18 @@ def json_body(text: str) -> dict:
         json_body('{"image": NaN}'),
         json_body('{"image": "\\ud800"}'),
         json_body("\ufeff{"),
+        json_body("[" + "[]," * 1_000_000 + "1]"),
+        json_body('{"' + "x" * 5_000_000 + '": 1}'),
+        json_body('{"a": 1' + "".join(f', "{number}": 1' for number in range(90_000)) + ', "a": 1}'),
+        *(json_body(f'{{"region": {"[" * depth}{"]" * depth}}}') for depth in range(850, 1000, 10)),
         {"content": b"\xff\xfe{", "headers": {"Content-Type": "application/json; charset=utf-16"}},
     ],
     ids=[
         *("many fields", "many files", "many headers", "a long name", "a long field", "only boundaries"),
         *("no boundary", "a long boundary", "open lists", "nested lists", "a long number"),
-        *("NaN", "a surrogate", "a BOM", "UTF-16"),
+        *("NaN", "a surrogate", "a BOM", "many lists", "a long key", "many keys"),
+        *(f"a depth of {depth}" for depth in range(850, 1000, 10)),
+        "UTF-16",
     ],
 )
 def test_a_hostile_body_is_an_invalid_request(app_client, body):

@@ -2,6 +2,7 @@ import asyncio
 import gzip
 import io
 import struct
+import time
 import zlib
 
 import PIL.Image
@@ -9,12 +10,14 @@ import pytest
 from florence2.errors import InvalidArgumentError
 from florence2.web.limits import read_image
 from httpx2 import ASGITransport, AsyncClient, get
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tests.conftest import HEIC_FILES
 from tests.web.conftest import picture
 
+LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HEADERS = b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\n"
 
 
@@ -109,6 +112,54 @@ def test_a_caller_who_leaves_cancels_the_request(app_socket):
     assert get(f"{address}/started", timeout=60).status_code == 200
     connection.close()
     assert get(f"{address}/cancelled", timeout=60).status_code == 200
+
+
+def test_a_caller_who_does_not_read_a_stream_is_left(app_socket, monkeypatch):
+    monkeypatch.setattr("florence2.web.leaving.SEND_SECONDS", 0.05)
+    ended = asyncio.Event()
+
+    async def endless(request):
+        await request.body()
+
+        async def events():
+            try:
+                while True:
+                    yield ServerSentEvent("x" * 100_000)
+            finally:
+                ended.set()
+
+        return EventSourceResponse(events())
+
+    async def wait(_):
+        await ended.wait()
+        return Response()
+
+    connection = app_socket(Route("/v1/endless", endless, methods=["POST"]), Route("/ended", wait))
+    connection.sendall(b"POST /v1/endless HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+    assert get("http://{}:{}/ended".format(*connection.getpeername()), timeout=60).status_code == 200
+
+
+@pytest.mark.parametrize("beginning", [b"", b"POST /v1/echo HTTP/1.1\r\nHost: loc", LIVE + b"GET"])
+def test_a_connection_without_a_complete_head_is_closed(app_socket, monkeypatch, beginning):
+    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.05)
+    connection = app_socket()
+    connection.sendall(beginning)
+    assert response_on(connection).count("200 OK") == beginning.count(LIVE)
+
+
+def test_a_body_may_take_longer_than_a_head(app_socket, monkeypatch):
+    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.05)
+    connection = app_socket()
+    connection.sendall(HEADERS + b"Connection: close\r\nContent-Length: 2\r\n\r\nx")
+    time.sleep(0.2)
+    connection.sendall(b"x")
+    assert '"bytes":2' in response_on(connection)
+
+
+def test_after_a_request_with_two_lengths_the_connection_is_closed(app_socket):
+    connection = app_socket()
+    connection.sendall(HEADERS + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + LIVE)
+    assert response_on(connection).count("HTTP/1.1") == 1
 
 
 @pytest.mark.parametrize("url", ["http://example.com/a.jpg", " HTTPS://example.com", "file:///etc/passwd"])

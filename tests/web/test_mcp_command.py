@@ -40,7 +40,7 @@ LIST = {"jsonrpc": "2.0", "id": 2, "method": "tools/list"}
         (["--device=cpu"], "--device: only with --checkpoint"),
         (
             ["--http", "--host=0.0.0.0"],
-            "--host: got '0.0.0.0', expected a loopback address, unless there are --api-keys",
+            "--host: got '0.0.0.0', expected a loopback address, unless --api-keys is given",
         ),
         (["--http", "--api-keys=missing"], "missing: No such file or directory"),
     ],

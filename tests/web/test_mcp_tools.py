@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 from florence2 import AsyncClient
 from florence2.errors import Florence2Error, UnavailableError
+from florence2.mcp import calls
 from florence2.mcp.annotated import MOST_BYTES, MOST_SIDE
 from florence2.mcp.calls import CallLimits
 from florence2.mcp.roots import Roots
@@ -173,7 +174,7 @@ def test_an_image_that_cannot_be_drawn_on_still_has_its_answer(monkeypatch):
     def fail(image, result):  # noqa: ARG001
         raise SyntaxError("a decoder's")
 
-    monkeypatch.setattr("florence2.mcp.calls.annotated", fail)
+    monkeypatch.setattr(calls, "annotated", fail)
     (result,) = call(("detect", {"image": PICTURE}))
     assert not result.is_error
     assert [each.text for each in result.content][1] == "The result could not be drawn on this image."
@@ -190,7 +191,7 @@ def test_an_image_is_read_by_path_or_sent_as_base64_or_as_a_data_uri(tmp_path):
     ("tool", "arguments", "message"),
     [
         ("detect", {}, "path: got None, expected an image, in either `path` or `image`"),
-        ("detect", {"image": PICTURE, "path": "x"}, "path: got 'x', expected no path, because there is an `image`"),
+        ("detect", {"image": PICTURE, "path": "x"}, "path: got 'x', expected no path, because `image` is given"),
         ("detect", {"path": "x.png"}, "without --root FOLDER"),
         ("detect", {"image": "https://example.com/x.png"}, "URLs are not fetched"),
         ("detect", {"image": "none"}, "an image file"),
@@ -325,7 +326,7 @@ def test_calls_beyond_the_limit_are_refused_at_once():
             refused = await caller.call_tool("caption", {"image": PICTURE})
             work.cancel()
         assert refused.is_error
-        assert "1 calls are in work, which is the limit" in refused.content[0].text
+        assert "1 calls are in flight, which is the maximum" in refused.content[0].text
 
     asyncio.run(refuse())
 

@@ -32,6 +32,7 @@ def test_a_caller_who_leaves_a_stream_cancels_the_request_on_the_server(door_url
 
 
 def test_a_caller_who_leaves_before_the_answer_cancels_the_request_on_the_server(door_url, server, scene):
+    seconds_until(lambda: running(server) == 0)  # a request of another test may just have been cancelled
     before = cancelled(server, "caption")
     request = httpx2.Request("POST", f"{door_url}/v1/caption", data=LONG, files={"image": scene})
     address = urlsplit(door_url)

@@ -23,7 +23,7 @@ SHORT = {"max_new_tokens": 4, "num_beams": 1}
 DESCRIPTION = description(Limits(("florence2",), timeout=SECONDS))
 every_path = schemathesis.openapi.from_dict(DESCRIPTION)
 every_path.config.phases.coverage.enabled = False
-every_path.config.phases.examples.enabled = False  # test_rest.py sends them
+every_path.config.phases.examples.enabled = False  # test_description.py sends them
 # Hundreds of requests, each just beyond a limit of one field: the options are the same for all paths.
 two_paths = schemathesis.openapi.from_dict(DESCRIPTION).include(path=["/v1/describe-region", "/v1/run"])
 two_paths.config.generation.update(modes=[GenerationMode.NEGATIVE])

@@ -75,7 +75,7 @@ def _of_servers(options: ServerOptions) -> dict[str, Any]:
 
 
 def _balancing(urls: list[str]) -> Iterator[tuple[str, str]]:
-    """All addresses of a target take turns. By default gRPC stays with the first that accepts a connection."""
+    """Balance over all addresses of a target: by default, gRPC uses only the first that accepts a connection."""
     if any(url.startswith(_SEVERAL_ADDRESSES) for url in urls):
         yield "grpc.lb_policy_name", "round_robin"
 

@@ -26,7 +26,7 @@ _FILES: Final = "Files"
 _HTTP: Final = "HTTP"
 _HOST: Final = "127.0.0.1"
 _PORT: Final = 8090
-# Clients keep a stream open for notifications, so their connections do not end by themselves.
+# Clients keep a stream open for notifications, so their connections do not close by themselves.
 _DRAIN_SECONDS: Final = 5.0
 _MIB: Final = 1024 * 1024
 
@@ -40,17 +40,17 @@ class McpOptions:
         typer.Option(
             "--root",
             metavar="FOLDER",
-            help="Let tools read image files inside this folder; may be repeated. Default: none.",
+            help="Allow tools to read image files inside this folder; may be repeated. Default: none.",
             rich_help_panel=_FILES,
         ),
     ] = None
-    max_image_bytes: Annotated[int, typer.Option(min=1, help="The largest image file.", rich_help_panel=_FILES)] = (
-        32 * _MIB
-    )
+    max_image_bytes: Annotated[
+        int, typer.Option(min=1, help="The largest image file, in bytes.", rich_help_panel=_FILES)
+    ] = 32 * _MIB
     max_pixels: Annotated[
         int, typer.Option(min=1, help="The largest image, width x height.", rich_help_panel=_FILES)
     ] = 100_000_000
-    concurrency: Annotated[int, typer.Option(min=1, help="Calls in work at the same time.")] = 64
+    concurrency: Annotated[int, typer.Option(min=1, help="The maximum number of calls in flight.")] = 64
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class HttpOptions:
         typer.Option(
             min=0,
             max=65535,
-            help=f"0 for any free port. Default: {_PORT}.",
+            help=f"The port to listen on; 0 for any free port. Default: {_PORT}.",
             rich_help_panel=_HTTP,
             show_default=False,
         ),
@@ -78,7 +78,7 @@ class HttpOptions:
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Require a key of this file; needed if other machines can connect.",
+            help="Require one of the API keys in this file; necessary if other machines can connect.",
             rich_help_panel=_HTTP,
         ),
     ] = None
@@ -87,7 +87,7 @@ class HttpOptions:
         typer.Option(
             "--allowed-host",
             metavar="NAME",
-            help="Refuse requests for other hosts; may be repeated.",
+            help="Accept only requests whose Host header is this name; may be repeated.",
             rich_help_panel=_HTTP,
         ),
     ] = None
@@ -164,7 +164,7 @@ def _serve_http(server: "McpServer", http: HttpOptions, limits: "CallLimits") ->
         raise CommandError(f"{error.filename or f'{http.host}:{http.port}'}: {reason(error)}") from error
     with listener:
         url = f"{url_of(config, listener)}{MCP_PATH}"
-        listener.listen()  # whoever reads the address may connect at once
+        listener.listen()  # the printed address must accept connections at once
         print(f"florence2 mcp: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
         log_to_streams(has_access_log=True)
         serve(app, config, listener)
@@ -185,6 +185,6 @@ def _client(options: ServerOptions, adapter: str | None) -> AsyncClient:
 mcp: Any = with_options(_mcp, McpOptions, HttpOptions, ServerOptions, AdapterOption)
 """The command's function, for typer."""
 mcp.__doc__ = (
-    "Serve tools for language models (MCP): caption, detect, read, ground, segment, describe_region.\n\n"
+    "Serve tools for language models (MCP). They are caption, detect, read, ground, segment and describe_region.\n\n"
     "Exit status: 0 the client has closed the connection or a signal stopped it, 2 wrong usage or an address in use."
 )

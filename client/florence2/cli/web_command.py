@@ -31,16 +31,19 @@ class WebOptions:
     """Where the web server listens, who may use it, and its limits."""
 
     host: Annotated[str, typer.Option(help="The address to listen on.")] = _DEFAULTS.host
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free port.")] = _DEFAULTS.port
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free port.")] = (
+        _DEFAULTS.port
+    )
     api_keys: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Require a key of this file.", rich_help_panel=_ACCESS)
+        Path | None,
+        typer.Option(metavar="FILE", help="Require one of the API keys in this file.", rich_help_panel=_ACCESS),
     ] = None
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
             "--allow-origin",
             metavar="ORIGIN",
-            help="Let scripts of this website send requests (CORS); may be repeated.",
+            help="Allow scripts of this website to send requests (CORS); may be repeated.",
             rich_help_panel=_ACCESS,
         ),
     ] = None
@@ -49,25 +52,30 @@ class WebOptions:
         typer.Option(
             "--allowed-host",
             metavar="NAME",
-            help="Refuse requests for other hosts; may be repeated.",
+            help="Accept only requests whose Host header is this name; may be repeated.",
             rich_help_panel=_ACCESS,
         ),
     ] = None
     max_body_bytes: Annotated[
-        int, typer.Option(min=1, help="The largest body of a request.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="The largest body of a request, in bytes.", rich_help_panel=_LIMITS)
     ] = _DEFAULTS.max_body_bytes
     max_pixels: Annotated[
         int, typer.Option(min=1, help="The largest image, width x height.", rich_help_panel=_LIMITS)
     ] = _DEFAULTS.max_image_pixels
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests in work at the same time.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="The maximum number of requests in flight.", rich_help_panel=_LIMITS)
     ] = _DEFAULTS.concurrency
     drain: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="For requests in flight when it is stopped.", rich_help_panel=_LIMITS),
+        typer.Option(
+            metavar="SECONDS", help="Time to finish requests in flight when it is stopped.", rich_help_panel=_LIMITS
+        ),
     ] = _DEFAULTS.drain
     body_timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", help="In which a request's body must arrive.", rich_help_panel=_LIMITS)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Time within which the body of a request must arrive.", rich_help_panel=_LIMITS
+        ),
     ] = _DEFAULTS.body_timeout
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="Print a line of JSON for each request.")
@@ -101,7 +109,7 @@ class LoadedAdapters:
         typer.Option(
             "--adapter",
             metavar="NAME=FOLDER",
-            help="With --checkpoint: load this adapter, which callers choose by name; may be repeated.",
+            help="With --checkpoint: load this adapter, which requests choose by its name; may be repeated.",
             rich_help_panel="Server",
         ),
     ] = None
@@ -121,10 +129,12 @@ def _models_signature() -> inspect.Signature:
         "--model",
         metavar="NAME",
         help=f"A model's name in Triton (default: {ServerOptions.model}); repeat it for several models. Requests that "
-        "name none are for the first.",
+        "name none go to the first.",
         rich_help_panel="Server",
     )
-    seconds = typer.Option(metavar="SECONDS", help="For each request: default and maximum.", rich_help_panel="Server")
+    seconds = typer.Option(
+        metavar="SECONDS", help="Time for each request: the default, and the maximum.", rich_help_panel="Server"
+    )
     changed: dict[str, dict[str, Any]] = {
         "model": {"annotation": Annotated[list[str] | None, names], "default": None},
         "timeout": {"annotation": Annotated[float, seconds]},
@@ -140,11 +150,11 @@ models_options.__signature__ = _models_signature()  # type: ignore[attr-defined]
 def _web(options: WebOptions, servers: list[ServerOptions], adapters: LoadedAdapters) -> int:
     if missing := [package for package in _PACKAGES if find_spec(package) is None]:
         raise CommandError(f'`florence2 web` needs {", ".join(missing)}, run: pip install "florence2-triton[web]"')
-    # Not above: other commands do not need these packages, nor the time to import them.
+    # Imported here, because other commands need neither these packages nor the time to import them.
     from florence2.web.serving import bound, log_to_streams, serve, url_of
 
     if adapters.adapter and servers[0].checkpoint is None:
-        raise CommandError("--adapter: only with --checkpoint; callers name the adapters of a server themselves")
+        raise CommandError("--adapter: only with --checkpoint; with servers, each request names its adapter")
     try:
         config = options.config(servers[0].timeout)
         listener = bound(config)
@@ -156,8 +166,8 @@ def _web(options: WebOptions, servers: list[ServerOptions], adapters: LoadedAdap
         app = _app(config, servers, adapters.adapter or [])
         url = url_of(config, listener)
         if not config.is_local and config.api_keys is None:
-            complain(f"warning: everyone who reaches {config.host} can use this server; --api-keys FILE restricts it")
-        listener.listen()  # whoever reads the address may connect at once
+            complain(f"warning: anyone who can connect to {config.host} can use it; --api-keys FILE restricts access")
+        listener.listen()  # the printed address must accept connections at once
         print(f"florence2 web: {url}", file=sys.stderr, flush=True)  # noqa: T201 - what a command is for
         if options.open_browser:
             typer.launch(url)
@@ -170,6 +180,8 @@ def _app(config: WebConfig, servers: list[ServerOptions], adapters: list[str]) -
     from florence2.web.app import make_app
     from florence2.web.models import Models
 
+    if servers[0].checkpoint is not None:
+        complain(f"loading {servers[0].checkpoint}")  # it takes seconds, or minutes if it is downloaded
     try:
         clients = {each.model: AsyncClient(**client_keywords(each, *adapters)) for each in servers}
         return make_app(config, Models(clients))
@@ -190,6 +202,6 @@ def _as_options(message: str) -> str:
 web: Any = with_options(_web, WebOptions, models_options, LoadedAdapters)
 """The command's function, for typer."""
 web.__doc__ = (
-    "Serve a page, a REST API and an OpenAI-compatible API over HTTP, in front of servers or with --checkpoint.\n\n"
+    "Serve a page, REST and OpenAI's API over HTTP. In front of Triton servers, or with --checkpoint.\n\n"
     "Exit status: 0 stopped by a signal, 2 wrong usage or an address in use."
 )

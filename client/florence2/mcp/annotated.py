@@ -16,10 +16,10 @@ from florence2.results import Detections, Segmentation, TextRegions
 MOST_SIDE: Final = 1568
 """The longest side of an annotated image in pixels. Models that read images scale larger ones down."""
 MOST_BYTES: Final = 700_000
-"""The largest annotated image as a file. Some hosts refuse tool results above 1 MB, of which base64 takes a third."""
+"""The largest annotated image file. Some hosts reject tool results above 1 MB, and base64 adds a third to the size."""
 
 _QUALITIES: Final = (90, 75, 60)
-_PNG_LEVEL: Final = 3  # of photographs, which do not fit anyway, each level takes longer
+_PNG_LEVEL: Final = 3  # higher levels take longer, and photographs do not fit anyway
 _SMALLER: Final = 0.7
 
 
@@ -62,7 +62,7 @@ def _scaled(
 
 
 def _encoded(picture: PIL.Image.Image) -> tuple[bytes, str]:
-    """The smallest loss that fits: PNG, JPEG of falling quality, then a smaller image."""
+    """The least lossy encoding that fits: PNG, then JPEG of decreasing quality, then a smaller image."""
     data = _file(picture, "PNG", compress_level=_PNG_LEVEL)
     if len(data) <= MOST_BYTES:
         return data, "png"

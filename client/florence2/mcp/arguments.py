@@ -1,4 +1,4 @@
-"""The arguments of the tools: what models read about them, and the request that they make.
+"""The arguments of the tools: their descriptions for models, and the requests that they become.
 
 The schemas are in the form that most hosts support: no alternatives at the top level, and no `null`, although it is
 accepted for an argument that may be left out.

@@ -22,10 +22,10 @@ from florence2.results import Detections, Segmentation, TextRegions
 from florence2.web.limits import read_image
 
 Connect: TypeAlias = Callable[[], Awaitable[AsyncClient]]
-"""Returns the client that sends the requests, the same each time; the first calls may wait until it is made."""
+"""Returns the client that sends the requests, always the same one; the first calls may wait until it exists."""
 
 Progress: TypeAlias = Callable[[int, str], Awaitable[None]]
-"""Reports the number of steps done, and what is next."""
+"""Reports the number of steps that are done, and the next one."""
 
 STEPS: Final = 3
 """The steps that a call reports: reading the image, the answer, drawing."""
@@ -39,9 +39,9 @@ class CallLimits:
     """Limits of tool calls.
 
     Attributes:
-        image_bytes: the largest image file.
+        image_bytes: the largest image file, in bytes.
         image_pixels: the largest image, width x height.
-        concurrency: calls in work at the same time; others are refused.
+        concurrency: the maximum number of calls in flight; further ones are refused.
     """
 
     image_bytes: int = 32 * 1024 * 1024
@@ -69,10 +69,12 @@ class Calls:
     async def result(
         self, tool: ImageTool, given: Mapping[str, Any], connect: Connect, progress: Progress
     ) -> CallToolResult:
-        """The result of a call; an error is a result, too, which the model can read. Cancelling cancels the request."""
+        """The result of a call; an error is also a result, for the model to read. Cancelling it cancels the request."""
         request_id = uuid.uuid4().hex
         if self._in_work >= self._limits.concurrency:
-            return _failed(UnavailableError(f"{self._in_work} calls are in work, which is the limit; try again later"))
+            return _failed(
+                UnavailableError(f"{self._in_work} calls are in flight, which is the maximum; try again later")
+            )
         self._in_work += 1
         try:
             return await self._answered(tool, given, connect, progress, request_id)
@@ -112,7 +114,7 @@ class Calls:
         if path is None and text is None:
             raise InvalidArgumentError.of_field("path", path, "an image, in either `path` or `image`")
         if path is not None and text is not None:
-            raise InvalidArgumentError.of_field("path", path, "no path, because there is an `image`")
+            raise InvalidArgumentError.of_field("path", path, "no path, because `image` is given")
         return await asyncio.to_thread(self._read, path, text)
 
     def _read(self, path: str | None, text: str | None) -> bytes:
@@ -129,7 +131,7 @@ class Calls:
         try:
             return read_image(data, self._limits.image_pixels)
         except InvalidArgumentError as error:
-            # Its own message quotes the data, which may be a file that is none of the caller's business.
+            # Its own message quotes the data, which may be a file that the caller must not see.
             raise InvalidArgumentError.of_field("path", path, f"that of {error.requirement}") from None
 
     async def _drawn(self, image: bytes, arguments: ItemArguments, answer: Answer) -> list[ContentBlock]:

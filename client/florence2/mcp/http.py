@@ -30,10 +30,10 @@ _CHECKED_BEFORE: Final = TransportSecuritySettings(enable_dns_rebinding_protecti
 
 
 def http_app(server: Server[Any], config: WebConfig) -> Starlette:
-    """The ASGI app. It makes the client when it starts, and closes it when it stops.
+    """The ASGI app. It creates the client when it starts, and closes it when it stops.
 
     Args:
-        server: the MCP server; it can have one app.
+        server: the MCP server; it can have only one app.
         config: settings of the web server. There is no CORS: requests of websites' scripts are refused.
 
     Raises:
@@ -41,7 +41,7 @@ def http_app(server: Server[Any], config: WebConfig) -> Starlette:
         OSError: the file of keys cannot be read.
     """
     if not config.is_local and config.api_keys is None:
-        raise InvalidArgumentError.of_field("--host", config.host, "a loopback address, unless there are --api-keys")
+        raise InvalidArgumentError.of_field("--host", config.host, "a loopback address, unless --api-keys is given")
     app = server.streamable_http_app(
         streamable_http_path=MCP_PATH,
         max_request_body_size=config.max_body_bytes,
@@ -56,7 +56,7 @@ def http_app(server: Server[Any], config: WebConfig) -> Starlette:
 
 
 def _middleware(config: WebConfig) -> list[Middleware]:
-    """What a request passes, from the outside in."""
+    """The middleware, outermost first."""
     keys = None if config.api_keys is None else ApiKeys(config.api_keys)
     return [
         Middleware(AccessLog),
@@ -71,7 +71,7 @@ def _middleware(config: WebConfig) -> list[Middleware]:
 
 
 class _SessionOwner:
-    """Middleware that tells the SDK whose key a request has: only the key that opened a session can use it."""
+    """Middleware that passes the name of a request's key to the SDK: only the key that opened a session can use it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -88,5 +88,5 @@ def _response(path: str, problem: Problem) -> Response:  # noqa: ARG001
 
 
 async def _passed_on(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    # To `Failures`, instead of Starlette's own response in plain text.
+    # Passed on to `Failures`, instead of Starlette's own response in plain text.
     raise error

@@ -13,9 +13,9 @@ _MOST_CHARACTERS: Final = 4096  # more than systems accept; resolving takes a ti
 _URL_STARTS: Final = ("http://", "https://", "ftp://", "file://", "data:")
 _SHARED_FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _FOLDER_FLAGS: Final = _SHARED_FLAGS | getattr(os, "O_DIRECTORY", 0)
-# A named pipe would otherwise block until somebody writes to it.
+# Opening a named pipe would otherwise block until another process writes to it.
 _FILE_FLAGS: Final = _SHARED_FLAGS | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-# Of a component that is not a folder, or a link: one in a loop, or one that was none when the path was resolved.
+# Errors of a component that is missing, not a folder, or a link: in a loop, or made after the path was resolved.
 _MISSING: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK})
 
 
@@ -23,12 +23,12 @@ class Roots:
     """Folders whose files may be read.
 
     A path is resolved first, and its real location must be inside a root. The file is then opened from the root down,
-    one folder after the other, without following links. So nothing outside the roots is ever opened, even if someone
-    replaces a part of the path by a link in between. Hard links cannot be told from files: who may create them in a
-    root decides what is inside.
+    one folder after the other, without following links. So nothing outside the roots is ever opened, even if a
+    part of the path is replaced with a link in the meantime. Hard links cannot be distinguished from files: whoever can
+    create them in a root decides what is inside.
 
     Args:
-        folders: resolved here, once; each must exist. None at all: every path is refused.
+        folders: resolved here, once; each must exist. If empty, every path is refused.
 
     Raises:
         InvalidArgumentError: one is not a folder, or this system cannot open files relative to a folder.
@@ -87,7 +87,7 @@ class Roots:
         if not self._folders:
             requirement = (
                 "no path, because this server was started without --root FOLDER, which allows it to read the files of "
-                "a folder; send the image file itself in `image`"
+                "a folder; send the image file itself as `image`"
             )
             raise InvalidArgumentError.of_field("path", path, requirement)
         if path.lower().startswith(_URL_STARTS):
@@ -113,14 +113,14 @@ def _below(root: Path, path: str) -> tuple[str, ...] | None:
 
 
 def _open_beneath(root: Path, parts: Sequence[str]) -> int:
-    """Open a file for reading, and no component that is a link."""
+    """Open a file for reading, without following links in any component."""
     folder = os.open(root, _FOLDER_FLAGS)
     try:
         for part in parts[:-1]:
             inner = os.open(part, _FOLDER_FLAGS, dir_fd=folder)
             os.close(folder)
             folder = inner
-        # Without parts, the path is that of the root, which is no regular file.
+        # Without parts, the path is that of the root, which is not a regular file.
         return os.open(parts[-1] if parts else ".", _FILE_FLAGS, dir_fd=folder)
     finally:
         os.close(folder)

@@ -44,9 +44,9 @@ def make_server(
     """An MCP server whose tools are answered by a client.
 
     Args:
-        make_client: makes the client that answers, in a thread. The server starts meanwhile, because hosts do not wait
-            for its first response as long as a checkpoint takes to load; calls wait. If it raises a `Florence2Error`,
-            each call has this error.
+        make_client: creates the client that answers; called in a thread. The server starts without waiting for it,
+            because loading a checkpoint can take longer than hosts wait for the first response; calls wait. If it
+            raises a `Florence2Error`, each call returns this error.
         roots: the folders whose files a call may name; None: no file may be read.
         adapter: the adapter that answers; None: none.
         limits: of tool calls.
@@ -83,7 +83,7 @@ def make_server(
 
 
 def _with_client(make_client: Callable[[], AsyncClient]) -> Any:
-    """What is around the time in which a server serves: its client."""
+    """The lifespan of the server, during which its client exists."""
 
     @asynccontextmanager
     async def lifespan(_: McpServer) -> AsyncIterator[Connect]:

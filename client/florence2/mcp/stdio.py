@@ -12,12 +12,12 @@ _LOG: Final = logging.getLogger("florence2.mcp")
 
 
 async def serve_stdio(server: McpServer) -> None:
-    """Serve the one client at standard input, until it closes it, or standard output.
+    """Serve the client at standard input until it closes standard input or output.
 
-    Meanwhile standard output is standard error for everything else in this process, so that nothing but messages of
-    the protocol reaches the client.
+    Meanwhile, anything else that this process writes to standard output goes to standard error, so that the client
+    receives only messages of the protocol.
     """
-    # A thread waits for input, and would outlive an interrupt until the next line: end at once, as SIGTERM does.
+    # A thread waits for input and would keep the process alive until the next line: end at once, as with SIGTERM.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         async with stdio_server() as (incoming, outgoing):

@@ -1,4 +1,4 @@
-"""The tools, as models read about them. Each is one task of the client."""
+"""The tools and their descriptions for models. Each is one task of the client."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ def _listed(tool: ImageTool, path_description: str, known: dict[str, Any]) -> To
 
 def _path_description(folders: Sequence[Path]) -> str:
     if not folders:
-        return "Not available: this server may read no files, because it was started without --root. Use `image`."
+        return "Not available: this server cannot read files, because it was started without --root. Use `image`."
     places = ", ".join(map(str, folders))
     return (
         f"The path of an image file inside {places}: absolute, or relative to it. "

@@ -65,7 +65,7 @@ def current_trace_context() -> dict[str, str]:
 
 @contextmanager
 def continued_trace(headers: Mapping[str, str]) -> Iterator[None]:
-    """Requests within continue the trace in the headers of a caller (`traceparent`), if there is one.
+    """Make requests in this context continue the trace in a caller's headers (`traceparent`), if there is one.
 
     Args:
         headers: with names in lower case.

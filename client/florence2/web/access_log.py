@@ -1,4 +1,4 @@
-"""Around everything else: the request's id, its trace, and a line in the access log."""
+"""The outermost middleware: the request's id, its trace, and its line in the access log."""
 
 import json
 import logging
@@ -23,7 +23,7 @@ _DECIMALS: Final = 4
 class AccessLog:
     """Middleware that gives each request an id, continues the caller's trace, and logs how the request ended.
 
-    A line is a JSON object. Queries, bodies and API keys are never in it. Successful probes are not logged.
+    A line is a JSON object. Queries, bodies and API keys are never logged, and neither are successful probes.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""The app: the routes of all faces, and what is around them."""
+"""The ASGI app: all routes, and the middleware around them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ def make_app(config: WebConfig, models: Models) -> Starlette:
     """The ASGI app. It closes the models' clients when it shuts down.
 
     Raises:
-        InvalidArgumentError: the file of API keys has none, or a line that is not a key.
+        InvalidArgumentError: the file of API keys is empty, or has a line that is not a key.
         OSError: the file of API keys cannot be read.
     """
 
@@ -52,7 +52,7 @@ def make_app(config: WebConfig, models: Models) -> Starlette:
 
 
 def _middleware(config: WebConfig) -> list[Middleware]:
-    """What a request passes, from the outside in. Errors of what is within `Failures` become responses."""
+    """The middleware, outermost first. `Failures` turns the errors of everything inside it into responses."""
     keys = None if config.api_keys is None else ApiKeys(config.api_keys)
     cors = Middleware(
         CORSMiddleware,
@@ -80,5 +80,5 @@ def _response(path: str, problem: Problem) -> Response:
 
 
 async def _passed_on(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    # To `Failures`, instead of Starlette's own response in plain text.
+    # Passed on to `Failures`, instead of Starlette's own response in plain text.
     raise error

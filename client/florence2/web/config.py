@@ -1,4 +1,4 @@
-"""What `florence2 web` serves, and its limits."""
+"""The settings of `florence2 web`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,28 +21,28 @@ class WebConfig:
     """
 
     host: str = "127.0.0.1"
-    """The address to listen on; the default accepts connections of this machine only."""
+    """The address to listen on; the default accepts connections only from this machine."""
     port: int = 8080
     """0 for any free port."""
     api_keys: Path | None = None
-    """A file of API keys (`florence2.web.keys`); None: no key is required."""
+    """The file of API keys (`florence2.web.keys`); None: no key is required."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of other websites whose scripts may send requests (CORS), e.g. `https://example.com`."""
     allowed_hosts: tuple[str, ...] = ()
     """Accepted values of the header `Host`, without the port. Empty: those of this machine if `host` is a loopback
     address, else any."""
     max_body_bytes: int = 32 * _MIB
-    """The largest body of a request."""
+    """The largest body of a request, in bytes."""
     max_image_pixels: int = 100_000_000
     """The largest image, width x height; checked before the image is sent to a server."""
     concurrency: int = 64
-    """Requests in work at the same time. Others are refused with status 503."""
+    """The maximum number of requests in flight. Further ones are refused with status 503."""
     timeout: float = 60.0
     """Seconds for each request: the default, and the maximum that a caller can set."""
     body_timeout: float = 30.0
-    """Seconds in which a body must arrive."""
+    """Seconds within which a body must arrive."""
     drain: float = 30.0
-    """Seconds for requests in flight after SIGTERM or SIGINT."""
+    """Seconds to finish the requests in flight after SIGTERM or SIGINT."""
 
     access_log: bool = True
     """Whether to log each request."""

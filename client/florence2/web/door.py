@@ -1,5 +1,6 @@
 """What all routes share."""
 
+import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from florence2.web.models import Models
 
 @dataclass(frozen=True)
 class Door:
-    """The settings and the models, for the routes of every face; `request.app.state.door`."""
+    """The settings and the models that all routes use; `request.app.state.door`."""
 
     config: WebConfig
     models: Models
@@ -23,7 +24,7 @@ class Door:
 
         Raises:
             TypeError: it is not a number.
-            InvalidArgumentError: it is not above 0, or longer than the most that this server allows.
+            InvalidArgumentError: it is not above 0, or longer than this server allows.
         """
         most = self.config.timeout
         given = check_timeout(seconds)
@@ -33,13 +34,14 @@ class Door:
             raise InvalidArgumentError.of_field("timeout", seconds, f"at most {most:g} seconds")
         return given
 
-    def image(self, data: bytes) -> bytes:
+    async def image(self, data: bytes) -> bytes:
         """The image file in `data`, checked against the limit of pixels. See `limits.read_image`."""
-        return read_image(data, self.config.max_image_pixels)
+        # In a thread: decoding 32 MiB of base64 would delay every other request.
+        return await asyncio.to_thread(read_image, data, self.config.max_image_pixels)
 
 
 def door_of(request: Request) -> Door:
-    """The door of a request's app."""
+    """The settings and the models of a request's app."""
     door = request.app.state.door
     assert isinstance(door, Door)
     return door

@@ -1,4 +1,4 @@
-"""From any error of a request to its response."""
+"""Turns any error of a request into a response."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ class Failures:
         self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and answer it if that fails."""
+        """Pass a request on, and respond to it if that fails."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,7 +45,7 @@ class Failures:
         except ClientDisconnect:
             facts_of(scope)["has_left"] = True
         except asyncio.CancelledError:
-            # Uvicorn's, for requests that are still in work when the time for stopping has passed.
+            # Raised by uvicorn in requests that are still in flight after the time for stopping.
             await self._answer(scope, exchange, UnavailableError("the web server is stopping"))
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller needs a response
             await self._answer(scope, exchange, error)
@@ -54,7 +54,7 @@ class Failures:
         problem = problem_of(error, scope_id(scope))
         facts_of(scope)["error"] = logged_error(error)
         if exchange.has_response:
-            # The status is sent, so that the caller can only see that the connection breaks.
+            # The status has been sent: the caller can only notice that the connection breaks.
             _LOG.warning("request %s failed after its response had begun: %r", scope_id(scope), error)
             return
         if "Connection" not in problem.headers and not await exchange.discard_body(scope):
@@ -65,7 +65,8 @@ class Failures:
 def logged_error(error: Exception) -> str:
     """An error for the log, without what the caller wrote."""
     if isinstance(error, InvalidArgumentError):
-        return f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__
+        name = f"{type(error).__name__}: {error.field}" if error.field else type(error).__name__
+        return name[:_SHOWN_CHARACTERS]
     return f"{type(error).__name__}: {error}"[:_SHOWN_CHARACTERS]
 
 
@@ -88,7 +89,7 @@ class _Exchange:
         await self._send(message)
 
     async def discard_body(self, scope: Scope) -> bool:
-        """Receive the rest of a body, because many clients read no response before they have sent all of it.
+        """Receive the rest of a body, because many clients do not read a response before they have sent it all.
 
         Returns:
             Whether it has been received. If not, the connection must be closed.

@@ -1,8 +1,7 @@
-"""Headers of requests that are checked, and headers of responses that browsers obey."""
+"""Checks of request headers, and security headers of responses."""
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -53,16 +52,23 @@ class SecurityHeaders:
                     headers.setdefault(name, value)
                 if is_api(scope):
                     headers.setdefault("Cache-Control", "no-store")
+                if _has_two_lengths(scope):
+                    headers["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+def _has_two_lengths(scope: Scope) -> bool:
+    """Whether a proxy before this server may believe that the request ends elsewhere (RFC 9112, section 6.1)."""
+    return {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}
+
+
 class OwnRequests:
     """Middleware that refuses what other websites make a browser send.
 
-    A website can have its own name resolve to this machine (DNS rebinding): `Host` is then that name. And without
-    asking first (CORS), a browser sends a form of any website to any address: `Origin` is then that website.
+    A website can make its own name resolve to this machine (DNS rebinding): `Host` is then that name. And browsers send
+    a form of any website to any address without a preflight request (CORS): `Origin` is then that website.
 
     Args:
         app: the app behind it.
@@ -78,7 +84,7 @@ class OwnRequests:
         """Check the headers of a request.
 
         Raises:
-            HTTPException: 421, another host is meant; 403, another website has sent it.
+            HTTPException: 421, `Host` names another host; 403, the request comes from another website.
         """
         if scope["type"] == "http":
             headers = Headers(scope=scope)
@@ -94,7 +100,7 @@ class OwnRequests:
         origin = headers.get("origin")
         if origin is None or scope["method"] in _SAFE_METHODS or {origin, "*"} & set(self._origins):
             return
-        if urlsplit(origin).netloc.lower() != host.lower():
+        if origin.lower() not in (f"http://{host}".lower(), f"https://{host}".lower()):
             raise HTTPException(403, f"Origin: got {origin[:80]!r}, which is not allowed (--allow-origin)")
 
 

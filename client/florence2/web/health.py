@@ -23,7 +23,7 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 def routes(door: Door) -> list[BaseRoute]:
     """The routes for probes.
 
-    `/live`: this process answers. `/ready`: of each model's servers, at least one answers requests.
+    `/live`: this process answers. `/ready`: at least one server of each model answers requests.
     """
     readiness = Readiness(door.models)
 
@@ -49,7 +49,7 @@ class Readiness:
         self._expires = 0.0
 
     async def states(self) -> Mapping[str, Sequence[Health]]:
-        """The servers of each model. One request asks them; others wait for what it finds."""
+        """The state of each model's servers. Concurrent calls share one check."""
         async with self._lock:
             if time.monotonic() >= self._expires:
                 found = await self._models.health(_TIMEOUT)
@@ -78,7 +78,7 @@ def _model(name: str, servers: Sequence[Health]) -> dict[str, Any]:
 
 
 def _reason(health: Health) -> str:
-    """Why a server is not ready, without addresses: anyone may ask."""
+    """Why a server is not ready, without its address, because this response needs no key."""
     if health.is_ready:
         return ""
     if not health.server_is_live:

@@ -27,11 +27,11 @@ _Version: TypeAlias = tuple[int, int, int]
 class ApiKeys:
     """The keys of a file, each with a name for the log.
 
-    A line is `NAME:KEY`, or only a key without a colon; its name is then `key` and the line's number. Empty lines and
+    A line is `NAME:KEY`, or only a key, without a colon; its name is then `key` and the line's number. Empty lines and
     lines that begin with `#` are skipped. A key has at least 16 printable ASCII characters.
 
     Raises:
-        InvalidArgumentError: a line is not a key, or there are none.
+        InvalidArgumentError: a line is not a key, or the file has no keys.
         OSError: the file cannot be read.
     """
 
@@ -50,7 +50,7 @@ class ApiKeys:
         """
         self._read_again_if_changed()
         digest, found = _digest(key), None
-        # Every key is compared, so that the time says nothing about which one is similar.
+        # All keys are compared, so that the time does not reveal which one is similar.
         for known, name in self._names.items():
             if hmac.compare_digest(known, digest):
                 found = name
@@ -101,7 +101,7 @@ class RequireKey:
         """Check the key of a request, and remember its name for the log.
 
         Raises:
-            HTTPException: 401, there is no key, or it is unknown.
+            HTTPException: 401, the key is missing or unknown.
             UnavailableError: the file of keys cannot be read.
         """
         if self._keys is not None and is_api(scope):
@@ -124,5 +124,5 @@ def _given_key(headers: Headers) -> str | None:
 
 
 def _digest(key: str) -> bytes:
-    # Digests are of one length: a comparison does not show how long a key is.
+    # Digests have the same length, so a comparison does not reveal the length of a key.
     return hashlib.sha256(key.encode("utf-8", errors="surrogateescape")).digest()

@@ -1,12 +1,15 @@
-"""Callers that close the connection before they have their answer: their requests are cancelled."""
+"""Cancels the requests of callers that close the connection before they have the answer."""
 
 import asyncio
 from typing import Final
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from florence2.web.requests import facts_of, is_api
 
+SEND_SECONDS: Final = 30.0
+"""In which a caller must read a part of a response."""
 _DISCONNECT: Final[Message] = {"type": "http.disconnect"}
 
 
@@ -20,7 +23,7 @@ class CancelWhenLeft:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on. Returns without a response if the caller has left."""
+        """Pass a request on. Return without a response if the caller has closed the connection."""
         if not is_api(scope):
             await self._app(scope, receive, send)
             return
@@ -45,7 +48,7 @@ class CancelWhenLeft:
 
 
 class _Connection:
-    """A connection that is watched after the whole body was read; the app may wait for its end meanwhile."""
+    """A connection that is watched once the whole body is read; the app may wait for its end at the same time."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -65,13 +68,22 @@ class _Connection:
         return message
 
     async def send(self, message: Message) -> None:
-        """What the app sends."""
-        await self._send(message)
+        """What the app sends.
+
+        Raises:
+            ClientDisconnect: the caller does not read.
+        """
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._send(message)
+        except TimeoutError:
+            # It would keep its place among the requests in work until it closes the connection.
+            raise ClientDisconnect from None
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.is_answered = True
 
     async def watch(self) -> None:
-        """Return when the caller has left, or the answer has been sent."""
+        """Return when the caller has closed the connection, or the answer has been sent."""
         await self._has_body.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass

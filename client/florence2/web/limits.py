@@ -1,4 +1,4 @@
-"""Limits before cost: the size, time and encoding of bodies, the number of requests, the pixels of images."""
+"""Limits, checked before any costly work: bodies (size, time, encoding), requests in flight, pixels of images."""
 
 import asyncio
 import io
@@ -18,15 +18,15 @@ from florence2.web.requests import is_api
 
 _URL: Final = re.compile(rb"\s*(?:https?|ftp|file)://", re.IGNORECASE)
 _QUOTED_BYTES: Final = 60
-# The brands of HEIC files, which servers read with a package that need not be installed here. They check the pixels.
+# The brands of HEIC files. Servers check their pixels; the package that reads them need not be installed here.
 _HEIC: Final = re.compile(rb"....ftyp(?:heic|heix|hevc|heim|heis|mif1|msf1)", re.DOTALL)
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _CLOSE: Final = {"Connection": "close"}
 
 
 class Concurrency:
-    """Middleware that refuses requests while as many as allowed are in work, from their first byte to the last of
-    their answer. Only requests that have a body count: others cost next to nothing.
+    """Middleware that refuses requests while the maximum number is in flight, from the first byte of the request to the
+    last of the response. Only POST requests to the API count: others cost next to nothing.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -38,13 +38,13 @@ class Concurrency:
         """Pass a request on.
 
         Raises:
-            UnavailableError: too many requests are in work.
+            UnavailableError: too many requests are in flight.
         """
         if not is_api(scope) or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         if self._running >= self._most:
-            raise UnavailableError(f"{self._running} requests are in work, which is the most (--concurrency)")
+            raise UnavailableError(f"{self._running} requests are in flight, which is the maximum (--concurrency)")
         self._running += 1
         try:
             await self._app(scope, receive, send)
@@ -53,7 +53,7 @@ class Concurrency:
 
 
 class BodyLimits:
-    """Middleware that limits a body's size, and the time in which it arrives. Compressed bodies are refused."""
+    """Middleware that limits the size of a body and the time in which it must arrive. Compressed bodies are refused."""
 
     def __init__(self, app: ASGIApp, config: WebConfig) -> None:
         self._app = app
@@ -70,7 +70,7 @@ class BodyLimits:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if (encoding := headers.get("content-encoding", "identity").strip().lower()) != "identity":
-                detail = f"Content-Encoding: got {encoding[:80]!r}, expected none: a body may not be compressed"
+                detail = f"Content-Encoding: got {encoding[:80]!r}, expected none: compressed bodies are not accepted"
                 raise HTTPException(415, detail, {"Accept-Encoding": "identity"})
             length = headers.get("content-length", "")
             if length.isdecimal():
@@ -112,7 +112,7 @@ def read_image(data: bytes, max_pixels: int) -> bytes:
     Raises:
         InvalidArgumentError: it is a URL, not an image file, or has more than `max_pixels` pixels.
     """
-    if _URL.match(data):
+    if _URL.match(data, 0, _QUOTED_BYTES):
         raise InvalidArgumentError.of_field("image", _quotation(data), "the image itself: URLs are not fetched")
     if not data:
         raise InvalidArgumentError.of_field("image", "", "an image file, its base64 text, or a base64 data: URI")
@@ -129,7 +129,7 @@ def _size(file: bytes, data: bytes, max_pixels: int) -> tuple[int, int]:
     """The width and height in an image file's header."""
     try:
         with warnings.catch_warnings():
-            # Of the limit that Pillow has by default, which ours replaces.
+            # Our limit replaces Pillow's default limit, whose warning this is.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(io.BytesIO(file), formats=_FORMATS) as opened:
                 return opened.size

@@ -26,7 +26,7 @@ class Models:
         return tuple(self._clients)
 
     def client(self, name: str | None = None) -> AsyncClient:
-        """The client of a model; None: of the default model.
+        """The client of a model, of the default model for None.
 
         Raises:
             InvalidArgumentError: there is no model of this name.
@@ -38,7 +38,7 @@ class Models:
         return self._clients[name]
 
     async def health(self, timeout: float = 1.0) -> dict[str, list[Health]]:
-        """The state of each model's servers, in the order of the urls."""
+        """The state of each model's servers, in the order of the URLs."""
         states = await asyncio.gather(*(client.health(timeout=timeout) for client in self._clients.values()))
         return dict(zip(self._clients, states, strict=True))
 
@@ -53,5 +53,5 @@ class Models:
 
 
 def _info(model: str, health: Health) -> ServerInfo:
-    # Servers older than this field do not report what they serve.
+    # Older servers do not report what they serve.
     return health.info or ServerInfo(url=health.url, version="", model=model)

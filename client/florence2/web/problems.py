@@ -26,7 +26,7 @@ CLIENT_CLOSED_REQUEST: Final = 499
 _LOG: Final = logging.getLogger("florence2.web")
 _RETRY_SECONDS: Final = 1
 _SHOWN_CHARACTERS: Final = 80
-# Every other error of the package is a fault of the server behind this one, or of its configuration.
+# Every other error of the package is a fault of the Triton server, or of the configuration of the connection to it.
 _STATUSES: Final[tuple[tuple[type[Florence2Error], HTTPStatus], ...]] = (
     (InvalidArgumentError, HTTPStatus.BAD_REQUEST),
     (MessageTooLargeError, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
@@ -35,11 +35,11 @@ _STATUSES: Final[tuple[tuple[type[Florence2Error], HTTPStatus], ...]] = (
     (DeadlineExceededError, HTTPStatus.GATEWAY_TIMEOUT),
     (Florence2Error, HTTPStatus.BAD_GATEWAY),
 )
-# What the errors say names servers, ports and headers that callers need not know. The log has it.
+# The errors' own messages name servers, ports and headers, which callers need not know. They are in the log.
 _DETAILS: Final[Mapping[HTTPStatus, str]] = {
-    HTTPStatus.BAD_GATEWAY: "the Triton server failed; the reason is in the log under this request id",
+    HTTPStatus.BAD_GATEWAY: "the Triton server failed; the cause is in the log under this request id",
     HTTPStatus.GATEWAY_TIMEOUT: "there was no complete answer within the request's timeout",
-    HTTPStatus.INTERNAL_SERVER_ERROR: "an unexpected error, which is in the log under this request id",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "an unexpected error; the cause is in the log under this request id",
 }
 
 

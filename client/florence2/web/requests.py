@@ -1,4 +1,4 @@
-"""What is known of a request from its ASGI scope."""
+"""Facts about a request, from its ASGI scope."""
 
 import re
 import uuid
@@ -11,14 +11,14 @@ from starlette.types import Scope
 MCP_PATH: Final = "/mcp"
 """The path of `florence2 mcp --http`."""
 API_PREFIXES: Final = ("/v1/", MCP_PATH)
-"""What keys and limits protect. Everything else is the page, the description of the API, and health."""
+"""The paths that keys and limits protect. All others are the page, the description of the API, and health."""
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _FACTS: Final = "florence2.web"
 
 
 def request_id_of(request: Request) -> str:
-    """The id of a request in logs, responses and errors, and on the Triton server: pass it to the client's methods."""
+    """The id of a request in logs, responses and errors; routes pass it to the client, and so to the Triton server."""
     return scope_id(request.scope)
 
 
@@ -32,11 +32,11 @@ def scope_id(scope: Scope) -> str:
 
 
 def facts_of(scope: Scope) -> dict[str, Any]:
-    """What the parts around the routes learn about a request: `request_id`, `key` (its name), `has_left`."""
+    """What the middleware learns about a request, e.g. `request_id`, `key` (its name), `has_left`; may be changed."""
     facts: dict[str, Any] = scope.setdefault(_FACTS, {})
     return facts
 
 
 def is_api(scope: Scope) -> bool:
-    """Whether a request is one for the API."""
+    """Whether a request is for the API."""
     return scope["type"] == "http" and str(scope["path"]).startswith(API_PREFIXES)

@@ -12,12 +12,13 @@ from starlette.types import ASGIApp
 
 from florence2.web.access_log import ACCESS_LOG
 from florence2.web.config import WebConfig
+from florence2.web.connections import Connection
 
 _BACKLOG: Final = 2048
 
 
 def bound(config: WebConfig) -> socket.socket:
-    """A socket with the configured address, which does not listen yet: nobody should wait while a checkpoint loads.
+    """A socket with the configured address. It does not listen yet, so that no caller waits while a checkpoint loads.
 
     Raises:
         OSError: the address is in use, is not one of this machine, or needs rights that this process lacks.
@@ -49,8 +50,8 @@ def serve(app: ASGIApp, config: WebConfig, listener: socket.socket) -> None:
         KeyboardInterrupt: it was SIGINT.
     """
     server = uvicorn.Server(server_config(app, config))
-    # Before uvicorn handles the signal, this does. Afterward uvicorn raises it again, which without a handler would end
-    # this process by the signal.
+    # This handles the signal until uvicorn does. When it has stopped, uvicorn raises the signal again, which would kill
+    # this process if there were no handler.
     previous = signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     try:
         server.run([listener])
@@ -60,12 +61,12 @@ def serve(app: ASGIApp, config: WebConfig, listener: socket.socket) -> None:
 
 def server_config(app: ASGIApp, config: WebConfig) -> uvicorn.Config:
     """Uvicorn's settings."""
-    # Streams end with their answers or with the time for stopping, as other requests do, and not at once.
+    # Streams end like other requests, with the answer or after the time for stopping, and not at once.
     AppStatus.enable_automatic_graceful_drain = False
     return uvicorn.Config(
         app,
-        http="h11",
-        loop="asyncio",  # gRPC's own loop needs it
+        http=Connection,
+        loop="asyncio",  # gRPC needs it
         ws="none",
         lifespan="on",
         log_config=None,

@@ -19,9 +19,9 @@ CHROMIUM = "/usr/bin/chromium"
 START_SECONDS = 60
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser():
-    """A browser."""
+    """A browser. Playwright's event loop runs in this thread until it is closed: other packages need their own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -52,10 +52,10 @@ def visit(browser, door_url):
 
 
 @contextmanager
-def served(transport, **settings):
-    """The app over a transport, served by a thread. Yields its URL."""
-    models = Models({"florence2": AsyncClient(transport=transport)})
-    config = uvicorn.Config(make_app(WebConfig(**settings), models), port=0, log_level="error")
+def served(clients, **settings):
+    """The app over clients by model, served by a thread. Yields its URL."""
+    app = make_app(WebConfig(**settings), Models(clients))
+    config = uvicorn.Config(app, port=0, log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -78,6 +78,6 @@ def serve_transport():
 
         def serve(transport, **settings) -> str:
             actual = MockTransport(transport) if callable(transport) else transport
-            return stack.enter_context(served(actual, **settings))
+            return stack.enter_context(served({"florence2": AsyncClient(transport=actual)}, **settings))
 
         yield serve

@@ -144,3 +144,19 @@ def test_earlier_results_can_be_shown_again(visit):
     assert playground.boxes() == []
     playground.page.locator("#history button").nth(1).click()
     assert len(playground.boxes()) == 3
+
+
+@pytest.mark.parametrize(
+    ("detail", "task"),
+    [("brief", "caption"), ("detailed", "detailed_caption"), ("paragraph", "more_detailed_caption")],
+)
+def test_a_caption_of_each_detail_is_grounded(shared, detail, task):
+    shared.choose(TaskRow("Cascades", "ground-caption"))
+    shared.page.select_option("#field-detail", detail)
+    answer = shared.run()
+    assert [step["task"] for step in answer["steps"]] == [task, "phrase_grounding"]
+    found = [item["box"] for item in answer["result"]["detections"]["items"]]
+    # The model may write the corners of a box in the wrong order.
+    assert shared.boxes() == [
+        pytest.approx([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]) for x0, y0, x1, y1 in found
+    ]

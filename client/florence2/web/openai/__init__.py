@@ -1,6 +1,6 @@
 """The API of OpenAI's chat completions: `POST /v1/chat/completions` and `GET /v1/models`.
 
-docs/openai.md says which task answers, and what becomes of each field of a request.
+docs/openai.md says which task answers, and what each field of a request does.
 """
 
 from typing import Final
@@ -15,11 +15,11 @@ from florence2.web.openai.served_models import ServedModels
 __all__ = ["PATHS", "error_response", "routes"]
 
 PATHS: Final = ("/v1/chat/", "/v1/models")
-"""How the paths of this face begin. Its errors, also those of limits and keys, are responses of `error_response`."""
+"""The prefixes of this API's paths. Their errors, including those of limits and keys, have OpenAI's form."""
 
 
 def routes(door: Door) -> list[BaseRoute]:
-    """The routes of this face."""
+    """The routes of the OpenAI-compatible API."""
     served = ServedModels(door.models)
     chat = ChatCompletions(door, served)
     return [

@@ -1,6 +1,5 @@
 """`POST /v1/chat/completions`."""
 
-import asyncio
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from florence2.web.openai.chunks import Chunks
 from florence2.web.openai.completions import Completion
 from florence2.web.openai.served_models import ServedModels
 from florence2.web.requests import facts_of, request_id_of
-from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE
+from florence2.web.rest.bodies import BODY_FIELD, JSON_TYPE, whole_body
 from florence2.web.rest.fields import parsed_json
 
 
@@ -44,10 +43,10 @@ class ChatCompletions:
         with chat.names.in_errors():
             options = cast(RunOptions, {**chat.options, "request_id": completion.request_id})
             options["timeout"] = self._door.timeout(chat.options.get("timeout"))
-            image = await asyncio.to_thread(self._door.image, chat.image.data)
+            image = await self._door.image(chat.image.data)
             if chat.is_stream and chat.is_text:
                 stream = client.stream(image, chat.request, **cast(CallOptions, options))
-                # What fails before the first event has the status of an error.
+                # A failure before the first event has the status of an error.
                 return EventSourceResponse(chunks.of_text(await _first(stream), stream))
             answer = await client.run(image, chat.request, **options)
         if chat.is_stream:
@@ -68,10 +67,10 @@ async def _json_body(request: Request) -> Any:
     """The JSON value of a body.
 
     Raises:
-        HTTPException: the content type is another.
+        HTTPException: the content type is not JSON.
         InvalidArgumentError: it is not JSON.
     """
-    # A script of another website can send any other type to a server on the user's own machine without permission.
+    # Other types need no preflight request: any website's script could send them to a server on the user's machine.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON_TYPE:
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type: expected {JSON_TYPE}")
-    return parsed_json(BODY_FIELD, await request.body())
+    return parsed_json(BODY_FIELD, await whole_body(request))

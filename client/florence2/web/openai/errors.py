@@ -27,8 +27,8 @@ _CODES: Final[Mapping[int, str]] = MappingProxyType(
         HTTPStatus.GATEWAY_TIMEOUT: "deadline_exceeded",
     }
 )
-# Errors that the same request, sent again, may avoid. Clients of OpenAI retry all errors of a server by default, which
-# multiplies the load of a request that took too long.
+# Errors after which a retry may succeed. OpenAI's clients retry after every 5xx status by default, which multiplies the
+# load of a request that took too long.
 _WORTH_A_RETRY: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.SERVICE_UNAVAILABLE})
 
 

@@ -40,7 +40,7 @@ IGNORED: Final = frozenset(
 
 
 class Refusal(NamedTuple):
-    """A field that is refused unless its value is one that asks for nothing.
+    """A field that is refused unless its value requests nothing.
 
     Attributes:
         harmless: the accepted values, beside null.
@@ -52,12 +52,12 @@ class Refusal(NamedTuple):
 
 
 _TOOLS: Final = "null, because the model calls no tools"
-_NO_PROBABILITIES: Final = "because there are no probabilities of tokens; results with items have scores"
+_NO_PROBABILITIES: Final = "because token probabilities are not available; results with items have scores"
 
 REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         "n": Refusal((1,), "1, because a request has one answer"),
-        "stop": Refusal(("", []), "null, because the model itself ends its answer"),
+        "stop": Refusal(("", []), "null, because stop sequences are not supported"),
         "logprobs": Refusal((False,), f"false, {_NO_PROBABILITIES}"),
         "top_logprobs": Refusal((0,), f"0, {_NO_PROBABILITIES}"),
         "logit_bias": Refusal(({},), "null, because tokens cannot be biased"),
@@ -72,14 +72,14 @@ REFUSED: Final[Mapping[str, Refusal]] = MappingProxyType(
         "store": Refusal((False,), "false, because completions are not stored"),
     }
 )
-"""Fields that promise what cannot be kept."""
+"""Fields that have no equivalent."""
 
 
 def read_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the fields that matter and are not null, of the fields' types. `messages` is not among them.
 
     Raises:
-        InvalidArgumentError: a field is unknown, has the wrong type, or promises what cannot be kept.
+        InvalidArgumentError: a field is unknown, has the wrong type, or has no equivalent.
     """
     return {
         name: USED[name].of_json(value) for name, value in body.items() if value is not None and _matters(name, value)

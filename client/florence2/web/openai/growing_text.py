@@ -44,7 +44,7 @@ class GrowingText:
         return self.finish(result.text)
 
     def finish(self, text: str) -> str:
-        """The rest of the visible text, which is empty if what has been returned is not the beginning of it.
+        """The rest of the visible text; empty if the pieces returned so far are not its beginning.
 
         The latter happens if removing a special token makes another one, which no model has a reason to generate.
 

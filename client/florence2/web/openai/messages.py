@@ -13,7 +13,7 @@ class ChatImage(NamedTuple):
 
     Attributes:
         data: a `data:` URI, as text.
-        field: where it is: `messages[0].content[1].image_url.url`.
+        field: its path in the request: `messages[0].content[1].image_url.url`.
     """
 
     data: bytes
@@ -21,7 +21,7 @@ class ChatImage(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """What a chat asks.
+    """The text and the image of a chat.
 
     Attributes:
         text: of the last message of the role `user`.

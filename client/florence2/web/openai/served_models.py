@@ -1,4 +1,4 @@
-"""`/v1/models`, and what is known of the checkpoints behind the models."""
+"""`/v1/models`, and what is known about the checkpoints of the models."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ class ServedModels:
 
     Args:
         models: the models.
-        cached_seconds: the age at which what is known is read again.
+        cached_seconds: the age at which this information is read again.
     """
 
     def __init__(self, models: Models, cached_seconds: float = 10.0) -> None:
@@ -61,12 +61,12 @@ class ServedModels:
                 try:
                     self._info = await self._models.server_info()
                 except Florence2Error as error:
-                    _LOG.warning("what is served is not known: %s", error)
+                    _LOG.warning("cannot read what the servers serve: %s", error)
                 self._expires = time.monotonic() + self._cached_seconds
             return self._info
 
     def fingerprint(self, model: str) -> str | None:
-        """The revision of the checkpoint behind a model, if there is one and it is known without waiting; else None."""
+        """The revision of a model's checkpoint; None if it has none, or it is not known without waiting."""
         if time.monotonic() >= self._expires and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.create_task(self.info())
         revisions = {engine.revision for info in self._info.get(model, ()) for engine in info.engines}

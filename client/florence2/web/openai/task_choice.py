@@ -54,7 +54,7 @@ def choose(text: str, task: str | None, inputs: Mapping[str, Any]) -> v1.TaskReq
 
 
 def _named_request(operation: Operation, text: str, inputs: Mapping[str, Any]) -> v1.TaskRequest:
-    """The request of a named task. If it takes no text, the text is ignored: chat programs insist on one."""
+    """The request of a named task. If it takes no text, the text is ignored, because chat clients always send one."""
     names = [field.name for field in operation.inputs]
     for name, value in inputs.items():
         if name not in names:

@@ -1,4 +1,4 @@
-"""The playground at `/`: a page that tries every task on a picture. Its files need no build step."""
+"""The playground at `/`: a page on which every task can be tried. Its files need no build step."""
 
 import mimetypes
 from pathlib import Path
@@ -29,7 +29,7 @@ class PageFiles(StaticFiles):
         return response
 
 
-def routes(door: Door) -> list[BaseRoute]:  # noqa: ARG001 - the page uses only what the other faces serve
+def routes(door: Door) -> list[BaseRoute]:  # noqa: ARG001 - the page uses only the other routes
     """The routes of the page: `/` and `/static/...`."""
     for extension, media_type in _MEDIA_TYPES.items():
         mimetypes.add_type(media_type, extension)

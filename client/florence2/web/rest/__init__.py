@@ -1,7 +1,8 @@
 """REST: a path for each task, and the description of them.
 
-`POST /v1/NAME` takes a form or JSON and answers with `Answer.to_dict()`, or with server-sent events. `GET /v1/tasks`
-and `GET /v1/server` say what there is, `GET /openapi.json` describes all of it, and `GET /docs` shows that to people.
+`POST /v1/NAME` takes a form or JSON and answers with `Answer.to_dict()` without `url`, or with server-sent events.
+`GET /v1/tasks` and `GET /v1/server` list tasks and servers, `GET /openapi.json` describes all paths, and `GET /docs` is
+a page about them.
 """
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from florence2.web.rest.operations import OPERATIONS, Operation
 
 
 def routes(door: Door) -> list[BaseRoute]:
-    """The routes of this face."""
+    """The routes of the REST API."""
     return [
         *(_route(door, operation) for operation in OPERATIONS.values()),
         *listing.routes(door),

@@ -15,7 +15,7 @@ from florence2.web.rest.fields import Field, parsed_json
 from florence2.web.rest.operations import IMAGE_FIELD, Operation
 
 BODY_FIELD: Final = "body"
-"""What errors name if the body as a whole is wrong."""
+"""The field in errors about the body as a whole."""
 
 FORM_TYPE: Final = "multipart/form-data"
 JSON_TYPE: Final = "application/json"
@@ -53,14 +53,19 @@ async def read_body(request: Request, operation: Operation) -> Body:
         HTTPException: 415, the body is neither a form nor JSON.
     """
     for name, value in request.query_params.items():
-        raise InvalidArgumentError.of_field(name, value, "no query in the URL: fields belong in the body")
+        raise InvalidArgumentError.of_field(name, value, "nothing in the URL's query: fields belong in the body")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == FORM_TYPE:
         return await _of_form(request, operation)
     if media_type == JSON_TYPE:
-        return _of_json(await request.body(), operation)
+        return _of_json(await whole_body(request), operation)
     detail = f"Content-Type: got {media_type or 'none'!r}, expected {FORM_TYPE} or {JSON_TYPE}"
     raise HTTPException(415, detail, {"Accept-Post": f"{FORM_TYPE}, {JSON_TYPE}"})
+
+
+async def whole_body(request: Request) -> bytes:
+    """The body, which `request` does not keep: bodies are large, and requests wait long for their answers."""
+    return b"".join([chunk async for chunk in request.stream()])
 
 
 async def _of_form(request: Request, operation: Operation) -> Body:
@@ -115,7 +120,7 @@ def _of_json(body: bytes, operation: Operation) -> Body:
 def _text_image(value: object) -> bytes:
     if not isinstance(value, str) or not value:
         raise InvalidArgumentError.of_field(IMAGE_FIELD, value, _IMAGE_TEXT)
-    return value.encode(errors="replace")  # what is no base64 is no image, either
+    return value.encode(errors="replace")  # text that is not base64 is rejected with the image
 
 
 def _known(operation: Operation, name: str, value: object) -> Field:

@@ -1,4 +1,4 @@
-"""From the fields of a body to a request of the client, and from the client's errors to those fields."""
+"""Turns the fields of a body into a call of the client, and fields in the client's errors into those of the body."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +38,7 @@ class Call:
         request: what is requested.
         options: keywords of the client's method.
         filters: the conditions for items, which apply to the request's results.
-        is_stream: what the field `stream` says; None if it is not given.
+        is_stream: the value of the field `stream`; None if it is not given.
     """
 
     client: AsyncClient
@@ -49,7 +49,7 @@ class Call:
     is_stream: bool | None
 
 
-def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Call:
+async def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Call:
     """The call for a body.
 
     Raises:
@@ -64,7 +64,7 @@ def call_of(door: Door, operation: Operation, body: Body, request_id: str) -> Ca
         timeout = door.timeout(values.get("timeout", request.timeout_seconds or None))
         options = Options(timeout=timeout, priority=values.get("priority"), request_id=request_id)
         client = door.models.client(values.get("model"))
-        return Call(client, door.image(body.image), request, options, filters, values.get(STREAM_FIELD))
+        return Call(client, await door.image(body.image), request, options, filters, values.get(STREAM_FIELD))
 
 
 def _request(operation: Operation, values: Mapping[str, Any]) -> v1.TaskRequest:
@@ -106,7 +106,7 @@ def _renamed(error: InvalidArgumentError, operation: Operation) -> InvalidArgume
 
 
 def _field_of(path: str, operation: Operation) -> str | None:
-    """The field of the body that a path in a `TaskRequest` is about; None if it is none."""
+    """The field of the body for a path in a `TaskRequest`; None if the path is None."""
     parts = path.split(".")
     if operation.name == RUN:
         return path if parts[0] in (IMAGE_FIELD, *operation.fields) else f"request.{path}"

@@ -15,6 +15,7 @@ from florence2.plan_requests import plan_name
 from florence2.result_items import Score
 from florence2.results import Detection, Detections, TextRegion, TextRegions
 from florence2.web.problems import Problem
+from florence2.web.rest.answer_data import answer_data
 
 
 class EventWriter:
@@ -32,7 +33,7 @@ class EventWriter:
         """The event, or nothing if an item does not meet the conditions.
 
         Raises:
-            InvalidArgumentError: scores are unknown, and a lowest score is given.
+            InvalidArgumentError: a minimum score is given, but scores are unknown.
         """
         match event:
             case StepStarted(step, request, item):
@@ -50,7 +51,7 @@ class EventWriter:
                     data["result"] = self._result(answer.request, answer.outcome)
                 yield _event("step_finished", data)
             case Finished(answer):
-                yield _event("finished", self._filters.apply(answer).to_dict())
+                yield _event("finished", answer_data(self._filters.apply(answer)))
 
     def _result(self, request: v1.TaskRequest, outcome: Answer) -> dict[str, Any]:
         return self._filters.of_step(request).apply(outcome).result.to_dict()

@@ -6,6 +6,7 @@ Only types are checked here. Ranges and everything else are rules of the client 
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,8 +20,11 @@ REGION_SIDES: Final = 4
 # A number in JSON. The pattern is also part of the schema of forms.
 NUMBER_PATTERN: Final = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER: Final = re.compile(NUMBER_PATTERN)
-# int() of longer texts is an error, and no field accepts a number of so many digits.
+# int() raises an error for longer texts, and no field accepts a number with so many digits.
 _MOST_CHARACTERS: Final = 400
+# No request needs more. Beyond, a body of a few megabytes becomes objects of a gigabyte.
+_MOST_VALUES: Final = 100_000
+_MOST_NAME: Final = 200
 
 
 class Kind(Enum):
@@ -82,7 +86,7 @@ class Field:
         """The value of a client's argument, from a value in JSON.
 
         Raises:
-            InvalidArgumentError: it has the wrong type, or is none of the choices.
+            InvalidArgumentError: it has the wrong type, or is not one of the choices.
         """
         if value is None and not self.is_required:
             return None
@@ -109,7 +113,7 @@ class Field:
         """The value of a client's argument, from the fields of this name in a form, of which there is at least one.
 
         Raises:
-            InvalidArgumentError: it cannot be read, is none of the choices, or is given more than once, unless it is
+            InvalidArgumentError: it cannot be read, is not one of the choices, or is given more than once, unless it is
                 an array.
         """
         match self.kind:
@@ -171,7 +175,7 @@ def is_integral(number: int | float) -> bool:
 
 
 def number_of(text: str) -> int | float | None:
-    """The number that a text is in JSON; None if it is none."""
+    """The number that a text is in JSON; None if it is not a number."""
     if len(text) > _MOST_CHARACTERS or not _NUMBER.fullmatch(text):
         return None
     number: int | float = json.loads(text)
@@ -186,7 +190,8 @@ def parsed_json(name: str, text: str | bytes) -> Any:
         text: the text; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        InvalidArgumentError: it is no JSON, has NaN or Infinity, or an object has a key twice.
+        InvalidArgumentError: it is not JSON, has NaN or Infinity, too many values, or a key that is too long or
+            given twice.
     """
 
     def refuse(constant: str) -> None:
@@ -194,14 +199,17 @@ def parsed_json(name: str, text: str | bytes) -> Any:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
+        if too_long := next((key for key in members if len(key) > _MOST_NAME), None):
+            raise InvalidArgumentError.of_field(name, _start(too_long), f"names of at most {_MOST_NAME} characters")
         if len(members) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise InvalidArgumentError.of_field(twice, f"{keys.count(twice)} values", "one value")
+            ((twice, count),) = Counter(key for key, _ in pairs).most_common(1)
+            raise InvalidArgumentError.of_field(twice, f"{count} values", "one value")
         return members
 
     try:
         decoded = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        if sum(map(decoded.count, ",[{")) > _MOST_VALUES:
+            raise InvalidArgumentError.of_field(name, _start(text), f"JSON of at most {_MOST_VALUES:,} values")
         return json.loads(decoded, parse_constant=refuse, object_pairs_hook=unique)
     except UnicodeDecodeError as error:
         raise InvalidArgumentError.of_field(name, f"{len(text)} bytes", f"JSON in UTF-8 ({error})") from None

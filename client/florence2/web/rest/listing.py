@@ -1,19 +1,23 @@
-"""`GET /v1/tasks` and `GET /v1/server`: what can be requested, and who answers."""
+"""`GET /v1/tasks` and `GET /v1/server`: the tasks that can be requested, and the servers that answer."""
 
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from florence2.plain_data import json_text
+from florence2.transports import ServerInfo
 from florence2.web.door import Door
 from florence2.web.rest.bodies import JSON_TYPE
 from florence2.web.rest.fields import Field
 from florence2.web.rest.operations import OPERATIONS, RUN, Operation
 from florence2.web.rest.results import type_name
+
+_IN_PROCESS: Final = "in-process"
+"""The `url` of the engine in this process."""
 
 
 def routes(door: Door) -> list[BaseRoute]:
@@ -24,10 +28,16 @@ def routes(door: Door) -> list[BaseRoute]:
 
     async def server(request: Request) -> Response:  # noqa: ARG001
         found = await door.models.server_info()
-        models = [{"name": name, "servers": [asdict(info) for info in servers]} for name, servers in found.items()]
+        models = [{"name": name, "servers": list(map(_server, servers))} for name, servers in found.items()]
         return Response(json_text({"models": models}), media_type=JSON_TYPE)
 
     return [Route("/v1/tasks", tasks), Route("/v1/server", server)]
+
+
+def _server(info: ServerInfo) -> dict[str, Any]:
+    """What a server serves, without its address, which is behind this server."""
+    data = asdict(info)
+    return {"is_in_process": data.pop("url") == _IN_PROCESS, **data}
 
 
 @cache
@@ -54,7 +64,7 @@ def _task(operation: Operation) -> dict[str, Any]:
 
 
 def field_data(field: Field) -> dict[str, Any]:
-    """What a program needs to know of a field in order to make a control for it."""
+    """What a program needs to know about a field to make a control for it."""
     return {
         "name": field.name,
         "type": field.kind.name.lower(),

@@ -34,7 +34,7 @@ def parsed_request(name: str, value: dict[str, Any]) -> v1.TaskRequest:
         value: the object, with fields' names as in the protos or in camel case.
 
     Raises:
-        InvalidArgumentError: it is no `TaskRequest`.
+        InvalidArgumentError: it is not a `TaskRequest`.
     """
     try:
         _check(value, ROOT, name)

@@ -33,16 +33,16 @@ _ABOUT: Final = (
     "pixels of the image as displayed: x to the right, y downward."
 )
 _PROBLEMS: Final = {
-    400: "The request is invalid: `field` names the field, `value` what was given, `requirement` what is accepted.",
+    400: "The request is invalid: `field` is the field, `value` what was given, `requirement` what is accepted.",
     401: "An API key is missing or unknown.",
     403: "A script of another website sent the request.",
-    408: "The body took too long to arrive.",
+    408: "The body did not arrive in time.",
     413: "The body, or the request to the model's server, is too large.",
     415: "The body is neither a form nor JSON.",
     421: "The header `Host` names another host.",
-    500: "An unexpected error, which is in the log.",
+    500: "An unexpected error; the cause is in the log.",
     502: "A fault of the model's server, or of the settings of the connection to it.",
-    503: "The server is full, starting or unreachable. Retry after the seconds that `Retry-After` says.",
+    503: "The server is full, starting or unreachable. Retry after the number of seconds in `Retry-After`.",
     504: "There was no answer within `timeout` seconds.",
 }
 _OF_LISTS: Final = (401, 403, 421, 500, 502, 503, 504)
@@ -64,7 +64,7 @@ def routes(door: Door) -> list[BaseRoute]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the description says of this web server.
+    """What the description says about this web server.
 
     Attributes:
         models: the names of the models.
@@ -117,7 +117,7 @@ def description(limits: Limits, root_path: str = "") -> dict[str, Any]:
 _TAGS: Final = {
     "tasks": "One task about one image.",
     "cascades": "Several steps about one image, in one request.",
-    "lists": "What can be requested, and who answers.",
+    "lists": "The tasks that can be requested, and the servers that answer.",
 }
 
 

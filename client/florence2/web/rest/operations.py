@@ -45,7 +45,7 @@ _INPUTS: Final[Mapping[str, str]] = MappingProxyType(
 )
 _ALTERNATIVE: Final = "Instead of `detector`: "
 _RUN_DESCRIPTION: Final = (
-    "Send any request: a task, a prompt, a cascade or a list of these, with its own adapter and generation options."
+    "Send any request: a task, a prompt, a cascade or a task list, with its own adapter and generation options."
 )
 
 
@@ -60,7 +60,7 @@ class Operation:
         description: what it does.
         inputs: the task's own fields.
         options: all other fields, except the image.
-        result: the name of the result's class; `"Outcome"` if it may be of any.
+        result: the name of the result's class; `"Outcome"` if it may be any of them.
         builder: makes the request from the values of the inputs.
     """
 

@@ -77,7 +77,7 @@ OTHER_SCHEMAS: Final[dict[str, Schema]] = {
             "adapters": _TEXTS,
         }
     ),
-    "Server": _object({"url": _TEXT, "version": _TEXT, "model": _TEXT, "engines": _array("Engine")}),
+    "Server": _object({"is_in_process": _FLAG, "version": _TEXT, "model": _TEXT, "engines": _array("Engine")}),
     "Model": _object({"name": _TEXT, "servers": _array("Server")}),
     "Models": _object({"models": _array("Model")}),
 }

@@ -19,6 +19,9 @@ def result_schemas() -> dict[str, Schema]:
     """The schemas by component, such as `TextRegions` and `Answer`."""
     text = (files("florence2") / "results.schema.json").read_text()
     definitions = json.loads(text)["$defs"]
+    answer = definitions["answer"]
+    del answer["properties"]["url"]  # `answer_data` leaves it out
+    answer["required"].remove("url")
     return {_component(name): _with_references(schema) for name, schema in definitions.items()}
 
 

@@ -73,7 +73,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- /* Requests and limits. If the values give no limit of memory, it is that of the process, and six times the largest
-body for each request in work: JSON, its base64 text and the decoded image are in memory at the same time. */}}
+body for each request in flight: JSON, its base64 text and the decoded image are in memory at the same time. */}}
 {{- define "florence2-triton.webResources" -}}
 {{- $web := .Values.web -}}
 {{- $bodies := divf (mulf $web.concurrency $web.maxBodyBytes 6) 1048576 | ceil | int -}}

@@ -5,7 +5,7 @@ const KEY = "florence2-api-key";
 /** An error in words: the server's problem+json, or what went wrong on the way to it. */
 export class Problem extends Error {
   constructor({ title, detail, field, requirement, request_id: requestId } = {}, status = 0, retryAfter = null) {
-    super(detail || title || "The server did not say what is wrong.");
+    super(detail || title || "The server gave no reason.");
     Object.assign(this, { title, field, requirement, requestId, status, retryAfter });
   }
 }

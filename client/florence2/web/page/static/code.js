@@ -1,9 +1,11 @@
 // The request as Python, curl and JSON.
 
 const MOST_BYTES_IN_JSON = 1_000_000;
+/** In place of Triton's address, which callers of the web server need not know. */
+const TRITON = "localhost:8001";
 
 /** @param request {task, inputs, options, name, minScore}: the inputs and options as they are sent, by name.
- *  @param served {url, checkpoint, origin, hasKey}: where the server is. */
+ *  @param served {isInProcess, checkpoint, origin, hasKey}: where the web server is, and what is behind it. */
 export function python(request, served) {
   const { task, inputs, options, name, minScore } = request;
   const { model, ...others } = options;
@@ -15,14 +17,13 @@ export function python(request, served) {
     ...Object.entries(keywords).map(([each, value]) => `${each}=${literal(value)}`),
   ];
   const call = `client.${task.name.replaceAll("-", "_")}(${given.join(", ")})`;
-  const isInProcess = served.url === "in-process";
   const client = [
-    ...(isInProcess ? [`transport=InProcess(${ofCheckpoint(served.checkpoint)})`] : [literal(served.url)]),
-    ...(model ? [`model=${literal(model)}`] : []),
+    ...(served.isInProcess ? [`transport=InProcess(${engineOf(served.checkpoint, options.adapter)})`] : [literal(TRITON)]),
+    ...(model && !served.isInProcess ? [`model=${literal(model)}`] : []),
   ].join(", ");
   return [
     "import florence2",
-    ...(isInProcess ? ["from florence2_server.in_process import InProcess"] : []),
+    ...(served.isInProcess ? ["from florence2_server.in_process import InProcess"] : []),
     "",
     `with florence2.Client(${client}) as client:`,
     `    result = ${call}`,
@@ -30,8 +31,13 @@ export function python(request, served) {
   ].join("\n");
 }
 
-/** The argument of an engine in one's own process; the demo checkpoint is the default. */
-const ofCheckpoint = (checkpoint) => (!checkpoint || checkpoint.endsWith("demo_checkpoint") ? "" : literal(checkpoint));
+/** The arguments of an engine in one's own process; the demo checkpoint is the default. The page knows no folders. */
+function engineOf(checkpoint, adapter) {
+  return [
+    ...(!checkpoint || checkpoint.endsWith("demo_checkpoint") ? [] : [literal(checkpoint)]),
+    ...(adapter ? [`adapters={${literal(adapter)}: ${literal(`path/to/${adapter}`)}}`] : []),
+  ].join(", ");
+}
 
 export function curl({ task, inputs, options, name, minScore }, served) {
   const fields = Object.entries({ ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) });
@@ -47,8 +53,7 @@ export function curl({ task, inputs, options, name, minScore }, served) {
 
 /** The JSON body; `image` is its base64 text, or words in its place. */
 export function body({ inputs, options, minScore }, image) {
-  const numbers = Object.fromEntries(Object.entries(options).map(([name, value]) => [name, numberOr(value)]));
-  return JSON.stringify({ image, ...inputs, ...numbers, ...(minScore > 0 ? { min_score: minScore } : {}) }, null, 2);
+  return JSON.stringify({ image, ...inputs, ...options, ...(minScore > 0 ? { min_score: minScore } : {}) }, null, 2);
 }
 
 /** A picture as base64 text; words in place of a large one. */
@@ -70,13 +75,9 @@ export function formValues(name, value) {
 
 function literal(value) {
   if (Array.isArray(value)) return `[${value.map(literal).join(", ")}]`;
-  const number = numberOr(value);
-  if (typeof number === "number") return String(number);
+  if (typeof value === "boolean") return value ? "True" : "False";
   return JSON.stringify(value);
 }
-
-const numberOr = (value) =>
-  typeof value === "string" && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(value) ? Number(value) : value;
 
 const shell = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 

@@ -43,12 +43,19 @@ function titleOf(input) {
   return input.required ? [inWords(input.name)] : [`${inWords(input.name)} `, make("span", { class: "optional" }, "(optional)")];
 }
 
+/** The value of a control in its input's type; "" if there is none. */
+function typed(input, text) {
+  if (text === "") return text;
+  if (kindOf(input) === "choice") return (input.choices ?? [true, false]).find((each) => String(each) === text) ?? text;
+  return kindOf(input) === "number" ? Number(text) : text;
+}
+
 function single(input, value = "", change) {
   const id = `field-${input.name}`;
   const control = make("input", {
     id, "data-field": input.name, autocomplete: "off", placeholder: input.placeholder ?? PLACEHOLDERS[input.name],
     ...(kindOf(input) === "number" ? { type: "number", inputmode: "decimal", step: input.type === "integer" ? 1 : "any" } : { type: "text", dir: "auto" }),
-    oninput: (event) => change(event.target.value.trim()),
+    oninput: (event) => change(typed(input, event.target.value.trim())),
   });
   control.value = value;
   return make("div", { class: "field" }, make("label", { for: id, title: input.description }, ...titleOf(input)), control);
@@ -60,7 +67,7 @@ function choice(input, value, change) {
   const choices = (input.choices ?? [true, false]).map(String);
   const options = choices.map((each) => make("option", { value: each }, each === "" ? "none" : each === standard && choices.length > 2 ? `${each} (default)` : each));
   if (!input.required && standard === null) options.unshift(make("option", { value: "" }, "default"));
-  const control = make("select", { id, "data-field": input.name, onchange: (event) => change(event.target.value) }, ...options);
+  const control = make("select", { id, "data-field": input.name, onchange: (event) => change(typed(input, event.target.value)) }, ...options);
   control.value = value ?? standard ?? control.value;
   return make("div", { class: "field" }, make("label", { for: id, title: input.description }, input.title ?? inWords(input.name)), control);
 }

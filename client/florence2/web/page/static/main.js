@@ -1,4 +1,4 @@
-// The playground: joins the picture, the form, the request and its answer.
+// The playground: connects the picture, the form, the request and its answer.
 
 import { Answering, duration, facts } from "./answering.js";
 import { Problem, getJson, hasKey, readiness, saveKey, stream } from "./api.js";
@@ -99,7 +99,7 @@ function finish(own) {
     picture.rescale();
   }
   const isTruncated = answer.finish_reason === "length";
-  byId("note").textContent = "The answer was cut off at the most tokens. What is complete is shown.";
+  byId("note").textContent = "The answer was truncated at the maximum number of tokens. What is complete is shown.";
   byId("note").hidden = !isTruncated;
   refresh();
   results.showFacts(facts(own));
@@ -173,7 +173,7 @@ function refresh() {
 
 function emptyWords() {
   if (!answering.answer) return "No result.";
-  return view.marks.length ? "Every item is below the lowest score." : "The model found nothing.";
+  return view.marks.length ? "Every item is below the minimum score." : "The model found nothing.";
 }
 
 const minScore = () => Number(byId("min-score").value);
@@ -198,7 +198,7 @@ function forget() {
   byId("note").hidden = true;
   byId("threshold").hidden = true;
   for (const id of ["copy-result", "save-json", "save-png"]) byId(id).disabled = true;
-  results.show(view, false, "Nothing yet. Choose a task and run it.");
+  results.show(view, false, "No result yet. Choose a task and run it.");
   results.showText([]);
   results.showJson("");
   results.showFacts([]);
@@ -228,7 +228,7 @@ function currentRequest() {
 function served() {
   const server = options.model?.servers?.[0];
   const checkpoint = server?.engines?.[0]?.checkpoint ?? "";
-  return { url: server?.url || "localhost:8001", checkpoint, origin: location.origin, hasKey: hasKey() };
+  return { isInProcess: server?.is_in_process ?? false, checkpoint, origin: location.origin, hasKey: hasKey() };
 }
 
 function showCode() {

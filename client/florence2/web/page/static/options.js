@@ -3,9 +3,12 @@
 import { byId } from "./dom.js";
 import { fieldOf, inWords } from "./fields.js";
 
-// Options of /v1/tasks that have a place of their own, or none: the page has a slider for scores.
+// Options of /v1/tasks that have their own control, or none: the page has a slider for scores.
 const ELSEWHERE = ["model", "adapter", "priority", "timeout", "stream", "min_score", "max_items", "labels"];
-const TITLES = { num_beams: "Beams", max_new_tokens: "Most tokens", min_new_tokens: "Fewest tokens" };
+const TITLES = {
+  num_beams: "Beams", max_new_tokens: "Maximum tokens", min_new_tokens: "Minimum tokens",
+  no_repeat_ngram_size: "No repeated n-grams", suppress_bos: "Suppress <s>",
+};
 const FIRST = ["num_beams", "max_new_tokens"];
 
 export class Options {

@@ -7,7 +7,8 @@ const SAMPLES = [
   { name: "park.png", says: "a purple square, a yellow circle, a green triangle, and the word PARK" },
   { name: "menu.png", says: "an orange triangle, a blue circle, and the words MENU and FISH" },
 ];
-const LARGEST_ZOOM = 2; // small pictures are enlarged, but not to single pixels
+const LARGEST_ZOOM = 2; // small pictures are enlarged, but not to single pixels,
+const SMALLEST_SIDE = 240; // unless a region could not be dragged: pixels of the screen for the longer side
 
 export class Picture {
   /** `{blob, name, url, size}`; `size` is null if the browser cannot show it. */
@@ -63,7 +64,8 @@ export class Picture {
     const room = frame.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
     const isNarrow = matchMedia("(max-width: 900px)").matches;
     const height = isNarrow ? 0.5 * innerHeight : Math.max(320, innerHeight - 400);
-    const scale = Math.min(room / this.size[0], height / this.size[1], LARGEST_ZOOM);
+    const zoom = Math.max(LARGEST_ZOOM, SMALLEST_SIDE / Math.max(...this.size));
+    const scale = Math.min(room / this.size[0], height / this.size[1], zoom);
     canvas.style.width = `${Math.max(1, Math.round(this.size[0] * scale))}px`;
     canvas.style.aspectRatio = `${this.size[0]} / ${this.size[1]}`;
     this.#onScale();

@@ -6,7 +6,7 @@ import { byId, make } from "./dom.js";
 const CONTROLS = { phrases: "caption", queries: "query", text: "prompt" };
 
 const TITLES = {
-  400: "Not accepted", 401: "A key is needed", 413: "Too large", 503: "Not ready, or too busy", 504: "It took too long",
+  400: "Invalid request", 401: "API key required", 413: "Too large", 503: "Unavailable", 504: "Timed out",
 };
 
 /** Remove what earlier errors have shown. */
@@ -29,7 +29,7 @@ export function showProblem(problem) {
   } else if (control) markControl(control, problem);
   const retry = problem.retryAfter ? ` Try again in ${problem.retryAfter} s.` : "";
   byId("problem").replaceChildren(
-    make("strong", {}, TITLES[problem.status] ?? problem.title ?? "It did not work"),
+    make("strong", {}, TITLES[problem.status] ?? problem.title ?? "Request failed"),
     problem.message + retry,
     ...(problem.requestId ? [make("small", {}, `request ${problem.requestId}`)] : []),
   );

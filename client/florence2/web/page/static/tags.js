@@ -5,6 +5,8 @@ const HEIGHT = 20;
 const PADDING = 7;
 // A tag that hides more than this of another one is shown only when its mark is pointed at.
 const CROWDED = 0.35;
+// Tags that together hide more than this part of the picture are shown only when their marks are pointed at.
+const MOST_HIDDEN = 0.3;
 
 export const TAG_FONT = "-apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', Arial, sans-serif";
 
@@ -18,6 +20,7 @@ let pen = null;
  */
 export function placeTags(marks, size, unit) {
   const placed = [];
+  let room = MOST_HIDDEN * size[0] * size[1];
   const named = marks.filter((mark) => mark.label);
   // Small marks first: they have the fewest places.
   for (const mark of [...named].sort((one, other) => area(one.bounds) - area(other.bounds))) {
@@ -27,7 +30,9 @@ export function placeTags(marks, size, unit) {
       .map((place) => inside(place, size))
       .map((place, order) => ({ ...place, cost: cost(place, placed, marks, mark) + 0.02 * order }))
       .reduce((one, other) => (other.cost < one.cost ? other : one));
-    const isCrowded = placed.some((tag) => !tag.isCrowded && overlap(best, tag) > CROWDED * width * height);
+    const isCrowded =
+      room < width * height || placed.some((tag) => !tag.isCrowded && overlap(best, tag) > CROWDED * width * height);
+    if (!isCrowded) room -= width * height;
     placed.push({ mark, text, ...best, isCrowded });
   }
   return placed;

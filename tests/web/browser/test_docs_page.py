@@ -4,24 +4,21 @@ import pytest
 
 pytestmark = pytest.mark.web
 
-playwright = pytest.importorskip("playwright.sync_api")
 MILLISECONDS = 60_000
 DETECT = "#operations-tasks-detect"
 
 
 @pytest.fixture
-def page(door_url):
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(MILLISECONDS)
-        page.seen, page.requested = [], []
-        page.on("console", lambda message: page.seen.append(message.text))
-        page.on("pageerror", lambda error: page.seen.append(str(error)))
-        page.on("request", lambda request: page.requested.append(request.url))
-        page.goto(f"{door_url}/docs")
-        yield page
-        browser.close()
+def page(browser, door_url):
+    page = browser.new_page()
+    page.set_default_timeout(MILLISECONDS)
+    page.seen, page.requested = [], []
+    page.on("console", lambda message: page.seen.append(message.text))
+    page.on("pageerror", lambda error: page.seen.append(str(error)))
+    page.on("request", lambda request: page.requested.append(request.url))
+    page.goto(f"{door_url}/docs")
+    yield page
+    page.close()
 
 
 def test_a_task_is_tried_out_with_nothing_but_a_file(page, door_url, tmp_path, scene):
