@@ -141,17 +141,17 @@ def test_a_caller_who_does_not_read_a_stream_is_left(app_socket, monkeypatch):
 
 @pytest.mark.parametrize("beginning", [b"", b"POST /v1/echo HTTP/1.1\r\nHost: loc", LIVE + b"GET"])
 def test_a_connection_without_a_complete_head_is_closed(app_socket, monkeypatch, beginning):
-    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.05)
+    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.5)
     connection = app_socket()
     connection.sendall(beginning)
     assert response_on(connection).count("200 OK") == beginning.count(LIVE)
 
 
 def test_a_body_may_take_longer_than_a_head(app_socket, monkeypatch):
-    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.05)
+    monkeypatch.setattr("florence2.web.connections.Connection.head_seconds", 0.5)
     connection = app_socket()
     connection.sendall(HEADERS + b"Connection: close\r\nContent-Length: 2\r\n\r\nx")
-    time.sleep(0.2)
+    time.sleep(0.8)
     connection.sendall(b"x")
     assert '"bytes":2' in response_on(connection)
 
