@@ -28,7 +28,7 @@ _ACCESS: Final = "Access"
 
 @dataclass(frozen=True)
 class WebOptions:
-    """Where the web server listens, who may use it, and its limits."""
+    """The web server's address, access rules and limits."""
 
     host: Annotated[str, typer.Option(help="The address to listen on.")] = _DEFAULTS.host
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 for any free port.")] = (

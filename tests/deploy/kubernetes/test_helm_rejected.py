@@ -81,11 +81,11 @@ CONTRADICTIONS = {
         {"ingress": {**_INGRESS, "httpHost": "two.example.com"}, "tls": {"secretName": "grpc-tls"}},
         "ingress.httpHost, but HTTP is not served",
     ),
-    "a host name for a web server that there is none": (
+    "a host name for a web server that is not enabled": (
         {"gateway": {**_ROUTES, "webHostnames": ["page.example.com"]}},
         "gateway.webHostnames, but web.enabled is false",
     ),
-    "an ingress of a web server that there is none": (
+    "an ingress of a web server that is not enabled": (
         {"ingress": {**_INGRESS, "webHost": "page.example.com"}},
         "ingress.webHost, but web.enabled is false",
     ),
@@ -256,7 +256,7 @@ REJECTED = {
     "an origin with a path": ({"web": {"allowedOrigins": ["https://example.com/app"]}}, "/web/allowedOrigins/0"),
     "no requests of the web server": ({"web": {"concurrency": 0}}, "/web/concurrency"),
     "a privileged port of the web server": ({"web": {"port": 80}}, "/web/port"),
-    "an option that is none": ({"web": {"extraArguments": ["header=a"]}}, "/web/extraArguments/0"),
+    "an extra argument that is not an option": ({"web": {"extraArguments": ["header=a"]}}, "/web/extraArguments/0"),
     "keys of a file outside the Secret": ({"web": {"apiKeys": {"key": "../keys"}}}, "/web/apiKeys/key"),
     "empty budget": ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable"),
 }

@@ -55,7 +55,7 @@ class ChatCompletions:
 
 
 async def _first(stream: AsyncEventStream) -> Event:
-    """The first event of a stream, which is closed if there is none."""
+    """The first event of a stream. If reading it fails, the stream is closed."""
     try:
         return await anext(stream)
     except BaseException:

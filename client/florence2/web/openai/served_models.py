@@ -49,7 +49,9 @@ class ServedModels:
         adapters = _adapters((await self.info()).get(model.model, ()))
         if model.adapter is not None and model.adapter not in adapters:
             known = (
-                f"with an adapter out of {', '.join(adapters)}" if adapters else "without an adapter: there are none"
+                f"with one of the adapters {', '.join(adapters)}"
+                if adapters
+                else "without an adapter, as the model has none"
             )
             raise InvalidArgumentError.of_field("model", text, f"an id {known}")
         return JSONResponse(self._entry(model))

@@ -51,7 +51,7 @@ class Field:
         description: what it is, in Markdown.
         is_required: whether it must be given. All others may also be null in JSON, which is as if they were absent.
         choices: the values, if its kind is CHOICE.
-        default: the value that applies if it is not given; None if there is none, or if the server decides.
+        default: the value that applies if the field is not given; None if the server decides, or if it has no default.
         least: the lowest value that is accepted, if its kind is INTEGER or NUMBER. For the description only.
         most: the highest.
         above: what values must exceed, if that is not accepted itself.
